@@ -1,0 +1,423 @@
+//! What clients and replicas say to each other.
+//!
+//! Every frame is `length: u32 | kind: u8 | body`, little-endian; `length` counts what follows it. Commands of one
+//! session travel in runs: a request carries `count` commands with consecutive numbers from `first` on, so that
+//! admission, batching and acknowledgement cost per run, not per command.
+//!
+//! ```text
+//! request (kind 2), and each entry of a batch (crate::batch), without the kind:
+//!   session u64 | first u64 | acknowledged u64 | count u32 | bytes u32 | count × (length u32 | command)
+//! replies (kind 16):
+//!   session u64 | first u64 | count u32 | bytes u32 | count × (length u32 | reply)
+//! ```
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::codec::DecodeError;
+use crate::ids::{Ballot, CommandNumber, ReplicaId, SessionId};
+
+/// Bytes of a request's header, kind not counted.
+pub const REQUEST_HEADER_BYTES: usize = 32;
+/// Bytes in front of each command and each reply.
+pub const LENGTH_BYTES: usize = 4;
+
+const OPEN: u8 = 1;
+const REQUEST: u8 = 2;
+const STATUS: u8 = 3;
+const REPLIES: u8 = 16;
+const OPENED: u8 = 17;
+const REFUSED: u8 = 18;
+const LEADER: u8 = 19;
+const STATUS_REPLY: u8 = 20;
+
+/// From a client to a replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientMessage {
+    /// Opens a session. `token` is the client's random choice, given back in the answer.
+    Open { token: u64 },
+    Request(Request),
+    /// Asks for the replica's counters and watermarks.
+    Status,
+}
+
+/// A run of commands of one session, still encoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    pub session: SessionId,
+    pub first: CommandNumber,
+    /// The client has seen the reply of every command below this one: their cached replies may go.
+    pub acknowledged: CommandNumber,
+    pub count: u32,
+    /// `count` × (length u32 | command)
+    pub commands: Bytes,
+}
+
+/// From a replica to a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerMessage {
+    Replies(Replies),
+    Opened {
+        token: u64,
+        session: SessionId,
+    },
+    Refused(Refused),
+    /// The leader of the highest ballot that this replica knows of; `None` while there is none.
+    Leader {
+        ballot: Ballot,
+        leader: Option<ReplicaId>,
+    },
+    StatusReply(Vec<(String, u64)>),
+}
+
+/// The replies of a run of commands, still encoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replies {
+    pub session: SessionId,
+    pub first: CommandNumber,
+    pub count: u32,
+    /// `count` × (length u32 | reply)
+    pub replies: Bytes,
+}
+
+/// Nothing from `expected` on was taken in. Which of them the session sends next, and when, depends on the reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    pub session: SessionId,
+    /// The next command number that the replica would take in.
+    pub expected: CommandNumber,
+    pub reason: Reason,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Too much is waiting already: come back after this many microseconds.
+    Busy { retry_after_us: u32 },
+    /// An earlier command of this session is missing: resend from `expected` on.
+    Gap,
+    /// This replica does not lead; a Leader message says who does.
+    NotLeader,
+    /// The session is unknown: never opened, or evicted. Nothing of it is executed again.
+    UnknownSession,
+    /// A command or the request is larger than the limit in bytes, or too many are outstanding.
+    OverLimit { limit: u32 },
+}
+
+impl Request {
+    /// Takes the run apart, command by command. Only for requests that were decoded and so are well-formed.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        runs(&self.commands)
+    }
+
+    /// The command number after the last one of this run.
+    pub fn end(&self) -> CommandNumber {
+        self.first.plus(self.count)
+    }
+
+    /// Encoded as an entry of a batch: header and commands, no kind.
+    pub fn put(&self, out: &mut BytesMut) {
+        out.reserve(REQUEST_HEADER_BYTES + self.commands.len());
+        out.put_u64_le(self.session.0);
+        out.put_u64_le(self.first.0);
+        out.put_u64_le(self.acknowledged.0);
+        out.put_u32_le(self.count);
+        out.put_u32_le(self.commands.len() as u32);
+        out.put_slice(&self.commands);
+    }
+
+    /// Cuts one entry off the front of `from`, checking every length.
+    pub fn take(from: &mut Bytes) -> Result<Request, DecodeError> {
+        if from.len() < REQUEST_HEADER_BYTES {
+            return Err(DecodeError::Short);
+        }
+        let session = SessionId(from.get_u64_le());
+        let first = CommandNumber(from.get_u64_le());
+        let acknowledged = CommandNumber(from.get_u64_le());
+        let count = from.get_u32_le();
+        let bytes = from.get_u32_le() as usize;
+        if from.len() < bytes {
+            return Err(DecodeError::Short);
+        }
+        let commands = from.split_to(bytes);
+        check_run(&commands, count)?;
+        Ok(Request {
+            session,
+            first,
+            acknowledged,
+            count,
+            commands,
+        })
+    }
+}
+
+impl Replies {
+    /// Takes the run apart, reply by reply. Only for replies that were decoded and so are well-formed.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        runs(&self.replies)
+    }
+}
+
+/// Iterates over `length u32 | bytes` items whose lengths were checked before.
+pub fn runs(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (length, after) = rest.split_first_chunk::<LENGTH_BYTES>()?;
+        let (item, after) = after.split_at(u32::from_le_bytes(*length) as usize);
+        rest = after;
+        Some(item)
+    })
+}
+
+/// Checks that `bytes` holds exactly `count` items.
+fn check_run(mut rest: &[u8], count: u32) -> Result<(), DecodeError> {
+    for _ in 0..count {
+        let (length, after) = rest
+            .split_first_chunk::<LENGTH_BYTES>()
+            .ok_or(DecodeError::Short)?;
+        let length = u32::from_le_bytes(*length) as usize;
+        rest = after.get(length..).ok_or(DecodeError::Short)?;
+    }
+    if rest.is_empty() {
+        Ok(())
+    } else {
+        Err(DecodeError::Excess)
+    }
+}
+
+impl ClientMessage {
+    /// The whole frame, length prefix included.
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        out.put_u32_le(0);
+        match self {
+            ClientMessage::Open { token } => {
+                out.put_u8(OPEN);
+                out.put_u64_le(*token);
+            }
+            ClientMessage::Request(request) => {
+                out.put_u8(REQUEST);
+                request.put(&mut out);
+            }
+            ClientMessage::Status => out.put_u8(STATUS),
+        }
+        finish(out)
+    }
+
+    /// Decodes a frame without its length prefix.
+    pub fn decode(mut frame: Bytes) -> Result<ClientMessage, DecodeError> {
+        let message = match take_u8(&mut frame)? {
+            OPEN => ClientMessage::Open {
+                token: take_u64(&mut frame)?,
+            },
+            REQUEST => ClientMessage::Request(Request::take(&mut frame)?),
+            STATUS => ClientMessage::Status,
+            kind => return Err(DecodeError::Kind(kind)),
+        };
+        exhausted(&frame)?;
+        Ok(message)
+    }
+}
+
+impl ServerMessage {
+    /// The whole frame, length prefix included.
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        out.put_u32_le(0);
+        match self {
+            ServerMessage::Replies(replies) => {
+                put_replies_header(&mut out, replies.session, replies.first, replies.count);
+                out.put_u32_le(replies.replies.len() as u32);
+                out.put_slice(&replies.replies);
+            }
+            ServerMessage::Opened { token, session } => {
+                out.put_u8(OPENED);
+                out.put_u64_le(*token);
+                out.put_u64_le(session.0);
+            }
+            ServerMessage::Refused(refused) => put_refused(&mut out, refused),
+            ServerMessage::Leader { ballot, leader } => {
+                out.put_u8(LEADER);
+                out.put_u64_le(ballot.round);
+                out.put_u8(ballot.replica.0);
+                out.put_u8(leader.map_or(0, |replica| replica.0));
+            }
+            ServerMessage::StatusReply(values) => {
+                out.put_u8(STATUS_REPLY);
+                out.put_u32_le(values.len() as u32);
+                for (name, value) in values {
+                    out.put_u8(name.len() as u8);
+                    out.put_slice(name.as_bytes());
+                    out.put_u64_le(*value);
+                }
+            }
+        }
+        finish(out)
+    }
+
+    /// Decodes a frame without its length prefix.
+    pub fn decode(mut frame: Bytes) -> Result<ServerMessage, DecodeError> {
+        let message = match take_u8(&mut frame)? {
+            REPLIES => ServerMessage::Replies(take_replies(&mut frame)?),
+            OPENED => ServerMessage::Opened {
+                token: take_u64(&mut frame)?,
+                session: SessionId(take_u64(&mut frame)?),
+            },
+            REFUSED => ServerMessage::Refused(take_refused(&mut frame)?),
+            LEADER => ServerMessage::Leader {
+                ballot: Ballot {
+                    round: take_u64(&mut frame)?,
+                    replica: ReplicaId(take_u8(&mut frame)?),
+                },
+                leader: Some(take_u8(&mut frame)?)
+                    .filter(|replica| *replica > 0)
+                    .map(ReplicaId),
+            },
+            STATUS_REPLY => ServerMessage::StatusReply(take_status(&mut frame)?),
+            kind => return Err(DecodeError::Kind(kind)),
+        };
+        exhausted(&frame)?;
+        Ok(message)
+    }
+}
+
+/// Starts a replies frame whose items the caller appends; see [`RepliesFrame`].
+fn put_replies_header(out: &mut BytesMut, session: SessionId, first: CommandNumber, count: u32) {
+    out.put_u8(REPLIES);
+    out.put_u64_le(session.0);
+    out.put_u64_le(first.0);
+    out.put_u32_le(count);
+}
+
+/// Builds a replies frame in place while commands are applied, without a buffer per reply.
+pub struct RepliesFrame {
+    buffer: BytesMut,
+    count: u32,
+}
+
+impl RepliesFrame {
+    const COUNT_AT: usize = 4 + 1 + 16;
+    const BYTES_AT: usize = Self::COUNT_AT + 4;
+    const ITEMS_AT: usize = Self::BYTES_AT + 4;
+
+    pub fn new(mut buffer: BytesMut, session: SessionId, first: CommandNumber) -> RepliesFrame {
+        assert!(buffer.is_empty(), "a frame starts at the front of its buffer");
+        buffer.put_u32_le(0);
+        put_replies_header(&mut buffer, session, first, 0);
+        buffer.put_u32_le(0);
+        RepliesFrame { buffer, count: 0 }
+    }
+
+    /// Appends one reply, written by `write`.
+    pub fn push(&mut self, write: impl FnOnce(&mut BytesMut)) {
+        let at = self.buffer.len();
+        self.buffer.put_u32_le(0);
+        write(&mut self.buffer);
+        let length = (self.buffer.len() - at - LENGTH_BYTES) as u32;
+        self.buffer[at..at + LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
+        self.count += 1;
+    }
+
+    /// The frame, length prefix included, and the buffer's remaining capacity for the next one.
+    pub fn finish(mut self) -> (Bytes, BytesMut) {
+        let items = (self.buffer.len() - Self::ITEMS_AT) as u32;
+        let length = (self.buffer.len() - 4) as u32;
+        self.buffer[..4].copy_from_slice(&length.to_le_bytes());
+        self.buffer[Self::COUNT_AT..Self::BYTES_AT].copy_from_slice(&self.count.to_le_bytes());
+        self.buffer[Self::BYTES_AT..Self::ITEMS_AT].copy_from_slice(&items.to_le_bytes());
+        let frame = self.buffer.split().freeze();
+        (frame, self.buffer)
+    }
+}
+
+fn take_replies(frame: &mut Bytes) -> Result<Replies, DecodeError> {
+    let session = SessionId(take_u64(frame)?);
+    let first = CommandNumber(take_u64(frame)?);
+    let count = take_u32(frame)?;
+    let bytes = take_u32(frame)? as usize;
+    if frame.len() < bytes {
+        return Err(DecodeError::Short);
+    }
+    let replies = frame.split_to(bytes);
+    check_run(&replies, count)?;
+    Ok(Replies {
+        session,
+        first,
+        count,
+        replies,
+    })
+}
+
+fn put_refused(out: &mut BytesMut, refused: &Refused) {
+    let (code, argument) = match refused.reason {
+        Reason::Busy { retry_after_us } => (0, retry_after_us),
+        Reason::Gap => (1, 0),
+        Reason::NotLeader => (2, 0),
+        Reason::UnknownSession => (3, 0),
+        Reason::OverLimit { limit } => (4, limit),
+    };
+    out.put_u8(REFUSED);
+    out.put_u64_le(refused.session.0);
+    out.put_u64_le(refused.expected.0);
+    out.put_u8(code);
+    out.put_u32_le(argument);
+}
+
+fn take_refused(frame: &mut Bytes) -> Result<Refused, DecodeError> {
+    let session = SessionId(take_u64(frame)?);
+    let expected = CommandNumber(take_u64(frame)?);
+    let code = take_u8(frame)?;
+    let argument = take_u32(frame)?;
+    let reason = match code {
+        0 => Reason::Busy {
+            retry_after_us: argument,
+        },
+        1 => Reason::Gap,
+        2 => Reason::NotLeader,
+        3 => Reason::UnknownSession,
+        4 => Reason::OverLimit { limit: argument },
+        _ => return Err(DecodeError::Kind(code)),
+    };
+    Ok(Refused {
+        session,
+        expected,
+        reason,
+    })
+}
+
+fn take_status(frame: &mut Bytes) -> Result<Vec<(String, u64)>, DecodeError> {
+    let count = take_u32(frame)?;
+    let mut values = Vec::new();
+    for _ in 0..count {
+        let length = usize::from(take_u8(frame)?);
+        if frame.len() < length {
+            return Err(DecodeError::Short);
+        }
+        let name = String::from_utf8_lossy(&frame.split_to(length)).into_owned();
+        values.push((name, take_u64(frame)?));
+    }
+    Ok(values)
+}
+
+fn finish(mut out: BytesMut) -> Bytes {
+    let length = (out.len() - 4) as u32;
+    out[..4].copy_from_slice(&length.to_le_bytes());
+    out.freeze()
+}
+
+pub(crate) fn take_u8(from: &mut Bytes) -> Result<u8, DecodeError> {
+    from.try_get_u8().map_err(|_| DecodeError::Short)
+}
+
+pub(crate) fn take_u32(from: &mut Bytes) -> Result<u32, DecodeError> {
+    from.try_get_u32_le().map_err(|_| DecodeError::Short)
+}
+
+pub(crate) fn take_u64(from: &mut Bytes) -> Result<u64, DecodeError> {
+    from.try_get_u64_le().map_err(|_| DecodeError::Short)
+}
+
+pub(crate) fn exhausted(rest: &Bytes) -> Result<(), DecodeError> {
+    if rest.is_empty() {
+        Ok(())
+    } else {
+        Err(DecodeError::Excess)
+    }
+}

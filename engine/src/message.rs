@@ -1,0 +1,122 @@
+//! What replicas say to each other. One variant per message, each with only its own fields.
+
+use bytes::Bytes;
+
+use crate::ids::{Ballot, ReplicaSet, Slot};
+
+/// The encoded commands of one slot (see [`crate::batch`]). Empty means no-op.
+pub type Value = Bytes;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    Prepare(Prepare),
+    Promise(Promise),
+    Reject(Reject),
+    Accept(Accept),
+    Accepted(Accepted),
+    Heartbeat(Heartbeat),
+    Fetch(Fetch),
+    Chosen(Chosen),
+}
+
+/// Phase 1a, once per leader, over every slot above `commit_index`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prepare {
+    pub ballot: Ballot,
+    /// Every slot up to here is chosen and held by the proposer.
+    pub commit_index: Slot,
+}
+
+/// Phase 1b: "I accept nothing below `ballot` any more, and this is what I accepted so far".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Promise {
+    pub ballot: Ballot,
+    /// Every slot up to here is chosen and held by the acceptor; none of them is listed in `accepted`.
+    pub commit_index: Slot,
+    /// Slots below this one are gone from the acceptor's WAL: they were chosen, never "nothing accepted".
+    pub trim_floor: Slot,
+    /// Everything accepted above the acceptor's `commit_index`, in slot order.
+    pub accepted: Vec<AcceptedValue>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcceptedValue {
+    pub slot: Slot,
+    pub ballot: Ballot,
+    pub value: Value,
+}
+
+/// The answer to a Prepare or Accept whose ballot is below `promised`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reject {
+    pub promised: Ballot,
+}
+
+/// Phase 2a. Encoded once: the same buffer goes to every peer and into the WAL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accept {
+    pub ballot: Ballot,
+    pub slot: Slot,
+    pub commit_index: Slot,
+    pub value: Value,
+}
+
+/// Phase 2b, cumulative: every slot up to `through` is durable here, at `ballot` or as chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    pub ballot: Ballot,
+    pub through: Slot,
+}
+
+/// Sent by every replica to every other on the control lane; never waits for data or disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// The ballot this replica leads, or follows.
+    pub ballot: Ballot,
+    pub role: HeartbeatRole,
+    /// The replicas that this one heard within an election timeout, itself included.
+    pub hears: ReplicaSet,
+    /// Of a leader: every slot up to here is chosen. Of a follower: chosen and held here.
+    pub commit_index: Slot,
+    /// Every slot up to here was received at `ballot` or is chosen and held (durable or not).
+    pub received: Slot,
+    pub trim_floor: Slot,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeartbeatRole {
+    /// Leads `ballot` and hears a quorum.
+    Leading,
+    /// Hears the leader of `ballot`, or hears of it from it within an election timeout.
+    Following,
+    /// Knows of no live leader.
+    Searching,
+}
+
+/// "Send me what was chosen from `from` on": catch-up of a replica that lags.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetch {
+    pub from: Slot,
+    /// No slot above this one is asked for.
+    pub through: Slot,
+}
+
+/// Chosen values of consecutive slots from `from` on, as the answer to a Fetch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    pub from: Slot,
+    pub values: Vec<Value>,
+}
+
+/// What one replica writes to its WAL. The WAL stores it and interprets none of it but `slot`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// Promised `ballot`: nothing below it is accepted after this.
+    Promised { ballot: Ballot },
+    /// Accepted `value` at `ballot`. `commit_index` is what the proposer of `ballot` knew to be chosen.
+    Accepted(Accept),
+    /// Learned that `value` is chosen for `slot`, at whatever ballot.
+    Chosen { slot: Slot, value: Value },
+    /// Slots below `floor` are no longer needed from this WAL.
+    Trimmed { floor: Slot },
+}

@@ -1,0 +1,117 @@
+//! The traits below which the engine knows nothing: disk, network, application.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::ids::{ClientId, Lsn, ReplicaId, Slot};
+use crate::message::{Record, Value};
+
+/// The append-only write-ahead log of one replica.
+///
+/// Appending never blocks: records gather in memory until [`Wal::submit`] hands them to the disk, and become
+/// durable in order of their [`Lsn`]. A failed write or sync is final: every later call reports it, and the
+/// process has to stop (a second fsync that "succeeds" after a failed one proves nothing).
+pub trait Wal {
+    /// Queues a record. `lsn` is the one after the previously appended record's.
+    fn append(&mut self, lsn: Lsn, record: &Record);
+
+    /// Starts writing what was appended, as far as the depth of writes in flight allows; the rest follows as
+    /// earlier writes finish. Called once per turn.
+    fn submit(&mut self);
+
+    /// Every record up to the returned one is on disk. Also collects finished writes.
+    fn durable(&mut self) -> Result<Lsn, WalFailed>;
+
+    /// Asks for the values of consecutive slots from `from` through `through`, up to about `bytes_max` bytes but
+    /// at least one. The answer arrives by [`Wal::take_read`]. Returns false when too many reads are under way.
+    fn read(&mut self, from: Slot, through: Slot, bytes_max: usize) -> bool;
+
+    /// The next finished read, in the order they were asked for.
+    fn take_read(&mut self) -> Result<Option<WalRead>, WalFailed>;
+
+    /// Frees the segments in which every slot is below `floor`. The floor itself is made durable by a
+    /// [`Record::Trimmed`] before.
+    fn trim(&mut self, floor: Slot);
+
+    /// Reports every counter by its name.
+    fn counters(&self, report: &mut dyn FnMut(&'static str, u64));
+}
+
+/// The newest record of each slot that was found, from `from` on without a gap; empty if `from` is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WalRead {
+    pub from: Slot,
+    pub values: Vec<Value>,
+}
+
+/// The WAL can no longer promise anything: what was being done, to which file, and what the system said.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the write-ahead log failed and the replica must stop: {0}")]
+pub struct WalFailed(pub String);
+
+/// Which of a link's independent streams a frame travels on. Order holds within a lane only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Small and urgent: elections, heartbeats, acknowledgements. Overtakes the others.
+    Control,
+    /// Accepts.
+    Data,
+    /// Catch-up: may be starved by the others.
+    Bulk,
+}
+
+impl Lane {
+    pub const ALL: [Lane; 3] = [Lane::Control, Lane::Data, Lane::Bulk];
+}
+
+/// One encoded message: `head` then `body`, back to back on the wire. `head` starts with the length of the rest.
+/// Both are reference-counted, so one encoding serves every receiver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    pub head: Bytes,
+    pub body: Bytes,
+}
+
+impl Frame {
+    /// Bytes on the wire.
+    pub fn len(&self) -> usize {
+        self.head.len() + self.body.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.head.is_empty() && self.body.is_empty()
+    }
+}
+
+/// What came in from the network, still encoded, without its length prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    Peer { from: ReplicaId, frame: Bytes },
+    Client { client: ClientId, frame: Bytes },
+    ClientGone { client: ClientId },
+}
+
+/// Links to peers and clients. It may drop frames (a full queue, a broken link; counted), but never reorders
+/// within a lane. Nothing needs to move before [`Network::flush`], which is called once per turn.
+pub trait Network {
+    fn send(&mut self, to: ReplicaId, lane: Lane, frame: Frame);
+
+    /// Sends a frame (length prefix included) to one client, if it is still connected.
+    fn reply(&mut self, client: ClientId, frame: Bytes);
+
+    /// Sends a frame to every connected client, and to each later one first of all, until the next announcement.
+    fn announce(&mut self, frame: Bytes);
+
+    fn flush(&mut self);
+
+    /// Reports every counter by its name.
+    fn counters(&self, report: &mut dyn FnMut(&'static str, u64));
+}
+
+/// The replicated application. Deterministic: the same commands in the same order give the same replies and hash.
+pub trait StateMachine {
+    /// Executes one command and appends its reply (possibly nothing) to `reply`.
+    fn apply(&mut self, command: &[u8], reply: &mut BytesMut);
+
+    /// A hash over everything that the commands so far did.
+    fn hash(&self) -> u64;
+}
