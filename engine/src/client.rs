@@ -34,7 +34,9 @@ const STATUS_REPLY: u8 = 20;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientMessage {
     /// Opens a session. `token` is the client's random choice, given back in the answer.
-    Open { token: u64 },
+    Open {
+        token: u64,
+    },
     Request(Request),
     /// Asks for the replica's counters and watermarks.
     Status,
@@ -293,12 +295,17 @@ pub struct RepliesFrame {
 }
 
 impl RepliesFrame {
-    const COUNT_AT: usize = 4 + 1 + 16;
+    /// Where the number of the first command stands in the frame.
+    pub const FIRST_AT: usize = 4 + 1 + 8;
+    const COUNT_AT: usize = Self::FIRST_AT + 8;
     const BYTES_AT: usize = Self::COUNT_AT + 4;
     const ITEMS_AT: usize = Self::BYTES_AT + 4;
 
     pub fn new(mut buffer: BytesMut, session: SessionId, first: CommandNumber) -> RepliesFrame {
-        assert!(buffer.is_empty(), "a frame starts at the front of its buffer");
+        assert!(
+            buffer.is_empty(),
+            "a frame starts at the front of its buffer"
+        );
         buffer.put_u32_le(0);
         put_replies_header(&mut buffer, session, first, 0);
         buffer.put_u32_le(0);

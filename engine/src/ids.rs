@@ -231,10 +231,7 @@ mod tests {
         let mut set = ReplicaSet::first(3);
         assert_eq!(set.len(), 3);
         set.remove(ReplicaId(2));
-        assert_eq!(
-            set.iter().collect::<Vec<_>>(),
-            [ReplicaId(1), ReplicaId(3)]
-        );
+        assert_eq!(set.iter().collect::<Vec<_>>(), [ReplicaId(1), ReplicaId(3)]);
         assert!(!set.contains(ReplicaId(2)));
         assert_eq!(format!("{set}"), "{r1,r3}");
     }

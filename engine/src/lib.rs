@@ -1,8 +1,27 @@
 //! The pure core of Synod: Multi-Paxos without IO, threads, clocks or randomness, and the event loop that drives it
 //! over the traits in [`seams`].
+//!
+//! The path of a command: intake → batch → propose → persist ∥ replicate → accept → choose → apply → reply.
 
+pub mod acceptor;
+pub mod batch;
+pub mod candidate;
 pub mod client;
 pub mod codec;
+pub mod config;
+pub mod driver;
+pub mod election;
 pub mod ids;
+pub mod intake;
+pub mod leader;
+pub mod learner;
+pub mod machine;
 pub mod message;
+pub mod output;
+pub mod persist;
+pub mod quorum;
+pub mod recovery;
+pub mod replica;
 pub mod seams;
+pub mod sessions;
+pub mod slots;

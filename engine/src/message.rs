@@ -113,7 +113,8 @@ pub struct Chosen {
 pub enum Record {
     /// Promised `ballot`: nothing below it is accepted after this.
     Promised { ballot: Ballot },
-    /// Accepted `value` at `ballot`. `commit_index` is what the proposer of `ballot` knew to be chosen.
+    /// Accepted `value` at `ballot`. Its `commit_index` is this replica's own: every slot up to there is chosen, and
+    /// the newest record of each in this WAL holds the chosen value. That is what lets a restart replay by itself.
     Accepted(Accept),
     /// Learned that `value` is chosen for `slot`, at whatever ballot.
     Chosen { slot: Slot, value: Value },

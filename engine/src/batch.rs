@@ -1,0 +1,133 @@
+//! Batches: the commands of one slot. A value is back-to-back requests (see [`crate::client`]), as they came in; an
+//! empty value is a no-op. Nothing is allocated per command between intake and apply.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::client::{REQUEST_HEADER_BYTES, Request};
+use crate::message::Value;
+
+/// Requests that were admitted and wait for room in the window.
+#[derive(Clone, Debug)]
+pub struct Intake {
+    batch_bytes_max: usize,
+    /// Full batches, in order.
+    closed: VecDeque<Bytes>,
+    open: BytesMut,
+    bytes: usize,
+}
+
+impl Intake {
+    pub fn new(batch_bytes_max: usize) -> Intake {
+        Intake {
+            batch_bytes_max,
+            closed: VecDeque::new(),
+            open: BytesMut::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Bytes that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Appends a request to the open batch; a request is never split over slots.
+    pub fn push(&mut self, request: &Request) {
+        let length = REQUEST_HEADER_BYTES + request.commands.len();
+        assert!(
+            length <= self.batch_bytes_max,
+            "a request of {length} bytes"
+        );
+        if self.open.len() + length > self.batch_bytes_max {
+            self.closed.push_back(self.open.split().freeze());
+        }
+        request.put(&mut self.open);
+        self.bytes += length;
+    }
+
+    /// The next batch: the oldest full one, or whatever has gathered since.
+    pub fn take(&mut self) -> Option<Value> {
+        let value = match self.closed.pop_front() {
+            Some(closed) => closed,
+            None if self.open.is_empty() => return None,
+            None => self.open.split().freeze(),
+        };
+        self.bytes -= value.len();
+        Some(value)
+    }
+
+    pub fn clear(&mut self) {
+        *self = Intake::new(self.batch_bytes_max);
+    }
+}
+
+/// Takes a value apart, request by request. Values were checked when they were taken in.
+pub fn requests(mut value: Value) -> impl Iterator<Item = Request> {
+    std::iter::from_fn(move || {
+        if value.is_empty() {
+            return None;
+        }
+        let request = Request::take(&mut value);
+        Some(request.expect("a chosen value consists of well-formed requests"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BufMut;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ids::{CommandNumber, SessionId};
+
+    fn request(session: u64, first: u64, commands: &[Vec<u8>]) -> Request {
+        let mut encoded = BytesMut::new();
+        for command in commands {
+            encoded.put_u32_le(command.len() as u32);
+            encoded.put_slice(command);
+        }
+        Request {
+            session: SessionId(session),
+            first: CommandNumber(first),
+            acknowledged: CommandNumber(1),
+            count: commands.len() as u32,
+            commands: encoded.freeze(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn batches_give_back_every_request_in_order_and_stay_within_the_limit(
+            runs in proptest::collection::vec(
+                proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..30), 0..4), 0..40),
+        ) {
+            let mut intake = Intake::new(256);
+            let requests_in: Vec<Request> = runs
+                .iter()
+                .enumerate()
+                .map(|(index, commands)| request(7, index as u64 + 1, commands))
+                .collect();
+            for request in &requests_in {
+                intake.push(request);
+            }
+            let mut out = Vec::new();
+            while let Some(value) = intake.take() {
+                prop_assert!(value.len() <= 256);
+                out.extend(requests(value));
+            }
+            prop_assert_eq!(out, requests_in);
+            prop_assert_eq!(intake.bytes(), 0);
+        }
+    }
+
+    #[test]
+    fn a_lone_request_is_a_batch_at_once() {
+        let mut intake = Intake::new(1 << 20);
+        assert_eq!(intake.take(), None);
+        intake.push(&request(1, 1, &[b"x".to_vec()]));
+        assert!(intake.take().is_some());
+        assert_eq!(intake.take(), None);
+    }
+}

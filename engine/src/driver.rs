@@ -1,0 +1,390 @@
+//! The event loop of one replica, generic over disk, network and application: production, simulator and
+//! micro-benchmarks run this same code.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::batch;
+use crate::client::{ClientMessage, Reason, Refused, Request, ServerMessage};
+use crate::codec;
+use crate::ids::{ClientId, CommandNumber, ReplicaId, SessionId, Slot, Time};
+use crate::intake::{Admission, Door};
+use crate::message::{Chosen, Message, Value};
+use crate::output::{Leadership, Output};
+use crate::replica::{Input, Replica};
+use crate::seams::{Arrival, Network, StateMachine, Wal, WalFailed};
+use crate::sessions::{Applied, Sessions};
+
+/// Fetches that wait for the WAL's reader.
+const READS_WAITING_MAX: usize = 16;
+
+pub struct Driver<W, N, M> {
+    replica: Replica,
+    state: State<M>,
+    door: Door,
+    wal: W,
+    network: N,
+    out: Output,
+    /// For whom the WAL is reading, in the order of the reads.
+    reading: VecDeque<ReplicaId>,
+    /// Whether this replica served clients when the last turn ended. Leadership that is won in the middle of a
+    /// turn serves from the next one on, when everything it recovered is applied.
+    serving: bool,
+    counters: Counters,
+}
+
+/// The replicated state: what is equal on every replica after the same slots.
+#[derive(Debug, Default)]
+pub struct State<M> {
+    pub machine: M,
+    pub sessions: Sessions,
+    /// Every slot up to here is applied.
+    applied: Slot,
+    scratch: BytesMut,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Counters {
+    turns: u64,
+    frames_malformed: u64,
+    reads_dropped: u64,
+}
+
+impl<W: Wal, N: Network, M: StateMachine> Driver<W, N, M> {
+    /// A replica that was rebuilt from its WAL; see [`crate::recovery::Recovery`].
+    pub fn new(replica: Replica, state: State<M>, wal: W, network: N) -> Driver<W, N, M> {
+        assert_eq!(
+            state.applied,
+            replica.commit_index(),
+            "recovery applies everything that it finds chosen"
+        );
+        Driver {
+            replica,
+            state,
+            door: Door::default(),
+            wal,
+            network,
+            out: Output::default(),
+            reading: VecDeque::new(),
+            serving: false,
+            counters: Counters::default(),
+        }
+    }
+
+    /// One turn: takes everything that arrived, lets the core act on it once, and hands the results on. Runs at
+    /// its own pace: the more has gathered, the more one turn does.
+    pub fn turn(&mut self, now: Time, arrivals: &mut Vec<Arrival>) -> Result<(), WalFailed> {
+        self.counters.turns += 1;
+        for arrival in arrivals.drain(..) {
+            self.take(now, arrival);
+        }
+        self.take_durable(now)?;
+        if now >= self.replica.deadline() {
+            self.replica.step(now, Input::Deadline, &mut self.out);
+        }
+        self.replica.flush(now, &mut self.out);
+        self.persist();
+        self.replicate();
+        self.apply();
+        self.announce();
+        self.read_for_peers()?;
+        self.out.clear();
+        self.serving = self.replica.serves();
+        self.network.flush();
+        self.check();
+        Ok(())
+    }
+
+    /// When to call [`Driver::turn`] at the latest.
+    pub fn deadline(&self) -> Time {
+        self.replica.deadline()
+    }
+
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    pub fn state(&self) -> &State<M> {
+        &self.state
+    }
+
+    pub fn wal(&self) -> &W {
+        &self.wal
+    }
+
+    pub fn wal_mut(&mut self) -> &mut W {
+        &mut self.wal
+    }
+
+    pub fn network_mut(&mut self) -> &mut N {
+        &mut self.network
+    }
+
+    /// Ends the loop and gives disk and network back, to be closed.
+    pub fn into_parts(self) -> (W, N) {
+        (self.wal, self.network)
+    }
+
+    fn take(&mut self, now: Time, arrival: Arrival) {
+        match arrival {
+            Arrival::Peer { from, frame } => match codec::decode(frame) {
+                Ok(message) => {
+                    let input = Input::Message { from, message };
+                    self.replica.step(now, input, &mut self.out);
+                }
+                Err(_) => self.counters.frames_malformed += 1,
+            },
+            Arrival::Client { client, frame } => match ClientMessage::decode(frame) {
+                Ok(ClientMessage::Open { token }) => self.open(now, client, token),
+                Ok(ClientMessage::Request(request)) => self.intake(now, client, request),
+                Ok(ClientMessage::Status) => self.report_status(client),
+                Err(_) => self.counters.frames_malformed += 1,
+            },
+            Arrival::ClientGone { client } => self.door.client_gone(client),
+        }
+    }
+
+    fn serves(&self) -> bool {
+        self.serving && self.replica.serves()
+    }
+
+    fn open(&mut self, now: Time, client: ClientId, token: u64) {
+        let request = Request {
+            session: SessionId::NONE,
+            first: CommandNumber(token),
+            acknowledged: CommandNumber(0),
+            count: 0,
+            commands: Bytes::new(),
+        };
+        if !self.serves() {
+            self.door.counters.refused_not_leader += 1;
+            self.refuse(client, SessionId::NONE, request.first, Reason::NotLeader);
+        } else if !self.replica.has_room_for(&request) || !self.door.opening(token, client) {
+            self.door.counters.refused_busy += 1;
+            let reason = Reason::Busy {
+                retry_after_us: 100_000,
+            };
+            self.refuse(client, SessionId::NONE, request.first, reason);
+        } else {
+            self.replica
+                .step(now, Input::Request(request), &mut self.out);
+        }
+    }
+
+    fn intake(&mut self, now: Time, client: ClientId, request: Request) {
+        let (session, first) = (request.session, request.first);
+        if !self.serves() {
+            self.door.counters.refused_not_leader += 1;
+            return self.refuse(client, session, first, Reason::NotLeader);
+        }
+        let has_room = self.replica.has_room_for(&request);
+        let limits = &self.replica.config().limits;
+        let admission = self
+            .door
+            .admit(client, request, &self.state.sessions, has_room, limits);
+        match admission {
+            Admission::Admit(request) => self.admit(now, request),
+            Admission::Repeat(frames) => self.reply_again(client, frames),
+            Admission::Partly(frames, request) => {
+                self.reply_again(client, frames);
+                self.admit(now, request);
+            }
+            Admission::Refuse { expected, reason } => {
+                self.refuse(client, session, expected, reason);
+            }
+        }
+    }
+
+    fn admit(&mut self, now: Time, request: Request) {
+        self.replica
+            .step(now, Input::Request(request), &mut self.out);
+    }
+
+    fn reply_again(&mut self, client: ClientId, frames: Vec<Bytes>) {
+        for frame in frames {
+            self.network.reply(client, frame);
+        }
+    }
+
+    fn refuse(
+        &mut self,
+        client: ClientId,
+        session: SessionId,
+        expected: CommandNumber,
+        reason: Reason,
+    ) {
+        let refused = Refused {
+            session,
+            expected,
+            reason,
+        };
+        self.network
+            .reply(client, ServerMessage::Refused(refused).encode());
+    }
+
+    fn take_durable(&mut self, now: Time) -> Result<(), WalFailed> {
+        let durable = self.wal.durable()?;
+        if durable > self.replica.durable() {
+            self.replica
+                .step(now, Input::Durable(durable), &mut self.out);
+        }
+        Ok(())
+    }
+
+    fn persist(&mut self) {
+        for (lsn, record) in &self.out.records {
+            self.wal.append(*lsn, record);
+        }
+        self.wal.submit();
+    }
+
+    fn replicate(&mut self) {
+        for outgoing in self.out.messages.drain(..) {
+            let lane = codec::lane(&outgoing.message);
+            let frame = codec::encode(&outgoing.message);
+            for to in outgoing.to.iter() {
+                self.network.send(to, lane, frame.clone());
+            }
+        }
+    }
+
+    fn apply(&mut self) {
+        for (slot, value) in self.out.chosen.drain(..) {
+            let (door, network) = (&mut self.door, &mut self.network);
+            self.state.apply(slot, value, |request, applied| {
+                reply(door, network, request, applied);
+            });
+        }
+    }
+
+    fn announce(&mut self) {
+        let Some(Leadership { ballot, leader }) = self.out.leadership.take() else {
+            return;
+        };
+        // Whatever was taken in under another leadership is settled by what gets applied.
+        self.door.forget_admitted();
+        self.door.tidy(&self.state.sessions);
+        self.network
+            .announce(ServerMessage::Leader { ballot, leader }.encode());
+    }
+
+    /// Hands what peers asked for to the WAL's reader, and what it read to them.
+    fn read_for_peers(&mut self) -> Result<(), WalFailed> {
+        let bytes_max = self.replica.config().limits.fetch_bytes_max;
+        for read in self.out.reads.drain(..) {
+            if self.reading.len() < READS_WAITING_MAX
+                && self.wal.read(read.from, read.through, bytes_max)
+            {
+                self.reading.push_back(read.to);
+            } else {
+                self.counters.reads_dropped += 1;
+            }
+        }
+        while let Some(read) = self.wal.take_read()? {
+            let to = self.reading.pop_front().expect("a read was asked for");
+            if !read.values.is_empty() {
+                let message = Message::Chosen(Chosen {
+                    from: read.from,
+                    values: read.values,
+                });
+                let frame = codec::encode(&message);
+                self.network.send(to, codec::lane(&message), frame);
+            }
+        }
+        Ok(())
+    }
+
+    fn report_status(&mut self, client: ClientId) {
+        let mut values = Vec::new();
+        self.report(&mut |name, value| values.push((name.to_owned(), value)));
+        self.network
+            .reply(client, ServerMessage::StatusReply(values).encode());
+    }
+
+    /// Every watermark and counter by its name.
+    pub fn report(&self, report: &mut dyn FnMut(&'static str, u64)) {
+        self.replica.report(report);
+        let sessions = &self.state.sessions.counters;
+        let door = &self.door.counters;
+        report("applied", self.state.applied.0);
+        report("state_hash", self.state.machine.hash());
+        report("applied_commands", sessions.commands_applied);
+        report("duplicates_skipped", sessions.duplicates_skipped);
+        report("gaps_skipped", sessions.gaps_skipped);
+        report("unknown_skipped", sessions.unknown_skipped);
+        report("sessions", self.state.sessions.len() as u64);
+        report("sessions_opened", sessions.sessions_opened);
+        report("sessions_evicted", sessions.sessions_evicted);
+        report("requests_admitted", door.requests_admitted);
+        report("requests_repeated", door.requests_repeated);
+        report("refused_busy", door.refused_busy);
+        report("refused_gap", door.refused_gap);
+        report("refused_not_leader", door.refused_not_leader);
+        report("refused_unknown_session", door.refused_unknown_session);
+        report("refused_over_limit", door.refused_over_limit);
+        report("turns", self.counters.turns);
+        report("frames_malformed", self.counters.frames_malformed);
+        report("reads_dropped", self.counters.reads_dropped);
+        self.wal.counters(report);
+        self.network.counters(report);
+    }
+
+    /// `trim ≤ applied = commit index ≤ proposed` and `durable ≤ appended`: the core checks its part itself.
+    fn check(&self) {
+        assert_eq!(
+            self.state.applied,
+            self.replica.commit_index(),
+            "what is chosen here is applied in the same turn"
+        );
+        assert!(
+            self.replica.durable() <= self.replica.appended(),
+            "durable beyond appended"
+        );
+    }
+}
+
+impl<M: StateMachine> State<M> {
+    pub fn new(machine: M) -> State<M> {
+        State {
+            machine,
+            sessions: Sessions::default(),
+            applied: Slot::ZERO,
+            scratch: BytesMut::new(),
+        }
+    }
+
+    pub fn applied(&self) -> Slot {
+        self.applied
+    }
+
+    /// Applies the next slot; `done` is told what came of each request.
+    pub fn apply(&mut self, slot: Slot, value: Value, mut done: impl FnMut(&Request, Applied)) {
+        assert_eq!(slot, self.applied.next(), "slots are applied in order");
+        for (index, request) in batch::requests(value).enumerate() {
+            let applied =
+                self.sessions
+                    .apply(slot, index, &request, &mut self.machine, &mut self.scratch);
+            done(&request, applied);
+        }
+        self.applied = slot;
+    }
+}
+
+/// Sends the outcome of one request to whoever waits for it at this replica.
+fn reply<N: Network>(door: &mut Door, network: &mut N, request: &Request, applied: Applied) {
+    match applied {
+        Applied::Executed(frame) => {
+            if let Some(client) = door.route(request.session) {
+                network.reply(client, frame);
+            }
+        }
+        Applied::Opened(session) => {
+            let token = request.first.0;
+            if let Some(client) = door.opened(token) {
+                network.reply(client, ServerMessage::Opened { token, session }.encode());
+            }
+        }
+        Applied::Skipped => {}
+    }
+}

@@ -1,0 +1,253 @@
+//! Who should lead: elections by quorum-connectivity, after the ballot leader election of Omni-Paxos (Ng, Haridi,
+//! Carbone, EuroSys 2023), with heartbeats that also carry whether their sender knows a live leader.
+//!
+//! A replica stands only if it hears a quorum and that quorum hears it, and if none of the replicas it hears knows
+//! of a live leader. So neither a replica with a broken link to a healthy leader nor one that could not lead
+//! disturbs anyone, and in each partial partition somebody who can lead does stand.
+
+use crate::config::Config;
+use crate::ids::{Ballot, REPLICAS_MAX, ReplicaId, ReplicaSet, Slot, Time};
+use crate::message::{Heartbeat, HeartbeatRole};
+
+/// Consecutive failed candidacies double the random back-off, up to this power of two.
+const BACKOFF_DOUBLINGS_MAX: u32 = 5;
+
+#[derive(Clone, Debug)]
+pub struct Election {
+    heard: [Option<Heard>; REPLICAS_MAX as usize + 1],
+    /// The ballot of the leader that was heard last, and when.
+    leader: Option<(Ballot, Time)>,
+    /// When to send the next heartbeat.
+    heartbeat_at: Time,
+    /// When to stand, if nothing speaks against it by then.
+    stand_at: Time,
+    /// Candidacies since a leader was last heard.
+    attempts: u32,
+    /// What the last heartbeat said, so that a change is told at once.
+    told: Option<HeartbeatRole>,
+    random: Random,
+}
+
+/// What decides, besides the clock and the heartbeats, whether a replica is fit to stand.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidacy {
+    pub promised: Ballot,
+    pub commit_index: Slot,
+    /// Its disk owes something and makes no progress: it could not lead.
+    pub disk_stalled: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Heard {
+    at: Time,
+    heartbeat: Heartbeat,
+}
+
+impl Election {
+    pub fn new(config: &Config, now: Time) -> Election {
+        let mut random = Random::new(config.seed ^ (u64::from(config.replica.0) << 56));
+        let stand_at = now.plus(random.below(config.timers.election_jitter_ns));
+        Election {
+            heard: [const { None }; REPLICAS_MAX as usize + 1],
+            leader: None,
+            heartbeat_at: now,
+            stand_at,
+            attempts: 0,
+            told: None,
+            random,
+        }
+    }
+
+    pub fn on_heartbeat(&mut self, now: Time, from: ReplicaId, heartbeat: Heartbeat) {
+        self.heard[usize::from(from.0)] = Some(Heard { at: now, heartbeat });
+    }
+
+    /// A promise says more recently than the last heartbeat how much its sender holds.
+    pub fn note_commit_index(&mut self, from: ReplicaId, commit_index: Slot) {
+        if let Some(heard) = &mut self.heard[usize::from(from.0)] {
+            let known = &mut heard.heartbeat.commit_index;
+            *known = (*known).max(commit_index);
+        }
+    }
+
+    /// Notes a sign of life of the leader of `ballot`.
+    pub fn on_leader(&mut self, now: Time, ballot: Ballot, config: &Config) {
+        self.leader = Some((ballot, now));
+        self.attempts = 0;
+        let jitter = self.random.below(config.timers.election_jitter_ns);
+        self.stand_at = now.plus(config.timers.election_timeout_ns).plus(jitter);
+    }
+
+    /// Forgets the leader and waits a random while before standing; longer after each failed candidacy.
+    pub fn back_off(&mut self, now: Time, config: &Config) {
+        self.leader = None;
+        let doublings = self.attempts.min(BACKOFF_DOUBLINGS_MAX);
+        let range = config.timers.election_jitter_ns << doublings;
+        self.stand_at = now.plus(self.random.below(range));
+    }
+
+    /// Leaves a candidate that was just promised the time to become leader.
+    pub fn give_way(&mut self, now: Time, config: &Config) {
+        let jitter = self.random.below(config.timers.election_jitter_ns);
+        let until = now.plus(config.timers.election_timeout_ns).plus(jitter);
+        self.stand_at = self.stand_at.max(until);
+    }
+
+    pub fn stood(&mut self) {
+        self.leader = None;
+        self.attempts += 1;
+    }
+
+    /// The ballot of the leader, if it was heard within an election timeout.
+    pub fn live_leader(&self, now: Time, config: &Config) -> Option<Ballot> {
+        let (ballot, at) = self.leader?;
+        (now.since(at) < config.timers.election_timeout_ns).then_some(ballot)
+    }
+
+    /// The replicas heard within an election timeout, this one included.
+    pub fn hears(&self, now: Time, config: &Config) -> ReplicaSet {
+        let mut hears = ReplicaSet::one(config.replica);
+        for (replica, _) in self.fresh(now, config) {
+            hears.insert(replica);
+        }
+        hears
+    }
+
+    fn fresh<'a>(
+        &'a self,
+        now: Time,
+        config: &'a Config,
+    ) -> impl Iterator<Item = (ReplicaId, &'a Heartbeat)> + 'a {
+        let timeout = config.timers.election_timeout_ns;
+        ReplicaSet::first(config.replicas)
+            .without(config.replica)
+            .iter()
+            .filter_map(move |replica| {
+                let heard = self.heard[usize::from(replica.0)].as_ref()?;
+                (now.since(heard.at) < timeout).then_some((replica, &heard.heartbeat))
+            })
+    }
+
+    /// Whether a quorum is heard and hears this replica: links are tried in both directions.
+    pub fn quorum_connected(&self, now: Time, config: &Config) -> bool {
+        let both_ways = self
+            .fresh(now, config)
+            .filter(|(_, heartbeat)| heartbeat.hears.contains(config.replica))
+            .count();
+        both_ways + 1 >= config.quorums.connected()
+    }
+
+    /// Whether a replica that is heard leads, or hears a leader, at `promised` or above.
+    fn vetoed(&self, now: Time, config: &Config, promised: Ballot) -> bool {
+        self.fresh(now, config).any(|(_, heartbeat)| {
+            heartbeat.ballot >= promised
+                && match heartbeat.role {
+                    HeartbeatRole::Leading | HeartbeatRole::Following => true,
+                    HeartbeatRole::Searching => false,
+                }
+        })
+    }
+
+    /// Whether to stand now. If its time has come but something speaks against it, looks again a heartbeat later.
+    pub fn should_stand(&mut self, now: Time, config: &Config, candidacy: Candidacy) -> bool {
+        if now < self.stand_at || self.live_leader(now, config).is_some() {
+            return false;
+        }
+        if candidacy.disk_stalled
+            || !self.quorum_connected(now, config)
+            || self.vetoed(now, config, candidacy.promised)
+        {
+            self.stand_at = now.plus(config.timers.heartbeat_ns);
+            return false;
+        }
+        if self.attempts == 0 && self.far_behind(now, config, candidacy.commit_index) {
+            // Others would lead sooner: this one would have to fetch first. It still stands if nobody else does.
+            self.attempts = 1;
+            self.stand_at = now.plus(config.timers.election_timeout_ns);
+            return false;
+        }
+        true
+    }
+
+    fn far_behind(&self, now: Time, config: &Config, commit_index: Slot) -> bool {
+        self.fresh(now, config).any(|(_, heartbeat)| {
+            heartbeat.commit_index.0 > commit_index.0 + config.limits.window_slots_max
+        })
+    }
+
+    /// What this replica tells about the leader.
+    pub fn role(&self, now: Time, config: &Config, leading: bool) -> HeartbeatRole {
+        if leading {
+            HeartbeatRole::Leading
+        } else if self.live_leader(now, config).is_some() {
+            HeartbeatRole::Following
+        } else {
+            HeartbeatRole::Searching
+        }
+    }
+
+    /// Whether a heartbeat is due: by the clock, or because its role changed.
+    pub fn heartbeat_due(&self, now: Time, role: HeartbeatRole) -> bool {
+        now >= self.heartbeat_at || self.told != Some(role)
+    }
+
+    pub fn heartbeat_sent(&mut self, now: Time, role: HeartbeatRole, config: &Config) {
+        self.heartbeat_at = now.plus(config.timers.heartbeat_ns);
+        self.told = Some(role);
+    }
+
+    /// The replica that is known to hold the most chosen slots, if that is more than `commit_index`.
+    pub fn best_source(
+        &self,
+        now: Time,
+        config: &Config,
+        commit_index: Slot,
+        except: Option<ReplicaId>,
+    ) -> Option<ReplicaId> {
+        self.fresh(now, config)
+            .filter(|(replica, heartbeat)| {
+                Some(*replica) != except
+                    && heartbeat.commit_index > commit_index
+                    && heartbeat.trim_floor <= commit_index.next()
+            })
+            .max_by_key(|(_, heartbeat)| heartbeat.commit_index)
+            .map(|(replica, _)| replica)
+    }
+
+    /// When something here is due next.
+    pub fn deadline(&self, config: &Config, leading: bool) -> Time {
+        if leading {
+            return self.heartbeat_at;
+        }
+        let expiry = match (self.leader, self.told) {
+            (Some((_, at)), Some(HeartbeatRole::Following)) => {
+                at.plus(config.timers.election_timeout_ns)
+            }
+            _ => self.stand_at,
+        };
+        self.heartbeat_at.min(self.stand_at).min(expiry)
+    }
+}
+
+/// A small deterministic generator (splitmix64, Steele et al. 2014): quality enough for back-off.
+#[derive(Clone, Debug)]
+struct Random(u64);
+
+impl Random {
+    fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `limit`, or 0 if the limit is 0.
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next().checked_rem(limit).unwrap_or(0)
+    }
+}

@@ -1,0 +1,186 @@
+//! The door: which requests a leader takes in, and what it answers to the others.
+//!
+//! Admission is by bytes and by session order. A session's commands enter the log in the order of their numbers;
+//! what is above the next number is refused (its client resends from there), what is below is a repeat.
+
+use std::collections::HashMap;
+
+use bytes::{Buf, Bytes};
+
+use crate::client::{LENGTH_BYTES, REQUEST_HEADER_BYTES, Reason, Request};
+use crate::config::Limits;
+use crate::ids::{ClientId, CommandNumber, SessionId};
+use crate::sessions::{SESSION_OUTSTANDING_MAX, SESSIONS_MAX, Sessions};
+
+/// How long a refused client should stay away, in microseconds: about one turn of a busy leader.
+const BUSY_RETRY_US: u32 = 2_000;
+
+/// What one leader has taken in beyond what is applied, and who waits for the replies. Forgotten with leadership.
+#[derive(Clone, Debug, Default)]
+pub struct Door {
+    /// Per session the next number to take in.
+    next: HashMap<SessionId, CommandNumber>,
+    /// Where the replies of a session go.
+    routes: HashMap<SessionId, ClientId>,
+    /// Who waits for a session to be opened, by token.
+    opening: HashMap<u64, ClientId>,
+    pub counters: Counters,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub requests_admitted: u64,
+    pub requests_repeated: u64,
+    pub refused_busy: u64,
+    pub refused_gap: u64,
+    pub refused_not_leader: u64,
+    pub refused_unknown_session: u64,
+    pub refused_over_limit: u64,
+}
+
+/// What the leader does with a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Take this part of it in.
+    Admit(Request),
+    /// Everything in it was taken in before. Replies to what has executed are sent again; the rest comes in time.
+    Repeat(Vec<Bytes>),
+    /// Part of it is old: send these replies again and take the rest in.
+    Partly(Vec<Bytes>, Request),
+    Refuse {
+        expected: CommandNumber,
+        reason: Reason,
+    },
+}
+
+impl Door {
+    /// Decides about a request of a leader that serves.
+    pub fn admit(
+        &mut self,
+        client: ClientId,
+        request: Request,
+        sessions: &Sessions,
+        has_room: bool,
+        limits: &Limits,
+    ) -> Admission {
+        let Some(last) = sessions.last(request.session) else {
+            self.counters.refused_unknown_session += 1;
+            return refuse(request.first, Reason::UnknownSession);
+        };
+        self.routes.insert(request.session, client);
+        let next = *self.next.entry(request.session).or_insert(last.plus(1));
+        if let Some(limit) = over_limit(&request, limits) {
+            self.counters.refused_over_limit += 1;
+            return refuse(next, Reason::OverLimit { limit });
+        }
+        if request.first > next {
+            self.counters.refused_gap += 1;
+            return refuse(next, Reason::Gap);
+        }
+        let repeated = if request.first <= last {
+            match sessions.cached(request.session, request.first) {
+                Some(frames) => frames,
+                None => {
+                    // Executed, but the reply is gone: the client must not believe that it was not.
+                    self.counters.refused_unknown_session += 1;
+                    return refuse(next, Reason::UnknownSession);
+                }
+            }
+        } else {
+            Vec::new()
+        };
+        if request.end() <= next {
+            self.counters.requests_repeated += 1;
+            return Admission::Repeat(repeated);
+        }
+        if !has_room {
+            self.counters.refused_busy += 1;
+            return refuse(
+                next,
+                Reason::Busy {
+                    retry_after_us: BUSY_RETRY_US,
+                },
+            );
+        }
+        self.counters.requests_admitted += 1;
+        let fresh = skip(request, next);
+        self.next.insert(fresh.session, fresh.end());
+        if repeated.is_empty() {
+            Admission::Admit(fresh)
+        } else {
+            Admission::Partly(repeated, fresh)
+        }
+    }
+
+    /// Notes who waits for the session that `token` opens. False if too many wait already.
+    pub fn opening(&mut self, token: u64, client: ClientId) -> bool {
+        let room = self.opening.len() < SESSIONS_MAX;
+        if room {
+            self.opening.insert(token, client);
+        }
+        room
+    }
+
+    /// The session of `token` is open: who waited for it here, if anyone.
+    pub fn opened(&mut self, token: u64) -> Option<ClientId> {
+        self.opening.remove(&token)
+    }
+
+    pub fn route(&self, session: SessionId) -> Option<ClientId> {
+        self.routes.get(&session).copied()
+    }
+
+    pub fn client_gone(&mut self, client: ClientId) {
+        self.routes.retain(|_, route| *route != client);
+        self.opening.retain(|_, route| *route != client);
+    }
+
+    /// A new leadership starts from what is applied.
+    pub fn forget_admitted(&mut self) {
+        self.next.clear();
+        self.opening.clear();
+    }
+
+    /// Drops what belongs to sessions that no longer exist, once that has become the larger part.
+    pub fn tidy(&mut self, sessions: &Sessions) {
+        if self.next.len() + self.routes.len() > 4 * SESSIONS_MAX {
+            self.next
+                .retain(|session, _| sessions.last(*session).is_some());
+            self.routes
+                .retain(|session, _| sessions.last(*session).is_some());
+        }
+    }
+}
+
+fn refuse(expected: CommandNumber, reason: Reason) -> Admission {
+    Admission::Refuse { expected, reason }
+}
+
+/// The limit that a request breaks, if any.
+fn over_limit(request: &Request, limits: &Limits) -> Option<u32> {
+    if REQUEST_HEADER_BYTES + request.commands.len() > limits.request_bytes_max {
+        return Some(limits.request_bytes_max as u32);
+    }
+    // Only a long request can hide a long command: the common case costs one comparison.
+    if request.commands.len() > limits.command_bytes_max
+        && request
+            .iter()
+            .any(|command| command.len() > limits.command_bytes_max)
+    {
+        return Some(limits.command_bytes_max as u32);
+    }
+    let outstanding = request.end().0.saturating_sub(request.acknowledged.0);
+    (outstanding > SESSION_OUTSTANDING_MAX).then_some(SESSION_OUTSTANDING_MAX as u32)
+}
+
+/// The part of a request from number `next` on.
+fn skip(mut request: Request, next: CommandNumber) -> Request {
+    while request.first < next {
+        let length = request.commands.get_u32_le() as usize;
+        request.commands.advance(length);
+        request.first = request.first.plus(1);
+        request.count -= 1;
+    }
+    debug_assert!(request.count > 0 && request.commands.len() >= LENGTH_BYTES);
+    request
+}

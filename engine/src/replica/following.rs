@@ -1,0 +1,280 @@
+//! What a replica does as acceptor and learner, whoever leads.
+
+use crate::acceptor::{AcceptVerdict, AheadLimit, PrepareVerdict};
+use crate::ids::{Ballot, ReplicaId, Slot, Time};
+use crate::message::{
+    Accept, Chosen, Fetch, Heartbeat, HeartbeatRole, Message, Prepare, Record, Reject,
+};
+use crate::output::{Leadership, Output, ReadForPeer};
+
+use super::{Replica, Role};
+
+impl Replica {
+    pub(super) fn on_prepare(
+        &mut self,
+        now: Time,
+        from: ReplicaId,
+        prepare: Prepare,
+        out: &mut Output,
+    ) {
+        let ballot = prepare.ballot;
+        self.see_ballot(ballot);
+        match self.acceptor.prepare(ballot) {
+            PrepareVerdict::Reject => self.reject(from, out),
+            PrepareVerdict::Promise => {
+                self.yield_to(now, ballot);
+                let lsn = self.persist.append(now, Record::Promised { ballot }, out);
+                self.acceptor.hold_promise(from, lsn);
+                self.election.give_way(now, &self.config);
+            }
+            PrepareVerdict::Repeat => {
+                if !self.acceptor.holds_promise_to(from) {
+                    self.acceptor.hold_promise(from, self.persist.appended());
+                }
+                self.release(out);
+            }
+        }
+    }
+
+    /// Ends a candidacy or leadership of this replica at a lower ballot.
+    fn yield_to(&mut self, now: Time, ballot: Ballot) {
+        let own = match &self.role {
+            Role::Follower => return,
+            Role::Candidate(candidate) => candidate.ballot,
+            Role::Leader(leader) => leader.ballot,
+        };
+        if own < ballot {
+            self.step_down(now);
+        }
+    }
+
+    fn reject(&mut self, to: ReplicaId, out: &mut Output) {
+        let promised = self.acceptor.promised();
+        self.send(to, Message::Reject(Reject { promised }), out);
+    }
+
+    pub(super) fn on_accept(
+        &mut self,
+        now: Time,
+        from: ReplicaId,
+        accept: Accept,
+        out: &mut Output,
+    ) {
+        let Accept {
+            ballot,
+            slot,
+            commit_index,
+            ..
+        } = accept;
+        self.see_ballot(ballot);
+        let own = from == self.config.replica;
+        let ahead = AheadLimit {
+            slots: if own {
+                u64::MAX
+            } else {
+                self.config.accept_ahead_slots_max()
+            },
+            bytes: if own {
+                usize::MAX
+            } else {
+                self.config.accept_ahead_bytes_max()
+            },
+        };
+        let verdict = self.acceptor.accept(&accept, &self.slots, ahead);
+        if verdict == AcceptVerdict::Reject {
+            return self.reject(from, out);
+        }
+        if !own {
+            self.yield_to(now, ballot);
+            self.election.on_leader(now, ballot, &self.config);
+        }
+        match verdict {
+            AcceptVerdict::Accept => {
+                self.slots.accept(slot, ballot, accept.value.clone());
+                let record = Record::Accepted(Accept {
+                    commit_index: self.slots.commit_index(),
+                    ..accept
+                });
+                let lsn = self.persist.append(now, record, out);
+                self.acceptor.hold_accepted(slot, lsn);
+            }
+            AcceptVerdict::Duplicate => {
+                if let Some((to, message)) = self.acceptor.acknowledgement() {
+                    self.send(to, message, out);
+                }
+            }
+            // The leader notices by the heartbeats that nothing arrives, and sends again.
+            AcceptVerdict::OutOfOrder | AcceptVerdict::TooFarAhead | AcceptVerdict::Reject => {}
+        }
+        if !own {
+            self.learn_from_leader(now, ballot, commit_index, out);
+        }
+    }
+
+    /// What was accepted at the leader's ballot, up to what that leader says is chosen, is the chosen value.
+    fn learn_from_leader(&mut self, now: Time, ballot: Ballot, chosen: Slot, out: &mut Output) {
+        let commit_index = self.slots.commit_index();
+        self.learner.hear_leader(now, ballot, chosen, commit_index);
+        self.advance_by_leader(now, out);
+    }
+
+    fn advance_by_leader(&mut self, now: Time, out: &mut Output) {
+        let commit_index = self.slots.commit_index();
+        let (ballot, chosen) = self.learner.by_leader();
+        let through = chosen.min(self.acceptor.received(ballot, commit_index));
+        if through > commit_index {
+            self.slots.advance(through, out);
+            self.learner.progressed(now, through);
+        }
+    }
+
+    pub(super) fn on_heartbeat(
+        &mut self,
+        now: Time,
+        from: ReplicaId,
+        heartbeat: Heartbeat,
+        out: &mut Output,
+    ) {
+        let ballot = heartbeat.ballot;
+        let commit_index = heartbeat.commit_index;
+        self.see_ballot(ballot);
+        if let Role::Leader(leader) = &mut self.role {
+            leader.on_heartbeat(now, from, &heartbeat, &self.slots, &self.config.timers);
+        }
+        self.learner
+            .hear(now, commit_index, self.slots.commit_index());
+        let leading = heartbeat.role == HeartbeatRole::Leading;
+        self.election.on_heartbeat(now, from, heartbeat);
+        if !leading {
+            return;
+        }
+        if ballot < self.acceptor.promised() {
+            // It does not know that it was deposed.
+            return self.reject(from, out);
+        }
+        self.yield_to(now, ballot);
+        self.election.on_leader(now, ballot, &self.config);
+        self.note_leadership(ballot, Some(ballot.replica));
+        self.learn_from_leader(now, ballot, commit_index, out);
+    }
+
+    pub(super) fn note_leadership(&mut self, ballot: Ballot, leader: Option<ReplicaId>) {
+        if ballot >= self.leadership.ballot {
+            self.leadership = Leadership { ballot, leader };
+        }
+    }
+
+    pub(super) fn on_fetch(&mut self, from: ReplicaId, fetch: Fetch, out: &mut Output) {
+        let through = fetch.through.min(self.slots.commit_index());
+        let first = fetch.from.max(Slot(1));
+        if first > through || first < self.acceptor.trim_floor() {
+            return;
+        }
+        self.counters.fetches_served += 1;
+        if first < self.slots.base() {
+            out.reads.push(ReadForPeer {
+                to: from,
+                from: first,
+                through,
+            });
+            return;
+        }
+        let bytes_max = self.config.limits.fetch_bytes_max;
+        let values = self.slots.run(first, through, bytes_max);
+        out.send(
+            from,
+            Message::Chosen(Chosen {
+                from: first,
+                values,
+            }),
+        );
+    }
+
+    pub(super) fn on_chosen(&mut self, now: Time, chosen: Chosen, out: &mut Output) {
+        let asked = self.learner.fetch_answered();
+        if self.leads() {
+            return;
+        }
+        let before = self.slots.commit_index();
+        let mut slot = chosen.from;
+        for value in chosen.values {
+            if slot == self.slots.commit_index().next() {
+                let record = Record::Chosen {
+                    slot,
+                    value: value.clone(),
+                };
+                let lsn = self.persist.append(now, record, out);
+                self.slots.choose(slot, value, out);
+                self.acceptor.caught_up(slot, lsn);
+                self.counters.slots_fetched += 1;
+            }
+            slot = slot.next();
+        }
+        self.advance_by_leader(now, out);
+        let commit_index = self.slots.commit_index();
+        if commit_index > before {
+            self.learner.progressed(now, commit_index);
+            // Still behind: the next part at once, not after a pause.
+            if asked {
+                self.fetch_if_behind(now, 0, out);
+            }
+            self.continue_phase1(now, out);
+        }
+    }
+
+    /// Asks a peer for chosen slots that did not come by themselves for `patience_ns`.
+    pub(super) fn fetch_if_behind(&mut self, now: Time, patience_ns: u64, out: &mut Output) {
+        let commit_index = self.slots.commit_index();
+        if commit_index >= self.learner.known() || !self.learner.should_fetch(now, patience_ns) {
+            return;
+        }
+        let except = self.learner.gave_no_answer(now);
+        let source = self
+            .election
+            .best_source(now, &self.config, commit_index, except)
+            .or_else(|| {
+                self.election
+                    .best_source(now, &self.config, commit_index, None)
+            });
+        let Some(source) = source else {
+            return self.learner.fetch_sent(
+                now,
+                self.config.replica,
+                self.config.timers.heartbeat_ns,
+            );
+        };
+        self.learner
+            .fetch_sent(now, source, self.config.timers.retransmit_ns);
+        self.counters.fetches_sent += 1;
+        out.send(
+            source,
+            Message::Fetch(Fetch {
+                from: commit_index.next(),
+                through: self.learner.known(),
+            }),
+        );
+    }
+
+    pub(super) fn send_heartbeat(&mut self, now: Time, out: &mut Output) {
+        let role = self.election.role(now, &self.config, self.serves());
+        if !self.election.heartbeat_due(now, role) {
+            return;
+        }
+        let ballot = match (&self.role, self.election.live_leader(now, &self.config)) {
+            (Role::Leader(leader), _) => leader.ballot,
+            (Role::Follower | Role::Candidate(_), Some(leader)) => leader,
+            (Role::Follower | Role::Candidate(_), None) => self.acceptor.promised(),
+        };
+        let commit_index = self.slots.commit_index();
+        let heartbeat = Heartbeat {
+            ballot,
+            role,
+            hears: self.election.hears(now, &self.config),
+            commit_index,
+            received: self.acceptor.received(ballot, commit_index),
+            trim_floor: self.acceptor.trim_floor(),
+        };
+        out.broadcast(self.peers(), Message::Heartbeat(heartbeat));
+        self.election.heartbeat_sent(now, role, &self.config);
+    }
+}

@@ -1,0 +1,336 @@
+//! Exactly-once client sessions, part of the replicated state.
+//!
+//! A session's commands execute in the order of their numbers, each exactly once: number `n` executes only right
+//! after `n - 1`. A repeated command is answered from the cached replies, one that would leave a gap is skipped
+//! (its client sends the missing one again). Sessions are opened by a slot of the log and evicted by log position,
+//! never by a clock, so that every replica decides alike (after RIFL, Lee et al., SOSP 2015).
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::client::{RepliesFrame, Request};
+use crate::ids::{CommandNumber, SessionId, Slot};
+use crate::seams::StateMachine;
+
+/// Sessions at most. These limits decide what executes, so they are constants: equal on every replica.
+pub const SESSIONS_MAX: usize = 4096;
+/// Commands of one session whose replies its client has not acknowledged.
+pub const SESSION_OUTSTANDING_MAX: u64 = 65_536;
+/// Bytes of cached replies of one session; the oldest go first.
+pub const SESSION_REPLY_BYTES_MAX: usize = 4 << 20;
+/// Sessions that one slot can open: the low bits of a session's id.
+const OPENS_PER_SLOT_BITS: u32 = 16;
+
+#[derive(Clone, Debug, Default)]
+pub struct Sessions {
+    table: HashMap<SessionId, Session>,
+    pub counters: Counters,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub commands_applied: u64,
+    pub duplicates_skipped: u64,
+    pub gaps_skipped: u64,
+    pub unknown_skipped: u64,
+    pub sessions_opened: u64,
+    pub sessions_evicted: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Session {
+    /// The last command that executed.
+    last: CommandNumber,
+    /// The slot that last did anything for this session: the longest idle is evicted first.
+    active: Slot,
+    /// Encoded replies of commands that the client has not acknowledged yet, in order.
+    replies: VecDeque<Cached>,
+    reply_bytes: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Cached {
+    end: CommandNumber,
+    frame: Bytes,
+}
+
+/// What applying a request gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// A replies frame for the commands that executed now.
+    Executed(Bytes),
+    Opened(SessionId),
+    /// Nothing new executed.
+    Skipped,
+}
+
+impl Sessions {
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// The last command of a session that executed, if the session is known.
+    pub fn last(&self, session: SessionId) -> Option<CommandNumber> {
+        self.table.get(&session).map(|session| session.last)
+    }
+
+    /// The cached replies frames that cover executed commands from `first` on, or `None` if some are gone.
+    pub fn cached(&self, session: SessionId, first: CommandNumber) -> Option<Vec<Bytes>> {
+        let session = self.table.get(&session)?;
+        let frames: Vec<&Cached> = session
+            .replies
+            .iter()
+            .filter(|cached| cached.end > first)
+            .collect();
+        let covered = match frames.first() {
+            Some(oldest) => session.covers(oldest, first),
+            None => first > session.last,
+        };
+        covered.then(|| frames.iter().map(|cached| cached.frame.clone()).collect())
+    }
+
+    /// Applies the `index`-th request of a slot's batch.
+    pub fn apply<M: StateMachine>(
+        &mut self,
+        slot: Slot,
+        index: usize,
+        request: &Request,
+        machine: &mut M,
+        scratch: &mut BytesMut,
+    ) -> Applied {
+        if request.session == SessionId::NONE {
+            return Applied::Opened(self.open(slot, index));
+        }
+        let Some(session) = self.table.get_mut(&request.session) else {
+            self.counters.unknown_skipped += u64::from(request.count);
+            return Applied::Skipped;
+        };
+        session.active = slot;
+        session.acknowledge(request.acknowledged);
+        let next = session.last.plus(1);
+        if request.first > next {
+            self.counters.gaps_skipped += u64::from(request.count);
+            return Applied::Skipped;
+        }
+        let repeated = (next.0 - request.first.0).min(u64::from(request.count));
+        self.counters.duplicates_skipped += repeated;
+        let fresh = u64::from(request.count) - repeated;
+        if fresh == 0 {
+            return Applied::Skipped;
+        }
+        let mut frame = RepliesFrame::new(std::mem::take(scratch), request.session, next);
+        for command in request.iter().skip(repeated as usize) {
+            frame.push(|reply| machine.apply(command, reply));
+        }
+        let (frame, rest) = frame.finish();
+        *scratch = rest;
+        self.counters.commands_applied += fresh;
+        session.last = CommandNumber(session.last.0 + fresh);
+        session.remember(frame.clone());
+        Applied::Executed(frame)
+    }
+
+    fn open(&mut self, slot: Slot, index: usize) -> SessionId {
+        assert!(
+            index < 1 << OPENS_PER_SLOT_BITS,
+            "a batch holds at most 65536 requests"
+        );
+        if self.table.len() >= SESSIONS_MAX {
+            self.evict();
+        }
+        let id = session_id(slot, index);
+        let session = Session {
+            last: CommandNumber(0),
+            active: slot,
+            replies: VecDeque::new(),
+            reply_bytes: 0,
+        };
+        self.table.insert(id, session);
+        self.counters.sessions_opened += 1;
+        id
+    }
+
+    /// Evicts the session that was idle longest by log position; ties go by id, so that all replicas agree.
+    fn evict(&mut self) {
+        let idle = self
+            .table
+            .iter()
+            .map(|(id, session)| (session.active, *id))
+            .min()
+            .map(|(_, id)| id);
+        if let Some(id) = idle {
+            self.table.remove(&id);
+            self.counters.sessions_evicted += 1;
+        }
+    }
+}
+
+/// The session that the `index`-th request of a slot opens. Unique for ever, since slots are.
+pub fn session_id(slot: Slot, index: usize) -> SessionId {
+    SessionId((slot.0 << OPENS_PER_SLOT_BITS) | index as u64)
+}
+
+impl Session {
+    /// Drops the cached replies of commands below `acknowledged`.
+    fn acknowledge(&mut self, acknowledged: CommandNumber) {
+        while let Some(oldest) = self.replies.front() {
+            if oldest.end > acknowledged {
+                break;
+            }
+            self.reply_bytes -= oldest.frame.len();
+            self.replies.pop_front();
+        }
+    }
+
+    fn remember(&mut self, frame: Bytes) {
+        self.reply_bytes += frame.len();
+        self.replies.push_back(Cached {
+            end: self.last.plus(1),
+            frame,
+        });
+        while self.reply_bytes > SESSION_REPLY_BYTES_MAX && self.replies.len() > 1 {
+            let oldest = self.replies.pop_front().expect("there are several");
+            self.reply_bytes -= oldest.frame.len();
+        }
+    }
+
+    /// Whether `oldest`, the first cached frame that ends after `first`, begins at or before it.
+    fn covers(&self, oldest: &Cached, first: CommandNumber) -> bool {
+        let begin = oldest
+            .frame
+            .get(RepliesFrame::FIRST_AT..RepliesFrame::FIRST_AT + 8)
+            .and_then(|bytes| bytes.try_into().ok())
+            .map(u64::from_le_bytes);
+        begin.is_some_and(|begin| begin <= first.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BufMut;
+
+    use super::*;
+    use crate::client::ServerMessage;
+    use crate::machine::LogMachine;
+
+    fn request(session: SessionId, first: u64, acknowledged: u64, count: u32) -> Request {
+        let mut commands = BytesMut::new();
+        for number in first..first + u64::from(count) {
+            commands.put_u32_le(8);
+            commands.put_u64_le(number);
+        }
+        Request {
+            session,
+            first: CommandNumber(first),
+            acknowledged: CommandNumber(acknowledged),
+            count,
+            commands: commands.freeze(),
+        }
+    }
+
+    struct Fixture {
+        sessions: Sessions,
+        machine: LogMachine,
+        scratch: BytesMut,
+        slot: Slot,
+    }
+
+    impl Fixture {
+        fn new() -> Fixture {
+            Fixture {
+                sessions: Sessions::default(),
+                machine: LogMachine::default(),
+                scratch: BytesMut::new(),
+                slot: Slot(0),
+            }
+        }
+
+        fn apply(&mut self, request: &Request) -> Applied {
+            self.slot = self.slot.next();
+            self.sessions
+                .apply(self.slot, 0, request, &mut self.machine, &mut self.scratch)
+        }
+
+        fn open(&mut self) -> SessionId {
+            match self.apply(&request(SessionId::NONE, 99, 0, 0)) {
+                Applied::Opened(session) => session,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    fn run_of(applied: &Applied) -> (u64, u32) {
+        let Applied::Executed(frame) = applied else {
+            panic!("{applied:?}");
+        };
+        match ServerMessage::decode(frame.slice(4..)) {
+            Ok(ServerMessage::Replies(replies)) => (replies.first.0, replies.count),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn trap_20_a_retry_is_never_executed_twice() {
+        let mut fixture = Fixture::new();
+        let session = fixture.open();
+        assert_eq!(run_of(&fixture.apply(&request(session, 1, 1, 3))), (1, 3));
+        let hash = fixture.machine.hash();
+        assert_eq!(fixture.apply(&request(session, 1, 1, 3)), Applied::Skipped);
+        assert_eq!(fixture.machine.hash(), hash);
+        // Half old, half new: only the new half executes.
+        assert_eq!(run_of(&fixture.apply(&request(session, 2, 1, 4))), (4, 2));
+        assert_eq!(fixture.sessions.counters.duplicates_skipped, 5);
+        assert_eq!(fixture.sessions.counters.commands_applied, 5);
+    }
+
+    #[test]
+    fn a_gap_is_skipped_not_executed_out_of_order() {
+        let mut fixture = Fixture::new();
+        let session = fixture.open();
+        assert_eq!(fixture.apply(&request(session, 2, 1, 1)), Applied::Skipped);
+        assert_eq!(run_of(&fixture.apply(&request(session, 1, 1, 1))), (1, 1));
+        assert_eq!(run_of(&fixture.apply(&request(session, 2, 1, 1))), (2, 1));
+    }
+
+    #[test]
+    fn replies_are_cached_until_acknowledged() {
+        let mut fixture = Fixture::new();
+        let session = fixture.open();
+        fixture.apply(&request(session, 1, 1, 2));
+        fixture.apply(&request(session, 3, 1, 2));
+        let cached = |fixture: &Fixture, first| {
+            fixture
+                .sessions
+                .cached(session, CommandNumber(first))
+                .map(|frames| frames.len())
+        };
+        assert_eq!(cached(&fixture, 1), Some(2));
+        assert_eq!(cached(&fixture, 2), Some(2));
+        assert_eq!(cached(&fixture, 3), Some(1));
+        assert_eq!(cached(&fixture, 5), Some(0));
+        fixture.apply(&request(session, 5, 3, 1));
+        assert_eq!(cached(&fixture, 1), None);
+        assert_eq!(cached(&fixture, 3), Some(2));
+    }
+
+    #[test]
+    fn trap_20_an_evicted_session_is_unknown_and_executes_nothing() {
+        let mut fixture = Fixture::new();
+        let first = fixture.open();
+        fixture.apply(&request(first, 1, 1, 1));
+        for _ in 0..SESSIONS_MAX {
+            fixture.open();
+        }
+        assert_eq!(fixture.sessions.len(), SESSIONS_MAX);
+        assert_eq!(fixture.sessions.last(first), None);
+        let hash = fixture.machine.hash();
+        assert_eq!(fixture.apply(&request(first, 1, 1, 1)), Applied::Skipped);
+        assert_eq!(fixture.apply(&request(first, 2, 1, 1)), Applied::Skipped);
+        assert_eq!(fixture.machine.hash(), hash);
+    }
+}

@@ -1,0 +1,166 @@
+//! The recent part of the replicated log: what this replica accepted and what it knows to be chosen.
+
+use std::collections::VecDeque;
+
+use crate::ids::{Ballot, Slot};
+use crate::message::{AcceptedValue, Value};
+use crate::output::Output;
+
+/// Values of consecutive slots: a bounded tail of chosen ones, kept for peers that lag, then the open ones.
+///
+/// There is never a hole: an acceptor takes the slots of a ballot in order from its commit index on.
+#[derive(Clone, Debug)]
+pub struct Slots {
+    /// The slot of `entries[0]`.
+    base: Slot,
+    entries: VecDeque<Entry>,
+    /// Every slot up to here is chosen, and held in memory or in the WAL.
+    commit_index: Slot,
+    /// Bytes of the values at or below the commit index.
+    chosen_bytes: usize,
+    /// Bytes of the values above it.
+    open_bytes: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub ballot: Ballot,
+    pub value: Value,
+}
+
+impl Slots {
+    /// An empty table of a replica whose slots below `floor` were trimmed.
+    pub fn new() -> Slots {
+        Slots {
+            base: Slot(1),
+            entries: VecDeque::new(),
+            commit_index: Slot::ZERO,
+            chosen_bytes: 0,
+            open_bytes: 0,
+        }
+    }
+
+    pub fn commit_index(&self) -> Slot {
+        self.commit_index
+    }
+
+    pub fn open_bytes(&self) -> usize {
+        self.open_bytes
+    }
+
+    /// The highest slot with a value, chosen or not.
+    pub fn last(&self) -> Slot {
+        Slot(self.base.0 + self.entries.len() as u64 - 1)
+    }
+
+    /// The lowest slot whose value is in memory.
+    pub fn base(&self) -> Slot {
+        self.base
+    }
+
+    pub fn get(&self, slot: Slot) -> Option<&Entry> {
+        let index = slot.0.checked_sub(self.base.0)?;
+        self.entries.get(index as usize)
+    }
+
+    /// Notes an accepted value: of the next slot, or in place of one accepted at a lower ballot.
+    pub fn accept(&mut self, slot: Slot, ballot: Ballot, value: Value) {
+        assert!(
+            slot > self.commit_index,
+            "{slot} is chosen and cannot be accepted again"
+        );
+        assert!(slot <= self.last().next(), "{slot} would leave a hole");
+        self.open_bytes += value.len();
+        let entry = Entry { ballot, value };
+        if slot > self.last() {
+            self.entries.push_back(entry);
+        } else {
+            let old = &mut self.entries[(slot.0 - self.base.0) as usize];
+            assert!(
+                old.ballot <= ballot,
+                "{slot} was accepted at {} and cannot be at {ballot}",
+                old.ballot
+            );
+            self.open_bytes -= old.value.len();
+            *old = entry;
+        }
+    }
+
+    /// Notes the chosen value of the slot after the commit index, whatever was accepted for it.
+    pub fn choose(&mut self, slot: Slot, value: Value, out: &mut Output) {
+        assert_eq!(
+            slot,
+            self.commit_index.next(),
+            "chosen values are learned in slot order"
+        );
+        let accepted = self.get(slot).map_or(Ballot::ZERO, |entry| entry.ballot);
+        self.accept(slot, accepted, value);
+        self.advance(slot, out);
+    }
+
+    /// Moves the commit index to `through`; the values held up to there are the chosen ones.
+    pub fn advance(&mut self, through: Slot, out: &mut Output) {
+        assert!(through <= self.last(), "{through} has no value here");
+        while self.commit_index < through {
+            let slot = self.commit_index.next();
+            let value = self.entries[(slot.0 - self.base.0) as usize].value.clone();
+            self.open_bytes -= value.len();
+            self.chosen_bytes += value.len();
+            self.commit_index = slot;
+            out.chosen.push((slot, value));
+        }
+    }
+
+    /// Forgets the oldest chosen values until the rest fits `bytes_max`. They stay in the WAL.
+    pub fn evict(&mut self, bytes_max: usize, slots_max: u64) {
+        while self.base <= self.commit_index
+            && (self.chosen_bytes > bytes_max || self.commit_index.0 - self.base.0 >= slots_max)
+        {
+            let entry = self.entries.pop_front().expect("chosen slots have values");
+            self.chosen_bytes -= entry.value.len();
+            self.base = self.base.next();
+        }
+    }
+
+    /// Everything accepted and not known to be chosen, in slot order.
+    pub fn open(&self) -> Vec<AcceptedValue> {
+        let first = self.commit_index.next();
+        (first.0..=self.last().0)
+            .map(|slot| {
+                let entry = &self.entries[(slot - self.base.0) as usize];
+                AcceptedValue {
+                    slot: Slot(slot),
+                    ballot: entry.ballot,
+                    value: entry.value.clone(),
+                }
+            })
+            .collect()
+    }
+
+    /// Values of consecutive slots from `from` on, up to `through` and about `bytes_max` bytes, if in memory.
+    pub fn run(&self, from: Slot, through: Slot, bytes_max: usize) -> Vec<Value> {
+        let mut values = Vec::new();
+        let mut bytes = 0;
+        let mut slot = from;
+        while slot <= through && (values.is_empty() || bytes < bytes_max) {
+            let Some(entry) = self.get(slot) else { break };
+            bytes += entry.value.len();
+            values.push(entry.value.clone());
+            slot = slot.next();
+        }
+        values
+    }
+
+    /// Starts a replica whose WAL begins at `floor`: everything below was chosen and trimmed.
+    pub fn start_at(&mut self, floor: Slot) {
+        assert!(self.entries.is_empty(), "the floor comes before any slot");
+        self.base = floor;
+        self.commit_index = floor.previous();
+    }
+}
+
+impl Default for Slots {
+    fn default() -> Slots {
+        Slots::new()
+    }
+}
