@@ -14,7 +14,7 @@ pub struct Acceptor {
     accepting: Ballot,
     /// Every slot up to here was accepted at `accepting`, or is chosen and held.
     received: Slot,
-    /// The part of `received` that is durable, or chosen (and so durable at a quorum).
+    /// The part of `received` that is durable.
     acknowledged: Slot,
     /// Slots below were trimmed from the WAL: they were chosen.
     trim_floor: Slot,
@@ -129,14 +129,21 @@ impl Acceptor {
         });
     }
 
-    pub fn accept(&mut self, accept: &Accept, slots: &Slots, ahead: AheadLimit) -> AcceptVerdict {
+    /// `appended` is the last record so far.
+    pub fn accept(
+        &mut self,
+        accept: &Accept,
+        slots: &Slots,
+        appended: Lsn,
+        ahead: AheadLimit,
+    ) -> AcceptVerdict {
         if accept.ballot < self.promised {
             self.counters.rejects += 1;
             return AcceptVerdict::Reject;
         }
         // To accept at a ballot is to promise it: the record of the value carries the ballot to disk.
         self.promised = accept.ballot;
-        self.begin(accept.ballot, slots.commit_index());
+        self.begin(accept.ballot, slots.commit_index(), appended);
         if accept.slot <= self.received {
             self.counters.accepts_duplicate += 1;
             return AcceptVerdict::Duplicate;
@@ -156,11 +163,12 @@ impl Acceptor {
     }
 
     /// Starts counting for a higher ballot. What was accepted before counts only where it is known to be chosen.
-    fn begin(&mut self, ballot: Ballot, commit_index: Slot) {
+    fn begin(&mut self, ballot: Ballot, commit_index: Slot, appended: Lsn) {
         if self.accepting < ballot {
             self.accepting = ballot;
             self.received = commit_index;
-            self.acknowledged = commit_index;
+            self.acknowledged = Slot::ZERO;
+            self.hold_accepted(commit_index, appended);
         } else {
             self.received = self.received.max(commit_index);
         }
@@ -216,7 +224,8 @@ impl Acceptor {
 
     /// The cumulative acknowledgement for the ballot being accepted at, unless a higher one was promised since.
     pub fn acknowledgement(&self) -> Option<(ReplicaId, Message)> {
-        if self.accepting != self.promised || self.acknowledged == Slot::ZERO {
+        let nobody_asked = self.accepting == Ballot::ZERO || self.acknowledged == Slot::ZERO;
+        if nobody_asked || self.accepting != self.promised {
             return None;
         }
         let accepted = Accepted {

@@ -214,9 +214,9 @@ impl Election {
             .map(|(replica, _)| replica)
     }
 
-    /// When something here is due next.
-    pub fn deadline(&self, config: &Config, leading: bool) -> Time {
-        if leading {
+    /// When something here is due next. Who leads or stands already does not wait to stand.
+    pub fn deadline(&self, config: &Config, follows: bool) -> Time {
+        if !follows {
             return self.heartbeat_at;
         }
         let expiry = match (self.leader, self.told) {

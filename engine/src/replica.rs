@@ -120,7 +120,8 @@ impl Replica {
     /// When to step with [`Input::Deadline`] at the latest. There are no timers inside.
     pub fn deadline(&self) -> Time {
         let timers = &self.config.timers;
-        let mut deadline = self.election.deadline(&self.config, self.leads());
+        let follows = matches!(self.role, Role::Follower);
+        let mut deadline = self.election.deadline(&self.config, follows);
         let mut or = |other: Option<Time>| {
             if let Some(other) = other {
                 deadline = deadline.min(other);

@@ -80,7 +80,8 @@ impl Replica {
                 self.config.accept_ahead_bytes_max()
             },
         };
-        let verdict = self.acceptor.accept(&accept, &self.slots, ahead);
+        let appended = self.persist.appended();
+        let verdict = self.acceptor.accept(&accept, &self.slots, appended, ahead);
         if verdict == AcceptVerdict::Reject {
             return self.reject(from, out);
         }
@@ -99,6 +100,7 @@ impl Replica {
                 self.acceptor.hold_accepted(slot, lsn);
             }
             AcceptVerdict::Duplicate => {
+                self.release(out);
                 if let Some((to, message)) = self.acceptor.acknowledgement() {
                     self.send(to, message, out);
                 }
@@ -275,6 +277,11 @@ impl Replica {
             trim_floor: self.acceptor.trim_floor(),
         };
         out.broadcast(self.peers(), Message::Heartbeat(heartbeat));
+        // An acknowledgement that got lost has nothing after it that would make up for it: say it again.
+        if let (Role::Follower, Some((to, message))) = (&self.role, self.acceptor.acknowledgement())
+        {
+            self.send(to, message, out);
+        }
         self.election.heartbeat_sent(now, role, &self.config);
     }
 }

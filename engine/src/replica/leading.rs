@@ -198,6 +198,7 @@ impl Replica {
         let chosen = leader.on_accepted(now, from, accepted.through, quorum);
         if chosen > self.slots.commit_index() {
             self.slots.advance(chosen, out);
+            self.learner.progressed(now, chosen);
             leader.on_chosen(now, chosen);
             if self.serves() {
                 let ballot = accepted.ballot;
