@@ -1,0 +1,418 @@
+//! The language of the golden traces: a few replicas, the messages between them, and a disk each, moved by hand.
+//!
+//! ```text
+//! cluster N              starts replicas 1 to N with empty disks; heartbeats are hidden until `show heartbeats`
+//! at MS                  sets the clock
+//! tick R                 the deadline of R has come (if it has)
+//! request R COUNT BYTES  clients hand COUNT commands of BYTES bytes each to R, as one request
+//! turn R                 ends a turn of R: batches are proposed
+//! disk R                 everything R appended becomes durable
+//! deliver A B [N]        delivers the oldest (N) messages from A to B;  `deliver all` until nothing moves
+//! drop A B [N]           loses them;  `repeat A B` delivers the oldest one and keeps it
+//! hear A B               A and B exchange heartbeats (so that they know of each other)
+//! crash R / start R      forgets what is not durable / rebuilds from the WAL
+//! promise R B SLOT.BALLOT=VALUE...   hands R a promise from B for R's ballot, made up
+//! trimmed R FLOOR        R's WAL begins at FLOOR, as if trimmed
+//! ```
+
+use std::collections::VecDeque;
+use std::fmt::Write;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use synod_engine::client::Request;
+use synod_engine::config::Config;
+use synod_engine::ids::{Ballot, CommandNumber, Lsn, ReplicaId, SessionId, Slot, Time};
+use synod_engine::message::{AcceptedValue, Message, Promise, Record};
+use synod_engine::output::Output;
+use synod_engine::replica::{Input, Replay, Replica};
+
+pub fn replay(file: &str) -> String {
+    let mut script = Script::default();
+    let mut printed = String::new();
+    for line in file.lines() {
+        if line.starts_with('#') || line.is_empty() {
+            let _ = writeln!(printed, "{line}");
+        } else if let Some(command) = line.strip_prefix("> ") {
+            let _ = writeln!(printed, "{line}");
+            let words: Vec<&str> = command.split_whitespace().collect();
+            script.run(&words);
+            printed.push_str(&std::mem::take(&mut script.printed));
+        }
+    }
+    printed
+}
+
+#[derive(Default)]
+struct Script {
+    now: u64,
+    members: Vec<Member>,
+    /// In flight, in order of sending.
+    messages: VecDeque<(ReplicaId, ReplicaId, Message)>,
+    number: u64,
+    printed: String,
+    show_heartbeats: bool,
+}
+
+struct Member {
+    replica: Option<Replica>,
+    records: Vec<(Lsn, Record)>,
+    durable: Lsn,
+}
+
+fn id(word: &str) -> ReplicaId {
+    ReplicaId(word.parse().expect("a replica's number"))
+}
+
+fn config(replica: ReplicaId, replicas: u8) -> Config {
+    let mut config = Config::new(replica, replicas, 7);
+    // Without randomness the scripts say who stands when.
+    config.timers.election_jitter_ns = 1;
+    config
+}
+
+impl Script {
+    fn run(&mut self, words: &[&str]) {
+        match words {
+            ["cluster", count] => {
+                let count: u8 = count.parse().expect("a count");
+                self.members = (0..count)
+                    .map(|_| Member {
+                        replica: None,
+                        records: Vec::new(),
+                        durable: Lsn::ZERO,
+                    })
+                    .collect();
+                for replica in 1..=count {
+                    self.start(ReplicaId(replica), Slot(1));
+                }
+            }
+            ["at", ms] => self.now = ms.parse::<u64>().expect("milliseconds") * 1_000_000,
+            ["tick", replica] => self.step(id(replica), Input::Deadline),
+            ["request", replica, count, bytes] => self.request(id(replica), count, bytes),
+            ["turn", replica] => self.turn(id(replica)),
+            ["disk", replica] => self.disk(id(replica)),
+            ["deliver", "all"] => self.deliver_all(),
+            ["deliver", from, to] => self.deliver(id(from), id(to), false),
+            ["deliver", from, to, count] => {
+                for _ in 0..count.parse::<u8>().expect("a count") {
+                    self.deliver(id(from), id(to), false);
+                }
+            }
+            ["repeat", from, to] => self.deliver(id(from), id(to), true),
+            ["drop", from, to] => {
+                let message = self.take(id(from), id(to), false);
+                let _ = writeln!(self.printed, "lost: {}", brief(&message));
+            }
+            ["hear", one, other] => self.hear(id(one), id(other)),
+            ["crash", replica] => self.crash(id(replica)),
+            ["start", replica] => self.start(id(replica), Slot(1)),
+            ["trimmed", replica, floor] => {
+                self.crash(id(replica));
+                self.start(id(replica), Slot(floor.parse().expect("a slot")));
+            }
+            ["promise", to, from, accepted @ ..] => self.promise(id(to), id(from), accepted),
+            ["show", "heartbeats"] => self.show_heartbeats = true,
+            ["show", replica] => self.show(id(replica)),
+            other => panic!("unknown command {other:?}"),
+        }
+    }
+
+    fn member(&mut self, replica: ReplicaId) -> &mut Member {
+        &mut self.members[usize::from(replica.0) - 1]
+    }
+
+    fn start(&mut self, replica: ReplicaId, floor: Slot) {
+        let mut replay = Replay::new(config(replica, self.members.len() as u8));
+        let mut out = Output::default();
+        let now = Time(self.now);
+        if floor > Slot(1) {
+            replay.record(Record::Trimmed { floor }, &mut out);
+        }
+        let member = self.member(replica);
+        for (_, record) in &member.records {
+            replay.record(record.clone(), &mut out);
+        }
+        member.replica = Some(replay.finish(now, member.durable));
+        for (slot, value) in &out.chosen {
+            let _ = writeln!(self.printed, "{replica} replays {slot} {}", bytes(value));
+        }
+    }
+
+    fn crash(&mut self, replica: ReplicaId) {
+        let member = self.member(replica);
+        member.replica = None;
+        let durable = member.durable;
+        member.records.retain(|(lsn, _)| *lsn <= durable);
+        self.messages
+            .retain(|(from, to, _)| *from != replica && *to != replica);
+    }
+
+    fn step(&mut self, replica: ReplicaId, input: Input) {
+        let now = Time(self.now);
+        let mut out = Output::default();
+        let member = self.member(replica);
+        let Some(running) = member.replica.as_mut() else {
+            return;
+        };
+        running.step(now, input, &mut out);
+        running.flush(now, &mut out);
+        self.collect(replica, out);
+    }
+
+    fn turn(&mut self, replica: ReplicaId) {
+        let now = Time(self.now);
+        let mut out = Output::default();
+        if let Some(running) = self.member(replica).replica.as_mut() {
+            running.flush(now, &mut out);
+        }
+        self.collect(replica, out);
+    }
+
+    fn collect(&mut self, replica: ReplicaId, out: Output) {
+        for (lsn, record) in out.records {
+            let _ = writeln!(
+                self.printed,
+                "{replica} writes {lsn:?} {}",
+                brief_record(&record)
+            );
+            self.member(replica).records.push((lsn, record));
+        }
+        for outgoing in out.messages {
+            let heartbeat = matches!(outgoing.message, Message::Heartbeat(_));
+            if !heartbeat || self.show_heartbeats {
+                let text = brief(&outgoing.message);
+                let _ = writeln!(self.printed, "{replica} -> {} {text}", outgoing.to);
+            }
+            for to in outgoing.to.iter() {
+                self.messages
+                    .push_back((replica, to, outgoing.message.clone()));
+            }
+        }
+        for (slot, value) in out.chosen {
+            let _ = writeln!(self.printed, "{replica} chooses {slot} {}", bytes(&value));
+        }
+        if let Some(leadership) = out.leadership {
+            let _ = writeln!(
+                self.printed,
+                "{replica} tells clients: ballot {} leader {:?}",
+                leadership.ballot, leadership.leader
+            );
+        }
+    }
+
+    /// Takes the oldest message of a link; heartbeats are only taken by `hear` and `deliver all`.
+    fn take(&mut self, from: ReplicaId, to: ReplicaId, keep: bool) -> Message {
+        let index = self
+            .messages
+            .iter()
+            .position(|(f, t, message)| {
+                *f == from && *t == to && !matches!(message, Message::Heartbeat(_))
+            })
+            .unwrap_or_else(|| panic!("nothing travels from {from} to {to}"));
+        if keep {
+            self.messages[index].2.clone()
+        } else {
+            self.messages.remove(index).expect("it was just found").2
+        }
+    }
+
+    fn deliver(&mut self, from: ReplicaId, to: ReplicaId, keep: bool) {
+        let message = self.take(from, to, keep);
+        self.step(to, Input::Message { from, message });
+    }
+
+    fn deliver_all(&mut self) {
+        for _ in 0..10_000 {
+            let Some((from, to, message)) = self.messages.pop_front() else {
+                return;
+            };
+            self.step(to, Input::Message { from, message });
+        }
+        panic!("messages never come to rest");
+    }
+
+    fn hear(&mut self, one: ReplicaId, other: ReplicaId) {
+        // Twice, since what a heartbeat says it hears is what came before it.
+        for _ in 0..2 {
+            self.now += 30_000_000;
+            for (from, to) in [(one, other), (other, one)] {
+                self.turn(from);
+                let heartbeats: Vec<Message> = self
+                    .messages
+                    .iter()
+                    .filter(|(f, t, m)| {
+                        *f == from && *t == to && matches!(m, Message::Heartbeat(_))
+                    })
+                    .map(|(_, _, message)| message.clone())
+                    .collect();
+                self.messages.retain(|(f, t, m)| {
+                    !(*f == from && *t == to && matches!(m, Message::Heartbeat(_)))
+                });
+                for message in heartbeats {
+                    self.step(to, Input::Message { from, message });
+                }
+            }
+        }
+    }
+
+    fn disk(&mut self, replica: ReplicaId) {
+        let member = self.member(replica);
+        let last = member.records.last().map_or(Lsn::ZERO, |(lsn, _)| *lsn);
+        member.durable = last;
+        self.step(replica, Input::Durable(last));
+    }
+
+    fn request(&mut self, replica: ReplicaId, count: &str, bytes: &str) {
+        let count: u32 = count.parse().expect("a count");
+        let bytes: usize = bytes.parse().expect("a size");
+        let mut commands = BytesMut::new();
+        for _ in 0..count {
+            commands.put_u32_le(bytes as u32);
+            commands.put_bytes(b'x', bytes);
+        }
+        let first = self.number + 1;
+        self.number += u64::from(count);
+        let request = Request {
+            session: SessionId(9),
+            first: CommandNumber(first),
+            acknowledged: CommandNumber(1),
+            count,
+            commands: commands.freeze(),
+        };
+        let now = Time(self.now);
+        let mut out = Output::default();
+        let running = self.member(replica).replica.as_mut().expect("it runs");
+        if !running.serves() {
+            let _ = writeln!(self.printed, "{replica} does not lead");
+            return;
+        }
+        running.step(now, Input::Request(request), &mut out);
+        self.collect(replica, out);
+    }
+
+    fn promise(&mut self, to: ReplicaId, from: ReplicaId, accepted: &[&str]) {
+        let ballot = self
+            .member(to)
+            .replica
+            .as_ref()
+            .expect("it runs")
+            .promised();
+        let mut promise = Promise {
+            ballot,
+            commit_index: Slot::ZERO,
+            trim_floor: Slot(1),
+            accepted: Vec::new(),
+        };
+        for item in accepted {
+            let (place, value) = item.split_once('=').expect("NAME=VALUE");
+            match place {
+                "commit" => promise.commit_index = Slot(value.parse().expect("a slot")),
+                "floor" => promise.trim_floor = Slot(value.parse().expect("a slot")),
+                _ => {
+                    let mut parts = place
+                        .split('.')
+                        .map(|n| n.parse::<u64>().expect("a number"));
+                    let mut next = || parts.next().expect("SLOT.ROUND.REPLICA");
+                    promise.accepted.push(AcceptedValue {
+                        slot: Slot(next()),
+                        ballot: Ballot {
+                            round: next(),
+                            replica: ReplicaId(next() as u8),
+                        },
+                        value: Bytes::copy_from_slice(value.as_bytes()),
+                    });
+                }
+            }
+        }
+        let message = Message::Promise(promise);
+        self.step(to, Input::Message { from, message });
+    }
+
+    fn show(&mut self, replica: ReplicaId) {
+        let mut text = String::new();
+        if let Some(running) = &self.member(replica).replica {
+            running.report(&mut |name, value| {
+                if value > 0 && name != "replica" {
+                    let _ = write!(text, " {name}={value}");
+                }
+            });
+        }
+        let _ = writeln!(self.printed, "{replica}:{text}");
+    }
+}
+
+fn bytes(value: &Bytes) -> String {
+    match value.len() {
+        0 => "no-op".into(),
+        1..=8 => format!("'{}'", String::from_utf8_lossy(value)),
+        length => format!("[{length} bytes]"),
+    }
+}
+
+fn brief_record(record: &Record) -> String {
+    match record {
+        Record::Promised { ballot } => format!("Promised {ballot}"),
+        Record::Accepted(accept) => format!(
+            "Accepted {} at {} {} (commit {})",
+            accept.slot,
+            accept.ballot,
+            bytes(&accept.value),
+            accept.commit_index
+        ),
+        Record::Chosen { slot, value } => format!("Chosen {slot} {}", bytes(value)),
+        Record::Trimmed { floor } => format!("Trimmed {floor}"),
+    }
+}
+
+fn brief(message: &Message) -> String {
+    match message {
+        Message::Prepare(prepare) => {
+            format!(
+                "Prepare {} (commit {})",
+                prepare.ballot, prepare.commit_index
+            )
+        }
+        Message::Promise(promise) => {
+            let accepted: Vec<String> = promise
+                .accepted
+                .iter()
+                .map(|a| format!("{} at {} {}", a.slot, a.ballot, bytes(&a.value)))
+                .collect();
+            format!(
+                "Promise {} (commit {}, floor {}) [{}]",
+                promise.ballot,
+                promise.commit_index,
+                promise.trim_floor,
+                accepted.join(", ")
+            )
+        }
+        Message::Reject(reject) => format!("Reject, promised {}", reject.promised),
+        Message::Accept(accept) => format!(
+            "Accept {} at {} {} (commit {})",
+            accept.slot,
+            accept.ballot,
+            bytes(&accept.value),
+            accept.commit_index
+        ),
+        Message::Accepted(accepted) => {
+            format!(
+                "Accepted through {} at {}",
+                accepted.through, accepted.ballot
+            )
+        }
+        Message::Heartbeat(heartbeat) => format!(
+            "Heartbeat {:?} {} hears {} (commit {}, received {})",
+            heartbeat.role,
+            heartbeat.ballot,
+            heartbeat.hears,
+            heartbeat.commit_index,
+            heartbeat.received
+        ),
+        Message::Fetch(fetch) => format!("Fetch {}..={}", fetch.from, fetch.through),
+        Message::Chosen(chosen) => {
+            let values: Vec<String> = chosen.values.iter().map(bytes).collect();
+            format!("Chosen from {} [{}]", chosen.from, values.join(", "))
+        }
+    }
+}
