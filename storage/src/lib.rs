@@ -1,1 +1,39 @@
-//! The write-ahead log.
+//! The write-ahead log of one replica: segments of zero-filled files, group commit beside the loop, and a recovery
+//! that tells a torn tail from damage. The files are drawn in [`format`], the groups in [`group`].
+//!
+//! ```text
+//!   append ─► pending ─► seal ─► Backend::start_write ─► take_written ─► durable
+//!                          ▲                                  │
+//!                 keeper: prepared segments            reader: values of slots
+//! ```
+//! Nothing on the upper row waits for the disk. Keeper and reader are threads with real files, and plain calls with
+//! the memory disk, so that a simulation stays deterministic.
+
+pub mod backend;
+pub mod buffer;
+pub mod config;
+pub mod disk;
+pub mod error;
+pub mod format;
+pub mod group;
+pub mod recovery;
+pub mod wal;
+
+mod directory;
+mod file_wal;
+mod index;
+mod keeper;
+mod reader;
+mod record;
+mod scan;
+mod segments;
+mod signal;
+mod worker;
+
+pub use config::{BackendChoice, Config, Durability};
+pub use directory::initialise;
+pub use error::OpenError;
+pub use file_wal::{FileWal, OpenReport, init, open};
+pub use recovery::RecordAt;
+pub use scan::{ScanReport, scan, scan_directory, scan_disk};
+pub use wal::WalCore;

@@ -1,0 +1,115 @@
+//! What a WAL is told when it is made and opened, and the limits it keeps.
+
+use std::path::PathBuf;
+
+use synod_engine::ids::{ClusterId, ReplicaId};
+
+/// Largest group, and so the largest single write, in bytes.
+pub const GROUP_BYTES_MAX: usize = 2 << 20;
+/// Largest encoded record in bytes: a value of 1 MiB and its fields.
+pub const RECORD_BYTES_MAX: usize = (1 << 20) + 4096;
+/// No further write starts while this many bytes are in flight: from here on depth only adds latency.
+pub const IN_FLIGHT_BYTES_MAX: usize = 256 << 10;
+/// Records that wait for the disk, in encoded bytes. The engine's windows stay far below; beyond it is a bug.
+pub const PENDING_BYTES_MAX: usize = 1 << 30;
+/// Reads asked for and not yet taken.
+pub const READS_IN_FLIGHT_MAX: usize = 8;
+/// Slots that one read answers at most.
+pub const READ_SLOTS_MAX: usize = 65_536;
+/// Recycled files kept beyond `segments_ready`; more than that go back to the file system.
+pub const READY_FILES_MAX: usize = 4;
+/// The default size of a segment file in bytes.
+pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
+/// Smallest segment in bytes that holds its header and one group; only tests go this low.
+pub const SEGMENT_BYTES_MIN: u64 = 16 << 10;
+/// Largest segment in bytes: offsets within a segment, counted in pages, fit 32 bits with room to spare.
+pub const SEGMENT_BYTES_MAX: u64 = 4 << 30;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendChoice {
+    /// io_uring where kernel and file system allow it, the blocking thread otherwise.
+    Auto,
+    Uring,
+    Blocking,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// A group counts as durable when the disk has it.
+    Sync,
+    /// For comparison only: a group counts as durable when the page cache has it. A power cut loses it.
+    None,
+}
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub directory: PathBuf,
+    pub cluster: ClusterId,
+    pub replica: ReplicaId,
+    pub backend: BackendChoice,
+    pub durability: Durability,
+    pub segment_bytes: u64,
+    /// Segments prepared ahead, so that the append path never makes a file.
+    pub segments_ready: usize,
+    pub writes_in_flight_max: usize,
+    /// Randomness as a value: from it come the incarnation and the identities of the segments.
+    pub seed: u64,
+}
+
+/// The part of [`Config`] that does not depend on where the files are.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    pub cluster: ClusterId,
+    pub replica: ReplicaId,
+    pub segment_bytes: u64,
+    pub segments_ready: usize,
+    pub writes_in_flight_max: usize,
+    pub seed: u64,
+}
+
+impl Config {
+    pub fn new(directory: PathBuf, cluster: ClusterId, replica: ReplicaId, seed: u64) -> Config {
+        Config {
+            directory,
+            cluster,
+            replica,
+            backend: BackendChoice::Auto,
+            durability: Durability::Sync,
+            segment_bytes: SEGMENT_BYTES_DEFAULT,
+            segments_ready: 2,
+            writes_in_flight_max: 4,
+            seed,
+        }
+    }
+
+    pub fn options(&self) -> Options {
+        Options {
+            cluster: self.cluster,
+            replica: self.replica,
+            segment_bytes: self.segment_bytes,
+            segments_ready: self.segments_ready,
+            writes_in_flight_max: self.writes_in_flight_max,
+            seed: self.seed,
+        }
+    }
+}
+
+impl Options {
+    /// Panics on settings no WAL can run with; the harness checks what an operator may type before.
+    pub fn check(&self) {
+        assert!(
+            (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&self.segment_bytes)
+                && self.segment_bytes.is_multiple_of(4096),
+            "a segment of {} bytes is out of range or not whole pages",
+            self.segment_bytes
+        );
+        assert!(
+            (1..=64).contains(&self.writes_in_flight_max),
+            "writes_in_flight_max is out of range"
+        );
+        assert!(
+            (1..=64).contains(&self.segments_ready),
+            "segments_ready is out of range"
+        );
+    }
+}

@@ -1,0 +1,140 @@
+//! A directory of files as the WAL needs it, synchronous. Everything below may fail, tear or lie.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::buffer::{AlignedBuffer, PAGE_BYTES};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    Read,
+    /// A new small file; it must not exist.
+    Create,
+    /// A segment for writing whole pages.
+    Segment,
+    /// A new segment for writing whole pages; it must not exist.
+    CreateSegment,
+}
+
+/// The calls the WAL makes on a directory and its files.
+pub trait Disk: Clone + Send + 'static {
+    type File: Clone + Send + 'static;
+
+    /// Names and sizes of the regular files.
+    fn list(&self) -> io::Result<Vec<(String, u64)>>;
+    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Self::File>;
+    /// Reads exactly the buffer's length.
+    fn read_at(&self, file: &Self::File, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+    fn write_at(&self, file: &Self::File, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    fn sync(&self, file: &Self::File) -> io::Result<()>;
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Makes creations, renames and removals durable.
+    fn sync_directory(&self) -> io::Result<()>;
+    /// For messages.
+    fn path(&self, name: &str) -> PathBuf;
+}
+
+/// A directory of the operating system.
+#[derive(Clone)]
+pub struct RealDisk {
+    directory: Arc<PathBuf>,
+    /// Segments are written around the page cache.
+    direct: bool,
+    /// `Durability::None` never syncs.
+    syncs: bool,
+}
+
+impl RealDisk {
+    pub fn new(directory: &Path, direct: bool, syncs: bool) -> RealDisk {
+        RealDisk {
+            directory: Arc::new(directory.to_path_buf()),
+            direct,
+            syncs,
+        }
+    }
+
+    /// Tries a direct write, because a file system may refuse it at open (tmpfs) or only when written to.
+    pub fn try_direct(&self) -> io::Result<()> {
+        let disk = RealDisk {
+            direct: true,
+            ..self.clone()
+        };
+        let name = "ready-probe.tmp";
+        let page = AlignedBuffer::new(PAGE_BYTES);
+        let tried = disk
+            .open(name, OpenMode::CreateSegment)
+            .and_then(|file| disk.write_at(&file, 0, page.as_ref()));
+        match fs::remove_file(self.path(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => tried.and(Err(error)),
+            Ok(()) | Err(_) => tried,
+        }
+    }
+}
+
+impl Disk for RealDisk {
+    type File = Arc<File>;
+
+    fn list(&self) -> io::Result<Vec<(String, u64)>> {
+        let mut files = Vec::new();
+        for item in fs::read_dir(self.directory.as_path())? {
+            let item = item?;
+            let metadata = item.metadata()?;
+            if metadata.is_file() {
+                let name = item.file_name().to_string_lossy().into_owned();
+                files.push((name, metadata.len()));
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+
+    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Arc<File>> {
+        let mut options = OpenOptions::new();
+        match mode {
+            OpenMode::Read => options.read(true),
+            OpenMode::Create | OpenMode::CreateSegment => {
+                options.read(true).write(true).create_new(true)
+            }
+            OpenMode::Segment => options.read(true).write(true),
+        };
+        if self.direct && matches!(mode, OpenMode::Segment | OpenMode::CreateSegment) {
+            options.custom_flags(rustix::fs::OFlags::DIRECT.bits() as i32);
+        }
+        options.open(self.path(name)).map(Arc::new)
+    }
+
+    fn read_at(&self, file: &Arc<File>, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        file.read_exact_at(buffer, offset)
+    }
+
+    fn write_at(&self, file: &Arc<File>, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        file.write_all_at(bytes, offset)
+    }
+
+    fn sync(&self, file: &Arc<File>) -> io::Result<()> {
+        if self.syncs { file.sync_data() } else { Ok(()) }
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path(from), self.path(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path(name))
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        if !self.syncs {
+            return Ok(());
+        }
+        File::open(self.directory.as_path())?.sync_all()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+}

@@ -1,0 +1,276 @@
+//! The WAL on real files: lock, choice of backend, opening.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+use synod_engine::ids::{Ballot, Lsn, Slot};
+use synod_engine::message::Record;
+use synod_engine::seams::{Wal, WalFailed, WalRead};
+
+use crate::backend::{BlockingBackend, FileBackend, UringBackend};
+use crate::config::{BackendChoice, Config, Durability};
+use crate::directory::{initialise, read_identity};
+use crate::disk::RealDisk;
+use crate::error::OpenError;
+use crate::format::{Identity, LOCK_FILE};
+use crate::recovery::RecordAt;
+use crate::signal::Signal;
+use crate::wal::{WalCore, group_bytes_max};
+
+/// A WAL in a directory that no other process uses meanwhile.
+pub struct FileWal {
+    /// Before the lock: dropping it waits for its threads, which use the directory.
+    core: WalCore<FileBackend>,
+    signal: Signal,
+    _lock: File,
+}
+
+/// What was found at open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenReport {
+    /// For the operator: which backend serves, and how.
+    pub backend: String,
+    /// Lines for the operator: fallbacks, a cut tail.
+    pub notes: Vec<String>,
+    pub last_lsn: Lsn,
+    pub promised: Ballot,
+    pub trim_floor: Slot,
+    pub records: u64,
+    pub bytes: u64,
+}
+
+/// Makes a directory this replica's, explicitly: no cluster forms by itself. Refuses one that is somebody's already.
+pub fn init(config: &Config) -> Result<(), OpenError> {
+    let directory = &config.directory;
+    if !directory.is_dir() && directory.exists() {
+        return Err(OpenError::NotADirectory {
+            path: directory.clone(),
+        });
+    }
+    std::fs::create_dir_all(directory)
+        .and_then(|()| sync_parent(directory))
+        .map_err(OpenError::io("making", directory.clone()))?;
+    let _lock = lock(directory)?;
+    let disk = RealDisk::new(directory, false, true);
+    let direct = disk.try_direct().is_ok();
+    initialise(&RealDisk::new(directory, direct, true), &config.options())
+}
+
+/// Opens an initialised directory, replays every record through `visit` in order, and is then ready for more.
+pub fn open(
+    config: Config,
+    visit: &mut dyn FnMut(Lsn, Record),
+) -> Result<(FileWal, OpenReport), OpenError> {
+    config.options().check();
+    let directory = config.directory.clone();
+    check_directory(&directory)?;
+    let plain = RealDisk::new(&directory, false, true);
+    // Before the lock: asking an uninitialised or foreign directory must not leave a lock file there.
+    crate::directory::check_identity(&plain, config.cluster, config.replica)?;
+    let lock = lock(&directory)?;
+    let identity = crate::directory::check_identity(&plain, config.cluster, config.replica)?;
+    crate::directory::clear_temporary(&plain)?;
+    let signal =
+        Signal::new().map_err(OpenError::io("making an eventfd for", directory.clone()))?;
+    let mut notes = Vec::new();
+    let (backend, name) = choose_backend(&config, &identity, &signal, &mut notes)?;
+    if identity.segment_bytes != config.segment_bytes {
+        notes.push(format!(
+            "segments have {} bytes as initialised, the configured {} is ignored",
+            identity.segment_bytes, config.segment_bytes
+        ));
+    }
+    let mut each = |at: RecordAt, record| visit(at.lsn, record);
+    let (core, opened) = WalCore::open(backend, config.options(), &identity, &mut each)?;
+    notes.extend(opened.cut.iter().map(|cut| {
+        format!(
+            "the last write did not complete before the crash: cut {} at offset {} ({})",
+            cut.file.display(),
+            cut.offset,
+            cut.why
+        )
+    }));
+    let report = OpenReport {
+        backend: name,
+        notes,
+        last_lsn: opened.last,
+        promised: opened.carried.promised,
+        trim_floor: opened.carried.trim_floor,
+        records: opened.records,
+        bytes: opened.bytes,
+    };
+    let wal = FileWal {
+        core,
+        signal,
+        _lock: lock,
+    };
+    Ok((wal, report))
+}
+
+impl FileWal {
+    /// Readable when [`Wal::durable`] or [`Wal::take_read`] may have news.
+    pub fn event_fd(&self) -> BorrowedFd<'_> {
+        self.signal.as_fd()
+    }
+
+    /// Makes the event unreadable until there is more news. Call it before asking for the news.
+    pub fn acknowledge_event(&self) {
+        self.signal.acknowledge();
+    }
+}
+
+impl Wal for FileWal {
+    fn append(&mut self, lsn: Lsn, record: &Record) {
+        self.core.append(lsn, record);
+    }
+
+    fn submit(&mut self) {
+        self.core.submit();
+    }
+
+    fn durable(&mut self) -> Result<Lsn, WalFailed> {
+        self.core.durable()
+    }
+
+    fn read(&mut self, from: Slot, through: Slot, bytes_max: usize) -> bool {
+        self.core.read(from, through, bytes_max)
+    }
+
+    fn take_read(&mut self) -> Result<Option<WalRead>, WalFailed> {
+        self.core.take_read()
+    }
+
+    fn trim(&mut self, floor: Slot) {
+        self.core.trim(floor);
+    }
+
+    fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {
+        self.core.counters(report);
+    }
+}
+
+fn choose_backend(
+    config: &Config,
+    identity: &Identity,
+    signal: &Signal,
+    notes: &mut Vec<String>,
+) -> Result<(FileBackend, String), OpenError> {
+    let syncs = config.durability == Durability::Sync;
+    let directory = &config.directory;
+    let unsafe_note = if syncs { "" } else { ", NOT DURABLE: no syncs" };
+    if config.backend != BackendChoice::Blocking {
+        match uring(config, identity, signal, notes) {
+            Ok((uring, name)) => {
+                return Ok((FileBackend::Uring(Box::new(uring)), format!("{name}{unsafe_note}")));
+            }
+            Err(error) if config.backend == BackendChoice::Uring => {
+                return Err(OpenError::Uring(error.to_string()));
+            }
+            Err(error) => notes.push(format!(
+                "io_uring with direct writes cannot be used here ({error}); a blocking thread writes instead"
+            )),
+        }
+    }
+    let disk = RealDisk::new(directory, false, syncs);
+    let group_bytes = group_bytes_max(identity.segment_bytes);
+    let blocking = BlockingBackend::new(
+        disk,
+        signal.clone(),
+        group_bytes,
+        config.writes_in_flight_max,
+    )
+    .map_err(OpenError::io("starting the writer for", directory.clone()))?;
+    let name = format!("blocking (a thread with pwrite and fdatasync){unsafe_note}");
+    Ok((FileBackend::Blocking(blocking), name))
+}
+
+fn uring(
+    config: &Config,
+    identity: &Identity,
+    signal: &Signal,
+    notes: &mut Vec<String>,
+) -> io::Result<(UringBackend, &'static str)> {
+    let syncs = config.durability == Durability::Sync;
+    // Without syncs the page cache is the point; with them, writes go around it.
+    let disk = RealDisk::new(&config.directory, syncs, syncs);
+    if syncs {
+        disk.try_direct()?;
+    }
+    let group_bytes = group_bytes_max(identity.segment_bytes);
+    let writes_max = config.writes_in_flight_max;
+    let uring = UringBackend::new(disk, signal.clone(), group_bytes, writes_max, syncs)?;
+    if !uring.registered() {
+        notes.push(
+            "the limit on locked memory is too low to register write buffers; raise `ulimit -l` for a little less \
+             CPU per write"
+                .to_string(),
+        );
+    }
+    let name = match (uring.registered(), syncs) {
+        (true, true) => "io_uring (direct, registered buffers, a sync with each write)",
+        (false, true) => "io_uring (direct, a sync with each write)",
+        (_, false) => "io_uring (page cache)",
+    };
+    Ok((uring, name))
+}
+
+/// Distinct answers for "not there" and "not a directory"; an absent one counts as not initialised.
+fn check_directory(directory: &Path) -> Result<(), OpenError> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let path = directory.to_path_buf();
+    match std::fs::metadata(directory) {
+        Ok(_) => Err(OpenError::NotADirectory { path }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(OpenError::NotInitialised { path })
+        }
+        Err(error) => Err(OpenError::io("opening", path)(error)),
+    }
+}
+
+/// Takes the directory's lock, or says who has it.
+pub(crate) fn lock(directory: &Path) -> Result<File, OpenError> {
+    let path = directory.join(LOCK_FILE);
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(OpenError::io("opening", path.clone()))?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut pid = String::new();
+        let holder = match file.read_to_string(&mut pid) {
+            Ok(bytes) if bytes > 0 => format!("process {}", pid.trim()),
+            Ok(_) | Err(_) => "another process".to_string(),
+        };
+        return Err(OpenError::Locked {
+            path: directory.to_path_buf(),
+            holder,
+        });
+    }
+    file.set_len(0)
+        .and_then(|()| file.seek(SeekFrom::Start(0)))
+        .and_then(|_| writeln!(file, "{}", std::process::id()))
+        .map_err(OpenError::io("writing", path))?;
+    Ok(file)
+}
+
+/// The directory's own name must survive a power cut too.
+fn sync_parent(directory: &Path) -> io::Result<()> {
+    let absolute = std::fs::canonicalize(directory)?;
+    match absolute.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+/// For a scan, which asks for any directory's identity.
+pub(crate) fn identity_of(directory: &Path) -> Result<Identity, OpenError> {
+    check_directory(directory)?;
+    read_identity(&RealDisk::new(directory, false, true))
+}

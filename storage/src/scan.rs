@@ -1,0 +1,85 @@
+//! Reads a WAL without taking part: for `synod wal inspect` and `verify`, and for checkers.
+
+use std::fs::OpenOptions;
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+use synod_engine::ids::{Ballot, Lsn, Slot};
+use synod_engine::message::Record;
+
+use crate::disk::{Disk, RealDisk};
+use crate::error::OpenError;
+use crate::file_wal::identity_of;
+use crate::format::{Identity, LOCK_FILE, Sequence};
+use crate::recovery::{Cut, RecordAt, Segment, recover};
+
+/// What a WAL holds. Damage is the error of the scan; the records before it were visited.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScanReport {
+    pub identity: Identity,
+    pub segments: Vec<Segment>,
+    pub empty_segments: Vec<Sequence>,
+    pub ready_files: Vec<String>,
+    pub last_lsn: Lsn,
+    pub promised: Ballot,
+    pub trim_floor: Slot,
+    pub records: u64,
+    pub bytes: u64,
+    /// Where a torn tail would be cut at the next open.
+    pub tail: Option<Cut>,
+}
+
+/// Scans a directory that no process uses; refuses one that is in use.
+pub fn scan(
+    directory: &Path,
+    visit: &mut dyn FnMut(RecordAt, Record),
+) -> Result<ScanReport, OpenError> {
+    scan_directory(directory, false, visit)
+}
+
+/// With `force`, also scans a directory in use; what its process changes meanwhile may then look like damage.
+pub fn scan_directory(
+    directory: &Path,
+    force: bool,
+    visit: &mut dyn FnMut(RecordAt, Record),
+) -> Result<ScanReport, OpenError> {
+    identity_of(directory)?;
+    // Opened, never created or written: a scan changes nothing.
+    let path = directory.join(LOCK_FILE);
+    let lock = OpenOptions::new().read(true).open(&path).ok();
+    if let Some(file) = &lock
+        && !force
+        && flock(file, FlockOperation::NonBlockingLockShared).is_err()
+    {
+        let holder = match std::fs::read_to_string(&path) {
+            Ok(pid) if !pid.is_empty() => format!("process {}", pid.trim()),
+            Ok(_) | Err(_) => "another process".to_string(),
+        };
+        return Err(OpenError::Locked {
+            path: directory.to_path_buf(),
+            holder,
+        });
+    }
+    scan_disk(&RealDisk::new(directory, false, false), visit)
+}
+
+/// The same on any disk.
+pub fn scan_disk<D: Disk>(
+    disk: &D,
+    visit: &mut dyn FnMut(RecordAt, Record),
+) -> Result<ScanReport, OpenError> {
+    let identity = crate::directory::read_identity(disk)?;
+    let found = recover(disk, &identity, visit)?;
+    Ok(ScanReport {
+        identity,
+        segments: found.segments,
+        empty_segments: found.empty,
+        ready_files: found.ready_files,
+        last_lsn: found.last,
+        promised: found.carried.promised,
+        trim_floor: found.carried.trim_floor,
+        records: found.records,
+        bytes: found.bytes,
+        tail: found.cut,
+    })
+}

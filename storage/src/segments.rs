@@ -1,0 +1,260 @@
+//! The segments of an open WAL: the one being filled, those prepared ahead, those a trim may drop.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use synod_engine::ids::Slot;
+
+use crate::config::{Options, READY_FILES_MAX};
+use crate::disk::Disk;
+use crate::format::{GROUPS_AT, Identity, SegmentIdentity, Sequence, mix};
+use crate::keeper::{Hints, Job, Keeper, Outcome, Prepared};
+use crate::recovery::Recovered;
+use crate::signal::Signal;
+use crate::worker::Worker;
+
+/// Jobs that can wait for the keeper: a trim may drop many segments at once, the rest waits for the next one.
+const KEEPER_JOBS_MAX: usize = 256;
+
+pub struct Segments<D: Disk> {
+    pub segment_bytes: u64,
+    ready_wanted: usize,
+    active: Option<Active<D::File>>,
+    /// Where the groups of the segment before the active one end.
+    preceding_end: u64,
+    prepared: VecDeque<Prepared<D::File>>,
+    /// Segments ordered from the keeper and not there yet.
+    preparing: usize,
+    next_sequence: Sequence,
+    keeper: Worker<Job, Outcome<D::File>>,
+    keeper_jobs: usize,
+    hints: Hints,
+    /// Used segments that a trim has not dropped, oldest first, the active one included.
+    live: VecDeque<Used>,
+    /// The sequence of the oldest live segment, for the reader.
+    live_from: Arc<AtomicU64>,
+    /// A segment is needed and none is ready, and that was counted.
+    waiting: bool,
+    begun: u64,
+    recycled: u64,
+    waits: u64,
+}
+
+/// The segment that is being filled.
+pub struct Active<F> {
+    pub sequence: Sequence,
+    pub identity: SegmentIdentity,
+    pub file: F,
+    /// Where the next group goes.
+    pub position: u64,
+}
+
+struct Used {
+    sequence: Sequence,
+    /// The highest slot in this segment or an earlier one.
+    slot_max: Slot,
+}
+
+impl<D: Disk> Segments<D> {
+    /// Goes on behind what was recovered, always in a new segment: never behind a cut, where groups of the earlier
+    /// life may stand.
+    pub fn new(
+        disk: D,
+        signal: Option<Signal>,
+        options: &Options,
+        identity: &Identity,
+        recovered: &Recovered,
+    ) -> io::Result<Segments<D>> {
+        let hints = Hints::default();
+        let mut keeper = Keeper {
+            disk,
+            cluster: identity.cluster,
+            replica: identity.replica,
+            segment_bytes: identity.segment_bytes,
+            seed: mix(identity.incarnation, options.seed),
+            ready_files: recovered.ready_files.iter().cloned().collect(),
+            ready_files_max: options.segments_ready + READY_FILES_MAX,
+            hints: hints.clone(),
+        };
+        let used = &recovered.segments;
+        let mut segments = Segments {
+            segment_bytes: identity.segment_bytes,
+            ready_wanted: options.segments_ready,
+            active: None,
+            preceding_end: used.last().map_or(0, |segment| segment.end),
+            prepared: VecDeque::new(),
+            preparing: 0,
+            next_sequence: used
+                .last()
+                .map_or(Sequence::FIRST, |last| last.sequence.next()),
+            keeper: Worker::new(
+                "wal-keeper",
+                KEEPER_JOBS_MAX,
+                signal,
+                Box::new(move |jobs, done| jobs.drain(..).for_each(|job| done(keeper.run(job)))),
+            )?,
+            keeper_jobs: 0,
+            hints,
+            live: used
+                .iter()
+                .map(|segment| Used {
+                    sequence: segment.sequence,
+                    slot_max: segment.slot_max,
+                })
+                .collect(),
+            live_from: Arc::new(AtomicU64::new(used.first().map_or(0, |s| s.sequence.0))),
+            waiting: false,
+            begun: 0,
+            recycled: 0,
+            waits: 0,
+        };
+        for _ in &recovered.empty {
+            segments.order(Job::Renew);
+        }
+        segments.order_missing();
+        Ok(segments)
+    }
+
+    /// The sequence below which segments are gone, kept up to date.
+    pub fn live_from(&self) -> Arc<AtomicU64> {
+        self.live_from.clone()
+    }
+
+    pub fn active_mut(&mut self) -> Option<&mut Active<D::File>> {
+        self.active.as_mut()
+    }
+
+    pub fn active_sequence(&self) -> Sequence {
+        self.active
+            .as_ref()
+            .map_or(Sequence(0), |active| active.sequence)
+    }
+
+    pub fn preceding_end(&self) -> u64 {
+        self.preceding_end
+    }
+
+    /// Bytes left in the active segment.
+    pub fn room(&self) -> u64 {
+        self.active
+            .as_ref()
+            .map_or(0, |active| self.segment_bytes - active.position)
+    }
+
+    /// Goes on to the next segment; false while none is ready. Every group before must be durable.
+    pub fn begin(&mut self, slot_max: Slot) -> bool {
+        let Some(prepared) = self.prepared.pop_front() else {
+            self.waits += u64::from(!self.waiting);
+            self.waiting = true;
+            return false;
+        };
+        self.waiting = false;
+        if let Some(active) = &self.active {
+            assert!(
+                prepared.sequence == active.sequence.next(),
+                "segments are used out of order"
+            );
+            self.preceding_end = active.position;
+        }
+        self.active = Some(Active {
+            sequence: prepared.sequence,
+            identity: prepared.identity,
+            file: prepared.file,
+            position: GROUPS_AT,
+        });
+        self.live.push_back(Used {
+            sequence: prepared.sequence,
+            slot_max,
+        });
+        self.begun += 1;
+        self.order_missing();
+        true
+    }
+
+    /// A group went to the active segment; `slot_max` is the highest slot of the WAL with it.
+    pub fn advance(&mut self, bytes: u64, slot_max: Slot) {
+        let active = self.active.as_mut().expect("a group without a segment");
+        active.position += bytes;
+        assert!(
+            active.position <= self.segment_bytes,
+            "a group crosses its segment's end"
+        );
+        let newest = self.live.back_mut().expect("the active segment is live");
+        newest.slot_max = slot_max;
+    }
+
+    /// Takes in what the keeper finished.
+    pub fn collect(&mut self) -> Result<(), String> {
+        while let Some(outcome) = self.keeper.take() {
+            self.keeper_jobs -= 1;
+            match outcome {
+                Outcome::Prepared(prepared) => {
+                    self.preparing -= 1;
+                    self.prepared.push_back(prepared);
+                    self.note_ready();
+                }
+                Outcome::Recycled => self.recycled += 1,
+                Outcome::Failed(what) => return Err(what),
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops the oldest segments whose slots all lie below `floor`, but none from `keep_from` on: that one carries
+    /// promise and floor. Returns whether there were any.
+    pub fn recycle(&mut self, floor: Slot, keep_from: Sequence) -> bool {
+        let mut dropped = false;
+        while let Some(oldest) = self.live.front() {
+            let needed = oldest.slot_max >= floor || oldest.sequence >= keep_from;
+            if needed || self.keeper_jobs >= KEEPER_JOBS_MAX {
+                break;
+            }
+            let sequence = oldest.sequence;
+            // Before the file changes: a reader that meets the change knows what it means.
+            self.live_from.store(sequence.next().0, Ordering::Release);
+            self.live.pop_front();
+            self.keeper_jobs += 1;
+            self.keeper.start(Job::Recycle(sequence));
+            dropped = true;
+        }
+        dropped
+    }
+
+    fn order_missing(&mut self) {
+        self.note_ready();
+        while self.keeper_jobs < KEEPER_JOBS_MAX
+            && self.prepared.len() + self.preparing < self.ready_wanted
+        {
+            self.order(Job::Prepare);
+        }
+    }
+
+    fn order(&mut self, job: fn(Sequence) -> Job) {
+        let sequence = self.next_sequence;
+        self.next_sequence = sequence.next();
+        self.preparing += 1;
+        self.keeper_jobs += 1;
+        self.keeper.start(job(sequence));
+    }
+
+    fn note_ready(&self) {
+        let ready = self.prepared.len();
+        self.hints.ready.store(ready, Ordering::Relaxed);
+    }
+
+    pub fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {
+        report("wal_segments", self.begun);
+        report("wal_segments_recycled", self.recycled);
+        report("wal_segments_live", self.live.len() as u64);
+        report("wal_segments_ready", self.prepared.len() as u64);
+        report("wal_waits_for_segment", self.waits);
+    }
+}
+
+impl<D: Disk> Drop for Segments<D> {
+    fn drop(&mut self) {
+        self.hints.stop.store(true, Ordering::Relaxed);
+    }
+}

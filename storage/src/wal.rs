@@ -1,0 +1,468 @@
+//! The WAL beside the loop: group commit, contiguous durability, segments, reads. Generic over the backend, so that
+//! production, tests and simulator run the same code.
+
+use std::collections::VecDeque;
+use std::io;
+
+use synod_engine::ids::{Lsn, Slot};
+use synod_engine::message::Record;
+use synod_engine::seams::{Wal, WalFailed, WalRead};
+
+use crate::backend::{Backend, GroupWrite};
+use crate::config::{
+    GROUP_BYTES_MAX, IN_FLIGHT_BYTES_MAX, Options, PENDING_BYTES_MAX, READ_SLOTS_MAX,
+    READS_IN_FLIGHT_MAX, RECORD_BYTES_MAX,
+};
+use crate::disk::{Disk, OpenMode};
+use crate::error::OpenError;
+use crate::format::{GROUPS_AT, Identity, PAGE, Sequence};
+use crate::group::{self, Carried, GroupHeader};
+use crate::index::{Index, Location};
+use crate::reader::{ReadJob, Reader};
+use crate::record;
+use crate::recovery::{Cut, RecordAt, Recovered, recover};
+use crate::segments::Segments;
+use crate::worker::Worker;
+
+pub struct WalCore<B: Backend> {
+    backend: B,
+    group_bytes_max: usize,
+    writes_in_flight_max: usize,
+
+    /// Appended and not yet sealed.
+    pending: VecDeque<Record>,
+    pending_bytes: usize,
+    /// `durable ≤ sealed ≤ appended`, asserted after each move.
+    appended: Lsn,
+    sealed: Lsn,
+    durable: Lsn,
+    /// What the sealed records established.
+    carried: Carried,
+
+    /// In the order of their records; a finished one leaves only from the front.
+    in_flight: VecDeque<InFlight>,
+    in_flight_bytes: usize,
+    next_ticket: u64,
+
+    segments: Segments<B::Disk>,
+    /// The segment that holds the newest durable group: what it carries makes older ones dispensable.
+    durable_sequence: Sequence,
+    durable_floor: Slot,
+    wanted_floor: Slot,
+
+    index: Index,
+    reader: Worker<ReadJob, Result<WalRead, WalFailed>>,
+    reads_in_flight: usize,
+
+    failed: Option<WalFailed>,
+    counts: Counts,
+}
+
+/// One group that was handed to the backend.
+struct InFlight {
+    ticket: u64,
+    last: Lsn,
+    bytes: usize,
+    done: bool,
+    sequence: Sequence,
+    offset: u64,
+    /// What the WAL establishes once this group is durable.
+    carried: Carried,
+    slots: Vec<(Slot, Location)>,
+}
+
+#[derive(Default)]
+struct Counts {
+    groups: u64,
+    syncs: u64,
+    records: u64,
+    bytes: u64,
+    waits_for_depth: u64,
+    reads: u64,
+    reads_refused: u64,
+    pending_bytes_peak: u64,
+}
+
+/// What an opening found.
+pub struct Opened {
+    pub last: Lsn,
+    pub carried: Carried,
+    pub records: u64,
+    pub bytes: u64,
+    pub cut: Option<Cut>,
+}
+
+impl<B: Backend> WalCore<B> {
+    /// Replays what `backend`'s disk holds and goes on behind it.
+    pub fn open(
+        backend: B,
+        options: Options,
+        identity: &Identity,
+        visit: &mut dyn FnMut(RecordAt, Record),
+    ) -> Result<(WalCore<B>, Opened), OpenError> {
+        let disk = backend.disk().clone();
+        let recovered = recover(&disk, identity, visit)?;
+        // What was read may come from the page cache of a killed process: only now it is durable for sure.
+        for segment in &recovered.segments {
+            let name = segment.sequence.segment_name();
+            disk.open(&name, OpenMode::Read)
+                .and_then(|file| disk.sync(&file))
+                .map_err(OpenError::io("syncing", disk.path(&name)))?;
+        }
+        let opened = Opened {
+            last: recovered.last,
+            carried: recovered.carried,
+            records: recovered.records,
+            bytes: recovered.bytes,
+            cut: recovered.cut.clone(),
+        };
+        let wal = WalCore::new(backend, options, identity, recovered)
+            .map_err(OpenError::io("starting the threads of", disk.path("")))?;
+        Ok((wal, opened))
+    }
+
+    fn new(
+        backend: B,
+        options: Options,
+        identity: &Identity,
+        recovered: Recovered,
+    ) -> io::Result<WalCore<B>> {
+        let (disk, signal) = (backend.disk().clone(), backend.signal());
+        let segments = Segments::new(disk.clone(), signal.clone(), &options, identity, &recovered)?;
+        let mut reader = Reader::new(disk, segments.live_from());
+        let reader = Worker::new(
+            "wal-reader",
+            READS_IN_FLIGHT_MAX,
+            signal,
+            Box::new(move |jobs, done| jobs.drain(..).for_each(|job| done(reader.run(&job)))),
+        )?;
+        let last_used = recovered.segments.last();
+        Ok(WalCore {
+            group_bytes_max: group_bytes_max(identity.segment_bytes),
+            writes_in_flight_max: options.writes_in_flight_max,
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            appended: recovered.last,
+            sealed: recovered.last,
+            durable: recovered.last,
+            carried: recovered.carried,
+            in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
+            next_ticket: 1,
+            durable_sequence: last_used.map_or(Sequence(0), |segment| segment.sequence),
+            durable_floor: recovered.carried.trim_floor,
+            wanted_floor: Slot::ZERO,
+            segments,
+            index: recovered.index,
+            reader,
+            reads_in_flight: 0,
+            failed: None,
+            counts: Counts::default(),
+            backend,
+        })
+    }
+
+    /// For tests and simulators, which decide what the disk does.
+    pub fn backend_mut(&mut self) -> &mut B {
+        &mut self.backend
+    }
+
+    /// Starts groups as long as something waits and the depth allows it.
+    fn pump(&mut self) {
+        let mut started = false;
+        while !self.pending.is_empty() && self.failed.is_none() {
+            let deep = self.in_flight.len() >= self.writes_in_flight_max
+                || self.in_flight_bytes >= IN_FLIGHT_BYTES_MAX;
+            if deep {
+                self.counts.waits_for_depth += 1;
+                break;
+            }
+            if !self.has_room() {
+                // Only when all before is durable may a segment begin: that is how recovery knows that a segment
+                // with a successor is complete.
+                if !self.in_flight.is_empty() || !self.segments.begin(self.carried.slot_max) {
+                    break;
+                }
+            }
+            if !self.start_group() {
+                break;
+            }
+            started = true;
+        }
+        if started && let Err(error) = self.backend.flush() {
+            self.fail_at("submitting a write to", &error);
+        }
+    }
+
+    /// Whether the active segment can take the next record.
+    fn has_room(&self) -> bool {
+        let next = self.pending.front().map_or(0, record::encoded_bytes);
+        group::bytes_for(next) as u64 <= self.segments.room()
+    }
+
+    /// Seals the next group and hands it to the backend. False if no buffer is free.
+    fn start_group(&mut self) -> bool {
+        let Some(mut buffer) = self.backend.take_buffer() else {
+            return false;
+        };
+        let room = (self.group_bytes_max as u64).min(self.segments.room());
+        let room = group::capacity(room as usize);
+        let (count, records_bytes) = fitting(&self.pending, room);
+        let header = GroupHeader {
+            bytes: group::bytes_for(records_bytes),
+            records: count as u32,
+            records_bytes,
+            first: self.sealed.next(),
+            durable: self.durable,
+            preceding_end: self.segments.preceding_end(),
+            carried: self.carried,
+        };
+        let mut slots = Vec::new();
+        let active = self.segments.active_mut();
+        let active = active.expect("a group without a segment");
+        let (carried, offset) = (&mut self.carried, active.position);
+        let (sequence, identity) = (active.sequence, active.identity);
+        let memory = &mut buffer.as_mut_slice()[..header.bytes];
+        let records = self.pending.iter().take(count);
+        group::build(memory, &header, identity, offset, records, |item, place| {
+            carried.absorb(item);
+            if let Some((slot, bytes)) = record::slot_of(item) {
+                let location = Location {
+                    sequence,
+                    identity,
+                    offset,
+                    group_bytes: header.bytes as u32,
+                    at: place.at as u32,
+                    bytes: bytes as u32,
+                };
+                slots.push((slot, location));
+            }
+        });
+        self.pending.drain(..count);
+        self.pending_bytes -= records_bytes;
+        self.sealed = Lsn(self.sealed.0 + count as u64);
+        assert!(
+            self.sealed <= self.appended,
+            "more was sealed than appended"
+        );
+        let write = GroupWrite {
+            ticket: self.next_ticket,
+            file: active.file.clone(),
+            offset,
+            buffer,
+            bytes: header.bytes,
+        };
+        self.note_started(&header, slots, sequence, offset);
+        self.backend.start_write(write);
+        true
+    }
+
+    fn note_started(
+        &mut self,
+        header: &GroupHeader,
+        slots: Vec<(Slot, Location)>,
+        sequence: Sequence,
+        offset: u64,
+    ) {
+        self.segments
+            .advance(header.bytes as u64, self.carried.slot_max);
+        self.in_flight.push_back(InFlight {
+            ticket: self.next_ticket,
+            last: self.sealed,
+            bytes: header.bytes,
+            done: false,
+            sequence,
+            offset,
+            carried: self.carried,
+            slots,
+        });
+        self.in_flight_bytes += header.bytes;
+        self.next_ticket += 1;
+        self.counts.groups += 1;
+        self.counts.records += u64::from(header.records);
+        self.counts.bytes += header.bytes as u64;
+    }
+
+    /// Takes in what backend and keeper finished.
+    fn collect(&mut self) {
+        while let Some(written) = self.backend.take_written() {
+            let at = self
+                .in_flight
+                .iter()
+                .position(|group| group.ticket == written.ticket);
+            let group = &mut self.in_flight[at.expect("a write that was never started")];
+            match written.outcome {
+                Ok(()) => {
+                    assert!(!group.done, "a write ended twice");
+                    group.done = true;
+                    self.in_flight_bytes -= group.bytes;
+                    self.counts.syncs += 1;
+                }
+                Err(error) => {
+                    let name = group.sequence.segment_name();
+                    let path = self.backend.disk().path(&name);
+                    let (path, offset) = (path.display(), group.offset);
+                    let what = format!(
+                        "writing {} bytes to {path}, offset {offset}: {error}",
+                        group.bytes
+                    );
+                    self.fail(what);
+                }
+            }
+        }
+        self.advance();
+        if let Err(what) = self.segments.collect() {
+            self.fail(what);
+        }
+    }
+
+    /// Only the contiguous front is durable: a group that overtook another one waits for it.
+    fn advance(&mut self) {
+        if self.failed.is_some() {
+            return;
+        }
+        while self.in_flight.front().is_some_and(|group| group.done) {
+            let Some(group) = self.in_flight.pop_front() else {
+                break;
+            };
+            assert!(
+                group.last > self.durable && group.last <= self.sealed,
+                "durable moves out of order"
+            );
+            self.durable = group.last;
+            self.durable_sequence = group.sequence;
+            self.durable_floor = group.carried.trim_floor;
+            for (slot, location) in group.slots {
+                self.index.insert(slot, location);
+            }
+        }
+    }
+
+    /// Drops the oldest segments whose slots all lie below the wanted floor, as far as that floor is durable.
+    fn recycle(&mut self) {
+        let floor = self.wanted_floor.min(self.durable_floor);
+        if self.failed.is_none() && self.segments.recycle(floor, self.durable_sequence) {
+            self.index.forget_below(floor);
+        }
+    }
+
+    fn fail_at(&mut self, what: &str, error: &io::Error) {
+        let sequence = self.segments.active_sequence();
+        let path = self.backend.disk().path(&sequence.segment_name());
+        self.fail(format!("{what} {}: {error}", path.display()));
+    }
+
+    /// For good: what comes later proves nothing about what was lost.
+    fn fail(&mut self, what: String) {
+        self.failed.get_or_insert(WalFailed(what));
+    }
+}
+
+impl<B: Backend> Wal for WalCore<B> {
+    fn append(&mut self, lsn: Lsn, record: &Record) {
+        let bytes = record::encoded_bytes(record);
+        assert!(
+            lsn == self.appended.next(),
+            "{lsn:?} appended behind {:?}",
+            self.appended
+        );
+        assert!(
+            bytes <= RECORD_BYTES_MAX.min(group::capacity(self.group_bytes_max)),
+            "a record of {bytes} bytes is over the limit"
+        );
+        self.appended = lsn;
+        self.pending_bytes += bytes;
+        assert!(
+            self.pending_bytes <= PENDING_BYTES_MAX,
+            "more waits for the disk than the engine's windows allow"
+        );
+        let pending = self.pending_bytes as u64;
+        self.counts.pending_bytes_peak = self.counts.pending_bytes_peak.max(pending);
+        self.pending.push_back(record.clone());
+    }
+
+    fn submit(&mut self) {
+        self.pump();
+    }
+
+    fn durable(&mut self) -> Result<Lsn, WalFailed> {
+        self.collect();
+        self.pump();
+        self.recycle();
+        match &self.failed {
+            Some(failed) => Err(failed.clone()),
+            None => Ok(self.durable),
+        }
+    }
+
+    fn read(&mut self, from: Slot, through: Slot, bytes_max: usize) -> bool {
+        if self.reads_in_flight >= READS_IN_FLIGHT_MAX {
+            self.counts.reads_refused += 1;
+            return false;
+        }
+        let slots = self.index.find(from, through, READ_SLOTS_MAX, bytes_max);
+        self.reads_in_flight += 1;
+        self.counts.reads += 1;
+        self.reader.start(ReadJob { from, slots });
+        true
+    }
+
+    fn take_read(&mut self) -> Result<Option<WalRead>, WalFailed> {
+        if let Some(failed) = &self.failed {
+            return Err(failed.clone());
+        }
+        let Some(outcome) = self.reader.take() else {
+            return Ok(None);
+        };
+        self.reads_in_flight -= 1;
+        if let Err(failed) = &outcome {
+            self.fail(failed.0.clone());
+        }
+        outcome.map(Some)
+    }
+
+    fn trim(&mut self, floor: Slot) {
+        self.wanted_floor = self.wanted_floor.max(floor);
+        self.recycle();
+    }
+
+    fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {
+        let counts = &self.counts;
+        report("wal_syncs", counts.syncs);
+        report("wal_groups", counts.groups);
+        report("wal_records", counts.records);
+        report("wal_bytes", counts.bytes);
+        self.segments.counters(report);
+        report("wal_waits_for_depth", counts.waits_for_depth);
+        report("wal_reads", counts.reads);
+        report("wal_reads_refused", counts.reads_refused);
+        report("wal_writes_in_flight", self.in_flight.len() as u64);
+        report("wal_bytes_in_flight", self.in_flight_bytes as u64);
+        report("wal_pending_bytes", self.pending_bytes as u64);
+        report("wal_pending_bytes_peak", counts.pending_bytes_peak);
+        report("wal_index_slots", self.index.len() as u64);
+        report("wal_appended_lsn", self.appended.0);
+        report("wal_sealed_lsn", self.sealed.0);
+        report("wal_durable_lsn", self.durable.0);
+    }
+}
+
+/// The largest group that a segment of this size takes.
+pub fn group_bytes_max(segment_bytes: u64) -> usize {
+    let room = (segment_bytes - GROUPS_AT).min(GROUP_BYTES_MAX as u64) as usize;
+    room - room % PAGE
+}
+
+/// How many of the first records fit into `room` bytes, and what they take.
+fn fitting(pending: &VecDeque<Record>, room: usize) -> (usize, usize) {
+    let mut total = 0;
+    for (count, record) in pending.iter().enumerate() {
+        let bytes = record::encoded_bytes(record);
+        if total + bytes > room {
+            assert!(count > 0, "a record was given a group that cannot hold it");
+            return (count, total);
+        }
+        total += bytes;
+    }
+    (pending.len(), total)
+}

@@ -1,0 +1,338 @@
+//! Recovery opens to a prefix with everything durable, or refuses with file and offset (traps 13 and 14).
+
+mod common;
+
+use common::{History, MemoryWal, accepted, counter, disk, open, options, promised, scan, trimmed};
+use proptest::prelude::*;
+use synod_engine::ids::{Lsn, Slot};
+use synod_engine::seams::Wal;
+use synod_storage::OpenError;
+use synod_storage::backend::MemoryDisk;
+
+const SEGMENT_BYTES: u64 = 32 << 10;
+const LAST: &str = "wal-0000000000000002.seg";
+
+/// Two used segments; the last one filled, but for a page, with durable groups of one, two and three pages.
+fn written() -> (MemoryDisk, History) {
+    let options = options(SEGMENT_BYTES);
+    let disk = disk(&options);
+    let (mut wal, _, _) = open(&disk, options).unwrap();
+    let mut history = History::default();
+    history.write(&mut wal, promised(4));
+    for (slot, bytes) in [(1, 9000), (2, 9000), (3, 8200), (4, 0), (5, 5000)] {
+        history.write(&mut wal, accepted(slot, bytes));
+    }
+    assert_eq!(counter(&wal, "wal_segments"), 2);
+    (disk, history)
+}
+
+/// Durable data is complete, or the refusal names file and offset. Never a panic, a loss, an invention.
+fn complete_or_refused(disk: &MemoryDisk, history: &History, what: &str) -> bool {
+    match scan(disk) {
+        Ok(records) => {
+            assert!(
+                records == history.records,
+                "{what}: opened to other records"
+            );
+            true
+        }
+        Err(error) => {
+            let message = error.to_string();
+            let placed = message.contains(".seg, offset ");
+            assert!(placed, "{what}: refused without file and offset: {message}");
+            false
+        }
+    }
+}
+
+#[test]
+fn a_flipped_bit_at_any_byte_loses_nothing_in_silence() {
+    let (disk, history) = written();
+    let contents = disk.contents(LAST);
+    let zeros = contents.iter().rev().take_while(|byte| **byte == 0);
+    let end = (contents.len() - zeros.count()).next_multiple_of(4096);
+    for byte in 0..SEGMENT_BYTES as usize {
+        let bit = 1u8 << ((byte * 5) % 8);
+        disk.tamper(LAST, |bytes| bytes[byte] ^= bit);
+        let what = format!("bit {bit:#x} of byte {byte} flipped");
+        let opened = complete_or_refused(&disk, &history, &what);
+        // Header, stamps, tables, records, padding: no byte of them may change unseen.
+        assert_eq!(opened, byte >= end, "{what}");
+        disk.tamper(LAST, |bytes| bytes[byte] ^= bit);
+    }
+    assert!(complete_or_refused(&disk, &history, "restored"));
+}
+
+#[test]
+fn a_file_cut_at_any_byte_is_refused() {
+    let (disk, history) = written();
+    let whole = disk.contents(LAST);
+    for bytes in (0..whole.len()).rev() {
+        disk.tamper(LAST, |contents| contents.truncate(bytes));
+        let error = scan(&disk).expect_err("a short segment is damage");
+        assert!(matches!(error, OpenError::SegmentSize { .. }), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("{LAST}, offset {bytes}:"))
+        );
+    }
+    disk.tamper(LAST, |contents| *contents = whole);
+    assert!(complete_or_refused(&disk, &history, "restored"));
+}
+
+/// A tail of zeros is what a disk leaves that never got the writes. What a later group called durable must be there.
+#[test]
+fn zeros_from_any_byte_on_lose_at_most_the_newest_group() {
+    let (disk, history) = written();
+    let whole = disk.contents(LAST);
+    let last_group = whole.len() - whole.iter().rev().position(|byte| *byte != 0).unwrap();
+    for from in (0..last_group).rev() {
+        disk.tamper(LAST, |contents| {
+            contents.copy_from_slice(&whole);
+            contents[from..].fill(0);
+        });
+        match scan(&disk) {
+            Ok(records) => assert_eq!(records, history.records[..records.len()], "from {from}"),
+            Err(error) => assert!(error.to_string().contains(".seg, offset "), "{error}"),
+        }
+    }
+}
+
+#[test]
+fn one_group_of_zeros_before_others_is_damage_not_a_tail() {
+    let (disk, _) = written();
+    for page in 1..4 {
+        let tampered = disk.copy();
+        tampered.tamper(LAST, |contents| contents[page * 4096..][..4096].fill(0));
+        let error = scan(&tampered).expect_err("durable data is gone");
+        assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
+        assert!(error.to_string().contains(LAST), "{error}");
+    }
+}
+
+#[test]
+fn damage_in_an_earlier_segment_is_never_a_tail() {
+    let (disk, _) = written();
+    let name = "wal-0000000000000001.seg";
+    let end = SEGMENT_BYTES as usize;
+    for sector in (0..end).step_by(512) {
+        let tampered = disk.copy();
+        let mut used = false;
+        tampered.tamper(name, |contents| {
+            used = contents[sector..sector + 512].iter().any(|byte| *byte != 0);
+            contents[sector..sector + 512].fill(0);
+        });
+        match scan(&tampered) {
+            Ok(_) => assert!(!used, "sector {sector} is gone and nobody noticed"),
+            Err(error) => {
+                let message = error.to_string();
+                assert!(message.contains(&format!("{name}, offset ")), "{message}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_missing_segment_is_refused() {
+    for lost in 1..=3 {
+        let (disk, _) = written();
+        let name = format!("wal-{lost:016}.seg");
+        disk.lose(&name);
+        match scan(&disk) {
+            // Prepared, never used: as if it had not been prepared yet.
+            Ok(_) => assert_eq!(lost, 3),
+            Err(error) => {
+                assert!(matches!(error, OpenError::SegmentMissing { .. }), "{error}");
+                assert!(error.to_string().contains(&name), "{error}");
+            }
+        }
+    }
+    let (disk, _) = written();
+    for lost in 1..=3 {
+        disk.lose(&format!("wal-{lost:016}.seg"));
+    }
+    assert!(matches!(scan(&disk), Err(OpenError::SegmentMissing { .. })));
+}
+
+/// Holds two groups back: one of a page, one of two. Returns what was durable before them.
+fn torn_tail(disk: &MemoryDisk, history: &mut History) -> (MemoryWal, Lsn) {
+    let (mut wal, _, _) = open(disk, options(SEGMENT_BYTES)).unwrap();
+    history.write(&mut wal, accepted(1, 100));
+    history.write(&mut wal, accepted(2, 3000));
+    let durable = history.last();
+    wal.backend_mut().hold();
+    history.append(&mut wal, accepted(3, 2500));
+    history.append(&mut wal, promised(8));
+    wal.submit();
+    history.append(&mut wal, accepted(4, 700));
+    wal.submit();
+    assert_eq!(wal.backend_mut().under_way(), 2);
+    (wal, durable)
+}
+
+#[test]
+fn any_subset_of_unsynced_sectors_leaves_a_prefix_with_everything_durable() {
+    let disk = disk(&options(SEGMENT_BYTES));
+    let mut history = History::default();
+    let (_wal, durable) = torn_tail(&disk, &mut history);
+    assert_eq!(disk.at_risk(), (16, 0));
+    // All subsets of the first group and of half of the second one, its other half there or not.
+    for subset in 0..1u32 << 12 {
+        for rest in [false, true] {
+            let crashed = disk.crash(
+                |i| if i < 12 { subset >> i & 1 == 1 } else { rest },
+                |_| true,
+            );
+            let records = scan(&crashed)
+                .unwrap_or_else(|error| panic!("subset {subset:#x}, {rest}: {error}"));
+            assert!(
+                records.len() as u64 >= durable.0,
+                "subset {subset:#x}, {rest}: durable records lost"
+            );
+            assert_eq!(
+                records,
+                history.records[..records.len()],
+                "subset {subset:#x}, {rest}"
+            );
+            let first_whole = subset & 0xff == 0xff;
+            let second_whole = subset == 0xfff && rest;
+            let expected = 2 + 2 * u64::from(first_whole) + u64::from(second_whole);
+            assert_eq!(records.len() as u64, expected, "subset {subset:#x}, {rest}");
+        }
+    }
+}
+
+#[test]
+fn a_group_behind_a_hole_stays_dead_when_the_wal_goes_on() {
+    let disk = disk(&options(SEGMENT_BYTES));
+    let mut history = History::default();
+    let (wal, durable) = torn_tail(&disk, &mut history);
+    drop(wal);
+    // Only the second group arrived.
+    let disk = disk.crash(|i| i >= 8, |_| true);
+    for round in 0..4 {
+        let (mut wal, records, opened) = open(&disk, options(SEGMENT_BYTES)).unwrap();
+        history.records.truncate(durable.0 as usize + round);
+        assert_eq!(records, history.records, "round {round}");
+        assert_eq!(opened.cut.is_some(), round == 0, "{:?}", opened.cut);
+        // As long as the record of the lost group, so that it would fill the hole exactly.
+        history.write(&mut wal, accepted(50 + round as u64, 2500 + 64));
+    }
+}
+
+#[test]
+fn bytes_of_an_earlier_life_of_a_segment_are_never_records() {
+    let options = options(SEGMENT_BYTES);
+    let disk = disk(&options);
+    let (mut wal, _, _) = open(&disk, options).unwrap();
+    let mut history = History::default();
+    for slot in 1..=40 {
+        history.write(&mut wal, accepted(slot, 3000));
+    }
+    history.write(&mut wal, trimmed(39));
+    wal.trim(Slot(39));
+    // Recycled files are full of valid groups of the same size as those written now.
+    for slot in 41..=200 {
+        history.write(&mut wal, accepted(slot, 3000));
+        if slot % 10 == 0 {
+            history.write(&mut wal, trimmed(slot - 5));
+            wal.trim(Slot(slot - 5));
+        }
+        if slot > 60 {
+            let crashed = disk.crash(|_| false, |_| false);
+            let records = scan(&crashed).unwrap_or_else(|error| panic!("slot {slot}: {error}"));
+            let first = records[0].0.0 as usize;
+            assert_eq!(records, history.records[first - 1..], "slot {slot}");
+        }
+    }
+    assert!(counter(&wal, "wal_segments_recycled") > 10);
+}
+
+#[test]
+fn the_same_seed_at_each_opening_revives_nothing() {
+    let options = options(SEGMENT_BYTES);
+    let mut disk = disk(&options);
+    let mut history = History::default();
+    for round in 0..6u64 {
+        let (mut wal, records, _) = open(&disk, options).unwrap();
+        assert_eq!(records, history.records, "round {round}");
+        // The renewed segment is there before the first record.
+        wal.durable().unwrap();
+        wal.backend_mut().hold();
+        for slot in 1..=3 {
+            wal.append(
+                Lsn(history.last().0 + slot),
+                &accepted(10 * round + slot, 3000),
+            );
+            wal.submit();
+        }
+        assert_eq!(wal.backend_mut().under_way(), 3);
+        drop(wal);
+        // The first group never arrives, the others do; the segment is used again with its number.
+        disk = disk.crash(|i| i >= 8, |_| true);
+        if round == 3 {
+            let (mut wal, _, _) = open(&disk, options).unwrap();
+            history.write(&mut wal, accepted(1000, 3000));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Random histories, crashes that keep random sectors of what was under way, again and again on one disk.
+    #[test]
+    fn crashes_lose_nothing_durable_and_invent_nothing(
+        seed in any::<u64>(),
+        steps in prop::collection::vec((0u8..10, 0usize..7000), 1..120),
+    ) {
+        let options = options(SEGMENT_BYTES);
+        let mut disk = disk(&options);
+        let mut history = History::default();
+        let (mut wal, _, _) = open(&disk, options).unwrap();
+        wal.backend_mut().hold();
+        let mut random = seed;
+        let mut next = move || {
+            random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (random >> 33) as usize
+        };
+        let mut durable = Lsn(0);
+        let mut slot = 0;
+        for (step, bytes) in steps {
+            match step {
+                0..=4 => {
+                    slot += 1;
+                    history.append(&mut wal, accepted(slot, bytes));
+                    wal.submit();
+                }
+                5 => history.append(&mut wal, promised(bytes as u64)),
+                6 => {
+                    let floor = slot.saturating_sub(10);
+                    history.append(&mut wal, trimmed(floor));
+                    wal.trim(Slot(floor));
+                }
+                7 | 8 => {
+                    let under_way = wal.backend_mut().under_way();
+                    if under_way > 0 {
+                        wal.backend_mut().complete(next() % under_way);
+                    }
+                    durable = wal.durable().unwrap();
+                }
+                _ => {
+                    drop(wal);
+                    disk = disk.crash(|_| next() % 3 > 0, |_| true);
+                    let (reopened, records, _) = open(&disk, options).unwrap();
+                    let last = records.last().map_or(Lsn(0), |(lsn, _)| *lsn);
+                    prop_assert!(last >= durable || records.is_empty() && durable == Lsn(0));
+                    let first = records.first().map_or(1, |(lsn, _)| lsn.0) as usize;
+                    prop_assert_eq!(&records[..], &history.records[first - 1..last.0 as usize]);
+                    history.records.truncate(last.0 as usize);
+                    durable = last;
+                    wal = reopened;
+                    wal.backend_mut().hold();
+                }
+            }
+        }
+    }
+}
