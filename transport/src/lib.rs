@@ -1,1 +1,77 @@
-//! QUIC.
+//! QUIC between replicas and towards clients: links, the client gateway, and the client library.
+//!
+//! Everything runs on one current-thread tokio runtime per process: hand-overs between tasks are uncontended
+//! mutexes and wake-ups of the same thread.
+
+mod backoff;
+mod certificates;
+pub mod client;
+mod close;
+mod counters;
+mod endpoint;
+mod frame;
+mod gateway;
+mod handshake;
+mod hello;
+mod identity;
+mod inbox;
+mod limits;
+mod link;
+mod mesh;
+mod network;
+mod notices;
+mod outqueue;
+mod reader;
+mod socket;
+mod tls;
+
+use std::net::SocketAddr;
+
+use synod_engine::ids::{ClusterId, ReplicaId};
+
+pub use certificates::make_certificates;
+pub use client::{Client, ClientConfig, ClientCounters, ClientError};
+pub use endpoint::{CONNECTION_BYTES_MAX, MTU_MIN};
+pub use identity::{Identity, IdentityError, client_name, replica_name};
+pub use inbox::Inbox;
+pub use limits::Limits;
+pub use network::{QuicNetwork, start};
+
+/// The largest UDP payload that discovery looks for by default: an Ethernet jumbo frame of 9,000 bytes less headers,
+/// rounded down. On a path with smaller frames discovery settles lower by itself.
+pub const MTU_MAX_DEFAULT: u16 = 8_952;
+
+/// What one replica's transport needs to know.
+#[derive(Clone, Debug)]
+pub struct TransportConfig {
+    pub cluster: ClusterId,
+    pub replica: ReplicaId,
+    pub listen: SocketAddr,
+    /// Every other replica of the cluster.
+    pub peers: Vec<(ReplicaId, SocketAddr)>,
+    pub identity: Identity,
+    pub mtu_max: u16,
+    pub limits: Limits,
+    /// Of the jitter in reconnect delays.
+    pub seed: u64,
+}
+
+/// The configuration cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    #[error(
+        "cannot listen on UDP {address}: {source} (choose another address, or stop the process that uses it)"
+    )]
+    Bind {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error("the TLS library refuses the certificates: {0}")]
+    Tls(#[from] rustls::Error),
+    #[error("mtu_max is {mtu_max}, but QUIC needs at least {MTU_MIN}: raise it")]
+    MtuMax { mtu_max: u16 },
+    #[error("replica {} appears twice, or is 0 or over 15: every replica needs its own id from 1 to 15", .0.0)]
+    ReplicaIds(ReplicaId),
+}

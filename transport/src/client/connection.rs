@@ -1,0 +1,106 @@
+//! The connection of a client to one replica, made again whenever it breaks.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use quinn::Endpoint;
+use synod_engine::client::ServerMessage;
+use synod_engine::ids::ReplicaId;
+
+use super::core::{QUEUE_BYTES_LIMIT, Shared, has_room};
+use crate::backoff::Backoff;
+use crate::close::{self, CloseCode};
+use crate::handshake::{self, ClientConnection, HandshakeFailed, Local, bounded, greet_gateway};
+use crate::outqueue::OutQueue;
+use crate::reader::{FrameReader, ReadFailed};
+
+/// Where one replica is, and how to introduce oneself.
+pub struct Dialler {
+    pub endpoint: Endpoint,
+    pub config: quinn::ClientConfig,
+    pub address: SocketAddr,
+    pub replica: ReplicaId,
+    pub local: Local,
+    pub seed: u64,
+}
+
+impl Dialler {
+    pub async fn keep_connected(self, shared: Arc<Shared>) {
+        let mut backoff = Backoff::new(self.seed);
+        loop {
+            match self.dial().await {
+                Ok(connection) => {
+                    backoff.reset();
+                    let (reason, lasting) = self.run(&shared, connection).await;
+                    shared.disconnected(self.replica, reason, lasting);
+                }
+                Err(error) => {
+                    if matches!(error, HandshakeFailed::TimedOut) {
+                        backoff.reset();
+                    }
+                    shared.disconnected(self.replica, error.to_string(), error.is_lasting());
+                }
+            }
+            tokio::time::sleep(backoff.next()).await;
+        }
+    }
+
+    async fn dial(&self) -> Result<ClientConnection, HandshakeFailed> {
+        let connection = handshake::dial(
+            &self.endpoint,
+            &self.config,
+            self.address,
+            self.local.cluster,
+            self.replica,
+        )
+        .await?;
+        let greeting = greet_gateway(connection.clone(), self.local, self.replica);
+        bounded(&connection, greeting).await
+    }
+
+    /// Carries frames until the connection breaks; says why it did, and whether that lasts.
+    async fn run(&self, shared: &Arc<Shared>, client: ClientConnection) -> (String, bool) {
+        let connection = client.connection;
+        let queue = Arc::new(OutQueue::new(QUEUE_BYTES_LIMIT));
+        shared.connected(self.replica, Arc::clone(&queue));
+        let mut send = client.send;
+        let written = |bytes_left| {
+            if has_room(bytes_left) {
+                shared.work.notify_one();
+            }
+        };
+        let ours = tokio::select! {
+            error = queue.write_to(&mut send, written) => error.to_string(),
+            error = self.read(shared, client.receive) => error,
+            error = connection.closed() => error.to_string(),
+        };
+        queue.close();
+        if let Some(error) = connection.close_reason() {
+            return (error.to_string(), close::is_lasting(&error));
+        }
+        CloseCode::Violation.close(&connection, &ours);
+        (ours, false)
+    }
+
+    async fn read(&self, shared: &Arc<Shared>, mut reader: FrameReader) -> String {
+        let mut frames = Vec::new();
+        let mut messages = Vec::new();
+        loop {
+            match reader.many(&mut frames).await {
+                Ok(()) => {}
+                Err(
+                    error @ (ReadFailed::Frame(_) | ReadFailed::Stream(_) | ReadFailed::Finished),
+                ) => {
+                    return error.to_string();
+                }
+            }
+            for frame in frames.drain(..) {
+                match ServerMessage::decode(frame) {
+                    Ok(message) => messages.push(message),
+                    Err(error) => return format!("a frame of replica {}: {error}", self.replica.0),
+                }
+            }
+            shared.received(self.replica, &mut messages);
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! A client session without IO, clock or randomness: what to send where, and which replies to hand out.
+//!
+//! Commands are numbered from 1 and stay in the session until their reply came: a resend repeats the same numbers,
+//! so that the replicas can tell a repeat from news. A command whose deadline passed stays as well. It may or may
+//! not execute; without it, no later command could, because a session's commands are taken in in order.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use synod_engine::client::{ClientMessage, Reason, Refused, Replies, ServerMessage};
+use synod_engine::ids::{CommandNumber, ReplicaId, ReplicaSet, SessionId, Time};
+use synod_engine::seams::Frame;
+
+use super::routing::Routing;
+use super::runs::{Run, Runs, skip_items};
+
+/// Commands of one request, encoded. The replica's own limit is the same.
+pub const REQUEST_BYTES_MAX: usize = 512 * 1024;
+/// Commands without a reply, encoded: they are kept for resending.
+pub const OUTSTANDING_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The wait before the next resend doubles up to this factor while nothing comes back.
+const RETRY_FACTOR_MAX: u64 = 8;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionConfig {
+    pub replicas: ReplicaSet,
+    /// Random, so that an Opened can be told from somebody else's.
+    pub token: u64,
+    pub outstanding_max: u32,
+    /// Everything is sent again after this long without any progress.
+    pub retry_after_ns: u64,
+    /// A command without a reply is reported after this long.
+    pub deadline_ns: u64,
+}
+
+/// What the session has to tell its user, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    Opened,
+    /// Each number exactly once, in order, without a gap.
+    Replies(Replies),
+    /// No reply within the deadline; it may still come, as [`Event::Replies`].
+    TimedOut {
+        first: CommandNumber,
+        count: u32,
+    },
+    /// The end of the session; nothing follows.
+    Failed(SessionFailed),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SessionFailed {
+    #[error(
+        "the cluster does not know {0:?} any more: what was outstanding may or may not have been executed"
+    )]
+    Unknown(SessionId),
+    #[error(
+        "the replica refuses command {number:?} for good, it is over a limit of {limit}: send smaller commands or \
+         fewer at once, or raise the limit; nothing from it on was executed"
+    )]
+    OverLimit { number: CommandNumber, limit: u32 },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    #[error("no session is open")]
+    NotOpen,
+    #[error(
+        "more than {commands_max} commands or {OUTSTANDING_BYTES_MAX} bytes would be outstanding"
+    )]
+    WouldExceed { commands_max: u32 },
+    #[error("a run of {bytes} bytes is over the limit of {REQUEST_BYTES_MAX} bytes: split it")]
+    TooLong { bytes: usize },
+    #[error(transparent)]
+    Failed(#[from] SessionFailed),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionCounters {
+    /// Times that nothing came back for too long.
+    pub retries: u64,
+    /// Times that another replica became the target.
+    pub redirects: u64,
+    /// Commands sent more than once.
+    pub resent: u64,
+    pub busy: u64,
+    pub timed_out: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Opening { sent: bool },
+    Open(SessionId),
+    Failed,
+}
+
+pub struct Session {
+    config: SessionConfig,
+    phase: Phase,
+    failure: Option<SessionFailed>,
+    routing: Routing,
+    runs: Runs,
+    /// The next command to send to the target.
+    cursor: CommandNumber,
+    /// No command from here on was ever sent.
+    sent_below: CommandNumber,
+    /// Where the last resend began, if nothing was acknowledged since.
+    resent_from: Option<CommandNumber>,
+    paused_until: Option<Time>,
+    /// Since when nothing came back, or when sending began.
+    waiting_since: Time,
+    retry_factor: u64,
+    events: VecDeque<Event>,
+    counters: SessionCounters,
+}
+
+impl Session {
+    pub fn new(config: SessionConfig) -> Session {
+        assert!(
+            config.outstanding_max > 0,
+            "a session without outstanding commands does nothing"
+        );
+        let first = CommandNumber(1);
+        Session {
+            routing: Routing::new(config.replicas),
+            config,
+            phase: Phase::Opening { sent: false },
+            failure: None,
+            runs: Runs::new(first),
+            cursor: first,
+            sent_below: first,
+            resent_from: None,
+            paused_until: None,
+            waiting_since: Time::default(),
+            retry_factor: 1,
+            events: VecDeque::new(),
+            counters: SessionCounters::default(),
+        }
+    }
+
+    /// Takes a run of `count` commands, encoded as count × (length u32 | command), and numbers them.
+    pub fn submit(
+        &mut self,
+        now: Time,
+        commands: Bytes,
+        count: u32,
+    ) -> Result<CommandNumber, SubmitError> {
+        match (&self.failure, self.phase) {
+            (Some(failure), _) => return Err(failure.clone().into()),
+            (None, Phase::Open(_)) => {}
+            (None, Phase::Opening { .. } | Phase::Failed) => return Err(SubmitError::NotOpen),
+        }
+        let bytes = commands.len();
+        if bytes > REQUEST_BYTES_MAX {
+            return Err(SubmitError::TooLong { bytes });
+        }
+        let commands_max = self.config.outstanding_max;
+        let outstanding = self.outstanding() + u64::from(count);
+        if outstanding > u64::from(commands_max)
+            || self.runs.bytes() + bytes > OUTSTANDING_BYTES_MAX
+        {
+            return Err(SubmitError::WouldExceed { commands_max });
+        }
+        if self.runs.is_empty() {
+            self.waiting_since = now;
+            self.retry_factor = 1;
+        }
+        Ok(self.runs.append(now, commands, count))
+    }
+
+    /// Commands without a reply.
+    pub fn outstanding(&self) -> u64 {
+        self.runs.next().0 - self.runs.acknowledged().0
+    }
+
+    pub fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open(_))
+    }
+
+    pub fn leader(&self) -> Option<ReplicaId> {
+        self.routing.leader()
+    }
+
+    pub fn counters(&self) -> SessionCounters {
+        self.counters
+    }
+
+    pub fn event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    pub fn on_connected(&mut self, now: Time, replica: ReplicaId) {
+        self.routing.connected(replica);
+        // What was sent over an earlier connection may be lost.
+        if self.routing.target() == Some(replica) {
+            self.restart(now);
+        }
+    }
+
+    pub fn on_disconnected(&mut self, replica: ReplicaId) {
+        self.routing.disconnected(replica);
+    }
+
+    pub fn on_message(&mut self, now: Time, from: ReplicaId, message: ServerMessage) {
+        match message {
+            ServerMessage::Leader { ballot, leader } => {
+                let changed = self.routing.announced(ballot, leader);
+                self.redirected(now, changed);
+            }
+            ServerMessage::Opened { token, session } => self.on_opened(now, token, session),
+            ServerMessage::Replies(replies) => self.on_replies(now, replies),
+            ServerMessage::Refused(refused) => self.on_refused(now, from, &refused),
+            // The status of a replica is no matter of the session.
+            ServerMessage::StatusReply(_) => {}
+        }
+    }
+
+    /// Acts on the passing of time. Call it when [`Session::deadline`] is reached; earlier does no harm.
+    pub fn tick(&mut self, now: Time) {
+        let deadline_ns = self.config.deadline_ns;
+        while let Some((first, count)) = self.runs.expire(now, deadline_ns) {
+            self.counters.timed_out += u64::from(count);
+            self.events.push_back(Event::TimedOut { first, count });
+        }
+        if self.retry_at().is_some_and(|at| now >= at) {
+            self.counters.retries += 1;
+            self.retry_factor = (self.retry_factor * 2).min(RETRY_FACTOR_MAX);
+            if self.routing.rotate() {
+                self.counters.redirects += 1;
+            }
+            self.restart(now);
+        }
+    }
+
+    /// When [`Session::tick`] or [`Session::poll`] has something to do again, if nothing else happens.
+    pub fn deadline(&self) -> Option<Time> {
+        let expiry = self.runs.expires_at(self.config.deadline_ns);
+        [self.retry_at(), self.paused_until, expiry]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Where the next frame would go, if there is one to send now.
+    pub fn wants_to_send(&mut self, now: Time) -> Option<ReplicaId> {
+        if self.paused_until.is_some_and(|until| now < until) {
+            return None;
+        }
+        self.paused_until = None;
+        let pending = match self.phase {
+            Phase::Opening { sent } => !sent,
+            Phase::Open(_) => self.cursor < self.runs.next(),
+            Phase::Failed => false,
+        };
+        self.routing.reachable().filter(|_| pending)
+    }
+
+    /// The next frame to send, and to whom.
+    pub fn poll(&mut self, now: Time) -> Option<(ReplicaId, Frame)> {
+        let to = self.wants_to_send(now)?;
+        let frame = match self.phase {
+            Phase::Opening { .. } => {
+                self.phase = Phase::Opening { sent: true };
+                let token = self.config.token;
+                Frame {
+                    head: ClientMessage::Open { token }.encode(),
+                    body: Bytes::new(),
+                }
+            }
+            Phase::Open(session) => {
+                let (frame, count) = self.runs.request(session, self.cursor);
+                let first = self.cursor;
+                self.cursor = first.plus(count);
+                if self.sent_below > first {
+                    self.counters.resent += self.sent_below.min(self.cursor).0 - first.0;
+                }
+                self.sent_below = self.sent_below.max(self.cursor);
+                frame
+            }
+            Phase::Failed => return None,
+        };
+        Some((to, frame))
+    }
+
+    fn on_opened(&mut self, now: Time, token: u64, session: SessionId) {
+        let opening = matches!(self.phase, Phase::Opening { .. });
+        // A repeated Open may be answered twice; the second session is left to be evicted.
+        if opening && token == self.config.token {
+            self.phase = Phase::Open(session);
+            self.progress(now);
+            self.events.push_back(Event::Opened);
+        }
+    }
+
+    fn on_replies(&mut self, now: Time, mut replies: Replies) {
+        let acknowledged = self.runs.acknowledged();
+        let end = replies.first.plus(replies.count);
+        if self.phase != Phase::Open(replies.session)
+            || end <= acknowledged
+            || end > self.sent_below
+        {
+            return;
+        }
+        if replies.first > acknowledged {
+            // Earlier replies went down with another connection; the replicas still have them.
+            return self.resend(now, acknowledged);
+        }
+        let seen = (acknowledged.0 - replies.first.0) as u32;
+        skip_items(&mut replies.replies, seen);
+        replies.first = acknowledged;
+        replies.count -= seen;
+        self.runs.acknowledge(end);
+        self.cursor = self.cursor.max(end);
+        self.progress(now);
+        self.events.push_back(Event::Replies(replies));
+    }
+
+    fn on_refused(&mut self, now: Time, from: ReplicaId, refused: &Refused) {
+        // Only the target's opinion counts; anybody else's is about something that was sent again since.
+        let ours = match self.phase {
+            Phase::Opening { .. } => refused.session == SessionId::NONE,
+            Phase::Open(session) => refused.session == session,
+            Phase::Failed => false,
+        };
+        if !ours || self.routing.target() != Some(from) {
+            return;
+        }
+        match refused.reason {
+            Reason::Busy { retry_after_us } => {
+                self.counters.busy += 1;
+                self.paused_until = Some(now.plus(u64::from(retry_after_us) * 1_000));
+                // Being told to wait is a sign of life.
+                self.waiting_since = now;
+                self.rewind(refused.expected);
+                // What was sent behind the refused request is refused for the gap; that is answered already.
+                self.resent_from = Some(self.cursor);
+                if let Phase::Opening { sent } = &mut self.phase {
+                    *sent = false;
+                }
+            }
+            Reason::Gap => self.resend(now, refused.expected),
+            Reason::NotLeader => {
+                let changed = self.routing.refused(from);
+                self.redirected(now, changed);
+            }
+            Reason::UnknownSession => self.fail(SessionFailed::Unknown(refused.session)),
+            Reason::OverLimit { limit } => self.fail(SessionFailed::OverLimit {
+                number: refused.expected,
+                limit,
+            }),
+        }
+    }
+
+    /// Goes back to `from`, unless a resend from there is under way already: what was sent after a refused request
+    /// is refused too, request by request, and one resend answers them all.
+    fn resend(&mut self, now: Time, from: CommandNumber) {
+        if self.resent_from == Some(from) || self.cursor <= from {
+            return;
+        }
+        self.resent_from = Some(from);
+        self.waiting_since = now;
+        self.rewind(from);
+    }
+
+    /// The cursor only ever goes back here, and never before what is acknowledged.
+    fn rewind(&mut self, to: CommandNumber) {
+        self.cursor = self.cursor.min(to).max(self.runs.acknowledged());
+    }
+
+    fn redirected(&mut self, now: Time, changed: bool) {
+        if changed {
+            self.counters.redirects += 1;
+            self.retry_factor = 1;
+            self.restart(now);
+        }
+    }
+
+    /// Sends everything again, to whoever is the target now.
+    fn restart(&mut self, now: Time) {
+        self.cursor = self.runs.acknowledged();
+        self.resent_from = None;
+        self.paused_until = None;
+        self.waiting_since = now;
+        if let Phase::Opening { sent } = &mut self.phase {
+            *sent = false;
+        }
+    }
+
+    fn progress(&mut self, now: Time) {
+        self.resent_from = None;
+        self.waiting_since = now;
+        self.retry_factor = 1;
+    }
+
+    fn fail(&mut self, failure: SessionFailed) {
+        self.phase = Phase::Failed;
+        self.failure = Some(failure.clone());
+        self.runs.clear();
+        self.events.push_back(Event::Failed(failure));
+    }
+
+    fn retry_at(&self) -> Option<Time> {
+        let waiting = match self.phase {
+            Phase::Opening { .. } => true,
+            Phase::Open(_) => !self.runs.is_empty(),
+            Phase::Failed => false,
+        };
+        let after = self.config.retry_after_ns * self.retry_factor;
+        waiting.then(|| self.waiting_since.plus(after))
+    }
+}
+
+/// What the tests of this module and of the shell look at.
+impl Session {
+    pub fn runs(&self) -> impl Iterator<Item = &Run> {
+        self.runs.iter()
+    }
+}

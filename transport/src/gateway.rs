@@ -1,0 +1,224 @@
+//! The client side of a replica: cuts requests from client streams, and queues replies to them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use quinn::Connection;
+use synod_engine::client::{ClientMessage, Reason, Refused, ServerMessage};
+use synod_engine::ids::{ClientId, CommandNumber, SessionId};
+
+use crate::close::CloseCode;
+use crate::counters::Counters;
+use crate::handshake::ClientConnection;
+use crate::inbox::InboxShared;
+use crate::limits::Limits;
+use crate::notices::Notices;
+use crate::outqueue::{OutQueue, Pushed};
+use crate::reader::{FrameReader, ReadFailed};
+
+pub struct Gateway {
+    state: Mutex<State>,
+    inbox: Arc<InboxShared>,
+    counters: Arc<Counters>,
+    limits: Limits,
+    notices: Notices,
+}
+
+#[derive(Default)]
+struct State {
+    clients: HashMap<ClientId, Arc<ClientLink>>,
+    /// What every client, also a later one, has to know.
+    announcement: Option<Bytes>,
+    last_id: u64,
+}
+
+struct ClientLink {
+    connection: Connection,
+    queue: Arc<OutQueue>,
+}
+
+impl Gateway {
+    pub fn new(inbox: Arc<InboxShared>, counters: Arc<Counters>, limits: Limits) -> Gateway {
+        Gateway {
+            state: Mutex::default(),
+            inbox,
+            counters,
+            limits,
+            notices: Notices::default(),
+        }
+    }
+
+    /// Queues a frame for one client. Returns the queue if it is the first there since its last flush.
+    pub fn reply(&self, client: ClientId, frame: &Bytes) -> Option<Arc<OutQueue>> {
+        let mut state = self.lock();
+        let link = state.clients.get(&client)?;
+        match self.push(link, frame) {
+            Ok(queue) => queue,
+            Err(()) => {
+                state.clients.remove(&client);
+                None
+            }
+        }
+    }
+
+    /// Queues a frame for every client and keeps it for later ones. Returns the queues to flush.
+    pub fn announce(&self, frame: Bytes) -> Vec<Arc<OutQueue>> {
+        let mut state = self.lock();
+        let mut queues = Vec::new();
+        state
+            .clients
+            .retain(|_, link| match self.push(link, &frame) {
+                Ok(queue) => {
+                    queues.extend(queue);
+                    true
+                }
+                Err(()) => false,
+            });
+        state.announcement = Some(frame);
+        queues
+    }
+
+    pub fn clients(&self) -> usize {
+        self.lock().clients.len()
+    }
+
+    /// Serves one client until its connection ends.
+    pub async fn serve(&self, client: ClientConnection) {
+        let connection = client.connection;
+        let Some((id, queue)) = self.register(connection.clone()) else {
+            self.counters.gateway_over_limit_clients.add(1);
+            let reason = format!(
+                "this replica serves {} clients already, its limit (clients_max)",
+                self.limits.clients_max
+            );
+            return CloseCode::ClientsMax.close(&connection, &reason);
+        };
+        self.counters.gateway_accepted.add(1);
+        let mut send = client.send;
+        tokio::select! {
+            _ = queue.write_to(&mut send, |_| ()) => {}
+            () = self.read(id, &queue, client.receive, &connection) => {}
+            _ = connection.closed() => {}
+        }
+        self.lock().clients.remove(&id);
+        queue.close();
+        // The client may end its stream and keep the connection; it is of no use any more.
+        CloseCode::Shutdown.close(&connection, "the client's stream ended");
+        self.inbox.push_client_gone(id);
+    }
+
+    /// `Err` if the client is too slow: replies must not be skipped silently, so it is disconnected instead.
+    fn push(&self, link: &ClientLink, frame: &Bytes) -> Result<Option<Arc<OutQueue>>, ()> {
+        match link.queue.push(frame, &Bytes::new()) {
+            pushed @ (Pushed::First | Pushed::Queued) => {
+                self.counters.client_sent.add(1, frame.len() as u64);
+                Ok((pushed == Pushed::First).then(|| Arc::clone(&link.queue)))
+            }
+            Pushed::Full => {
+                self.counters.gateway_slow_clients.add(1);
+                let reason = format!(
+                    "more than {} bytes of replies wait for this client: it has to read faster",
+                    self.limits.client_queue_bytes_max
+                );
+                self.notices.warn(format!(
+                    "the client at {} is disconnected: {reason}",
+                    link.connection.remote_address()
+                ));
+                CloseCode::SlowClient.close(&link.connection, &reason);
+                Err(())
+            }
+            Pushed::Closed => Err(()),
+        }
+    }
+
+    fn register(&self, connection: Connection) -> Option<(ClientId, Arc<OutQueue>)> {
+        let mut state = self.lock();
+        if state.clients.len() >= self.limits.clients_max {
+            return None;
+        }
+        state.last_id += 1;
+        let id = ClientId(state.last_id);
+        let queue = Arc::new(OutQueue::new(self.limits.client_queue_bytes_max));
+        if let Some(frame) = &state.announcement {
+            queue.push(frame, &Bytes::new());
+            queue.flush();
+        }
+        let link = ClientLink {
+            connection,
+            queue: Arc::clone(&queue),
+        };
+        state.clients.insert(id, Arc::new(link));
+        Some((id, queue))
+    }
+
+    async fn read(
+        &self,
+        id: ClientId,
+        queue: &OutQueue,
+        mut reader: FrameReader,
+        connection: &Connection,
+    ) {
+        let mut frames = Vec::new();
+        loop {
+            match reader.many(&mut frames).await {
+                Ok(()) => {}
+                Err(ReadFailed::Frame(error)) => {
+                    return self.violation(connection, &error.to_string());
+                }
+                Err(ReadFailed::Finished | ReadFailed::Stream(_)) => return,
+            }
+            let bytes: usize = frames.iter().map(Bytes::len).sum();
+            self.counters
+                .client_received
+                .add(frames.len() as u64, bytes as u64);
+            for frame in frames.drain(..) {
+                if let Err(frame) = self.inbox.offer_client(id, frame)
+                    && let Err(reason) = self.refuse(queue, frame)
+                {
+                    return self.violation(connection, &reason);
+                }
+            }
+        }
+    }
+
+    /// Answers Busy at the door: under overload a refusal has to be cheaper than the work it refuses.
+    fn refuse(&self, queue: &OutQueue, frame: Bytes) -> Result<(), String> {
+        self.counters.inbox_refused.add(1);
+        let (session, expected) = match ClientMessage::decode(frame) {
+            Ok(ClientMessage::Request(request)) => (request.session, request.first),
+            // Nothing to name: the client comes back with whatever it asked.
+            Ok(ClientMessage::Open { .. } | ClientMessage::Status) => {
+                (SessionId::NONE, CommandNumber::default())
+            }
+            Err(error) => return Err(error.to_string()),
+        };
+        let reason = Reason::Busy {
+            retry_after_us: self.limits.busy_retry_us,
+        };
+        let refused = ServerMessage::Refused(Refused {
+            session,
+            expected,
+            reason,
+        });
+        match queue.push(&refused.encode(), &Bytes::new()) {
+            Pushed::First | Pushed::Queued => queue.flush(),
+            // A client that sends without reading its refusals is closed by the next reply; it loses nothing here.
+            Pushed::Full | Pushed::Closed => return Err("refusals are not read".to_owned()),
+        }
+        Ok(())
+    }
+
+    fn violation(&self, connection: &Connection, reason: &str) {
+        self.counters.protocol_violations.add(1);
+        self.notices.warn(format!(
+            "the client at {} broke the protocol and is disconnected: {reason}",
+            connection.remote_address()
+        ));
+        CloseCode::Violation.close(connection, reason);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of the gateway panics")
+    }
+}

@@ -1,0 +1,241 @@
+//! All connections of one replica: dials the peers above it, accepts the peers below it and the clients.
+//!
+//! One connection per pair of replicas, dialled by the lower id, carries both directions: acknowledgements travel
+//! with data instead of in packets of their own.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use quinn::{Connection, Endpoint, Incoming};
+use synod_engine::ids::{REPLICAS_MAX, ReplicaId};
+use tokio::task::JoinSet;
+
+use crate::TransportConfig;
+use crate::TransportError;
+use crate::backoff::Backoff;
+use crate::close::CloseCode;
+use crate::counters::Counters;
+use crate::endpoint::{self, Role};
+use crate::gateway::Gateway;
+use crate::handshake::{
+    self, HandshakeFailed, Local, PeerConnection, accept_client, accept_peer, bounded, greet_peer,
+};
+use crate::inbox::InboxShared;
+use crate::limits::Limits;
+use crate::link::Link;
+use crate::notices::Notices;
+use crate::tls;
+
+pub struct Mesh {
+    endpoint: Endpoint,
+    dialling: quinn::ClientConfig,
+    local: Local,
+    limits: Limits,
+    seed: u64,
+    /// Indexed by replica id.
+    links: Vec<Option<Arc<Link>>>,
+    /// The peers that dial this replica.
+    diallers: Vec<ReplicaId>,
+    pub gateway: Gateway,
+    counters: Arc<Counters>,
+    notices: Notices,
+}
+
+impl Mesh {
+    pub fn new(
+        config: &TransportConfig,
+        inbox: &Arc<InboxShared>,
+        counters: &Arc<Counters>,
+    ) -> Result<Mesh, TransportError> {
+        let own_name = crate::identity::replica_name(config.cluster, config.replica);
+        config.identity.expect_name(&own_name)?;
+        let links = links(config, inbox, counters)?;
+        let endpoint = endpoint::bind(config.listen, &config.identity, config.mtu_max, true)?;
+        let dialling = endpoint::client_config(&config.identity, Role::Peer, config.mtu_max)?;
+        let diallers = config.peers.iter().map(|(peer, _)| *peer);
+        Ok(Mesh {
+            endpoint,
+            dialling,
+            local: Local {
+                cluster: config.cluster,
+                replica: Some(config.replica),
+                frame_bytes_max: config.limits.frame_bytes_max,
+            },
+            limits: config.limits.clone(),
+            seed: config.seed,
+            links,
+            diallers: diallers.filter(|peer| *peer < config.replica).collect(),
+            gateway: Gateway::new(
+                Arc::clone(inbox),
+                Arc::clone(counters),
+                config.limits.clone(),
+            ),
+            counters: Arc::clone(counters),
+            notices: Notices::default(),
+        })
+    }
+
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    pub fn link(&self, peer: ReplicaId) -> Option<&Arc<Link>> {
+        self.links.get(usize::from(peer.0))?.as_ref()
+    }
+
+    pub fn links_up(&self) -> usize {
+        self.links
+            .iter()
+            .flatten()
+            .filter(|link| link.is_up())
+            .count()
+    }
+
+    /// Reports what QUIC counts for the links that are up, so that a collapsed MTU or lost packets can be seen.
+    pub fn report(&self, report: &mut dyn FnMut(&'static str, u64)) {
+        let mut sums = [0; 5];
+        let mut mtu_min = 0;
+        let stats: Vec<_> = self
+            .links
+            .iter()
+            .flatten()
+            .filter_map(|link| link.stats())
+            .collect();
+        for stats in &stats {
+            let path = &stats.path;
+            let mtu = u64::from(path.current_mtu);
+            mtu_min = if mtu_min == 0 { mtu } else { mtu.min(mtu_min) };
+            sums[0] += stats.udp_tx.datagrams;
+            sums[1] += stats.udp_tx.ios;
+            sums[2] += stats.udp_rx.datagrams;
+            sums[3] += path.lost_packets;
+            sums[4] += path.congestion_events;
+        }
+        report("links_up", stats.len() as u64);
+        report("link_mtu_min", mtu_min);
+        report("link_sent_packets", sums[0]);
+        report("link_sent_trains", sums[1]);
+        report("link_received_packets", sums[2]);
+        report("link_lost_packets", sums[3]);
+        report("link_congestion_events", sums[4]);
+    }
+
+    /// Keeps the link to a peer that this replica dials.
+    pub async fn keep_dialling(self: Arc<Mesh>, peer: ReplicaId, address: SocketAddr) {
+        let link = Arc::clone(self.link(peer).expect("every peer has a link"));
+        let mut backoff = Backoff::new(self.seed ^ (u64::from(peer.0) << 32));
+        loop {
+            match self.dial(peer, address).await {
+                Ok(connection) => {
+                    backoff.reset();
+                    link.run(connection).await;
+                }
+                Err(error) => {
+                    self.counters.handshake_failures.add(1);
+                    link.notices().warn(format!(
+                        "cannot reach replica {} at {address}: {error}",
+                        peer.0
+                    ));
+                    // An attempt that timed out has waited enough: the next first packet goes out soon, so that
+                    // a peer that comes back is reached soon.
+                    if matches!(error, HandshakeFailed::TimedOut) {
+                        backoff.reset();
+                    }
+                }
+            }
+            tokio::time::sleep(backoff.next()).await;
+        }
+    }
+
+    async fn dial(
+        &self,
+        peer: ReplicaId,
+        address: SocketAddr,
+    ) -> Result<PeerConnection, HandshakeFailed> {
+        let cluster = self.local.cluster;
+        let connection =
+            handshake::dial(&self.endpoint, &self.dialling, address, cluster, peer).await?;
+        bounded(
+            &connection,
+            greet_peer(connection.clone(), self.local, peer),
+        )
+        .await
+    }
+
+    /// Takes in whoever dials, each in a task of its own.
+    pub async fn accept(self: Arc<Mesh>) {
+        let mut connections = JoinSet::new();
+        while let Some(incoming) = self.endpoint.accept().await {
+            while connections.try_join_next().is_some() {}
+            // Half-done handshakes count too, so that strangers can't hold unbounded memory.
+            if connections.len() >= self.limits.clients_max + usize::from(2 * REPLICAS_MAX) {
+                self.counters.gateway_over_limit_clients.add(1);
+                incoming.refuse();
+                continue;
+            }
+            connections.spawn(Arc::clone(&self).serve(incoming));
+        }
+    }
+
+    async fn serve(self: Arc<Mesh>, incoming: Incoming) {
+        let address = incoming.remote_address();
+        let result = match incoming.await {
+            Ok(connection) => self.serve_connection(connection).await,
+            Err(error) => Err(HandshakeFailed::Connection(error)),
+        };
+        if let Err(error) = result {
+            self.counters.handshake_failures.add(1);
+            self.notices.warn(format!(
+                "the connection from {address} was refused: {error}"
+            ));
+        }
+    }
+
+    async fn serve_connection(&self, connection: Connection) -> Result<(), HandshakeFailed> {
+        match handshake::alpn(&connection).as_slice() {
+            tls::ALPN_REPLICA => {
+                let accepting = accept_peer(connection.clone(), self.local, &self.diallers);
+                let peer = bounded(&connection, accepting).await?;
+                let link = self.link(peer.peer).expect("diallers are peers");
+                link.run(peer).await;
+            }
+            tls::ALPN_CLIENT => {
+                let local = Local {
+                    frame_bytes_max: self.limits.request_bytes_max,
+                    ..self.local
+                };
+                let client = bounded(&connection, accept_client(connection.clone(), local)).await?;
+                self.gateway.serve(client).await;
+            }
+            // TLS agrees on nothing else.
+            _ => CloseCode::Violation.close(&connection, "unknown application protocol"),
+        }
+        Ok(())
+    }
+}
+
+fn links(
+    config: &TransportConfig,
+    inbox: &Arc<InboxShared>,
+    counters: &Arc<Counters>,
+) -> Result<Vec<Option<Arc<Link>>>, TransportError> {
+    let mut links: Vec<Option<Arc<Link>>> = vec![None; usize::from(REPLICAS_MAX) + 1];
+    let in_range = |replica: ReplicaId| (1..=REPLICAS_MAX).contains(&replica.0);
+    if !in_range(config.replica) {
+        return Err(TransportError::ReplicaIds(config.replica));
+    }
+    for (peer, _) in &config.peers {
+        let at = usize::from(peer.0);
+        if !in_range(*peer) || *peer == config.replica || links[at].is_some() {
+            return Err(TransportError::ReplicaIds(*peer));
+        }
+        let link = Link::new(
+            *peer,
+            Arc::clone(inbox),
+            Arc::clone(counters),
+            config.limits.clone(),
+        );
+        links[at] = Some(Arc::new(link));
+    }
+    Ok(links)
+}
