@@ -1,0 +1,156 @@
+//! Where a cluster is and who we are: `client.toml`, or the same by flags.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use synod_engine::ids::{ClusterId, ReplicaId};
+use synod_transport::{ClientConfig, Identity, MTU_MAX_DEFAULT};
+
+use crate::certs::{parse_cluster, random_u64};
+use crate::cli::ClientArguments;
+use crate::failure::usage;
+use crate::toml_file;
+
+const DEADLINE_MS_DEFAULT: u64 = 10_000;
+/// Commands in flight of a client that says nothing about it.
+const OUTSTANDING_MAX_DEFAULT: u32 = 1_024;
+
+/// Paths of PEM files; relative ones count from the directory of the file that names them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Certificates {
+    pub ca: PathBuf,
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientFile {
+    pub cluster: String,
+    pub deadline_ms: Option<u64>,
+    pub replicas: BTreeMap<String, SocketAddr>,
+    pub certificates: Certificates,
+}
+
+impl Certificates {
+    pub fn relative_to(&self, file: &Path) -> Certificates {
+        let directory = file.parent().unwrap_or(Path::new("."));
+        Certificates {
+            ca: directory.join(&self.ca),
+            cert: directory.join(&self.cert),
+            key: directory.join(&self.key),
+        }
+    }
+
+    pub fn load(&self) -> anyhow::Result<Identity> {
+        Identity::load(&self.ca, &self.cert, &self.key).map_err(usage)
+    }
+}
+
+/// `{"1" = "127.0.0.1:7001", …}` as ids and addresses, in order.
+pub fn replicas(
+    table: &BTreeMap<String, SocketAddr>,
+) -> anyhow::Result<Vec<(ReplicaId, SocketAddr)>> {
+    let mut replicas = Vec::new();
+    for (id, address) in table {
+        replicas.push((replica_id(id)?, *address));
+    }
+    replicas.sort_by_key(|(id, _)| *id);
+    Ok(replicas)
+}
+
+pub fn replica_id(text: &str) -> anyhow::Result<ReplicaId> {
+    match text.parse::<u8>() {
+        Ok(id) if (1..=synod_engine::ids::REPLICAS_MAX).contains(&id) => Ok(ReplicaId(id)),
+        Ok(_) | Err(_) => Err(usage(format!(
+            "`{text}` is not a replica id: 1 to {}",
+            synod_engine::ids::REPLICAS_MAX
+        ))),
+    }
+}
+
+/// Puts file and flags together; a flag wins.
+pub fn resolve(arguments: &ClientArguments) -> anyhow::Result<ClientConfig> {
+    let file: Option<ClientFile> = match &arguments.config {
+        Some(path) => {
+            let mut file: ClientFile = toml_file::read(path)?;
+            file.certificates = file.certificates.relative_to(path);
+            Some(file)
+        }
+        None => None,
+    };
+    let certificates = file.as_ref().map(|file| &file.certificates);
+    let path = |flag: &Option<PathBuf>, name: &str, of_file: Option<&PathBuf>| {
+        flag.clone()
+            .or_else(|| of_file.cloned())
+            .ok_or_else(|| usage(format!("--{name} is missing (or --config with it)")))
+    };
+    let certificates = Certificates {
+        ca: path(&arguments.ca, "ca", certificates.map(|c| &c.ca))?,
+        cert: path(&arguments.cert, "cert", certificates.map(|c| &c.cert))?,
+        key: path(&arguments.key, "key", certificates.map(|c| &c.key))?,
+    };
+    let cluster = arguments
+        .cluster
+        .as_ref()
+        .or(file.as_ref().map(|file| &file.cluster))
+        .ok_or_else(|| usage("--cluster is missing (or --config with it)"))?;
+    let replicas = if arguments.replicas.is_empty() {
+        replicas(
+            &file
+                .as_ref()
+                .map(|file| file.replicas.clone())
+                .unwrap_or_default(),
+        )?
+    } else {
+        arguments
+            .replicas
+            .iter()
+            .map(|text| replica_flag(text))
+            .collect::<anyhow::Result<_>>()?
+    };
+    if replicas.is_empty() {
+        return Err(usage(
+            "--replica ID=ADDRESS:PORT is missing (or --config with it)",
+        ));
+    }
+    let deadline_ms = arguments
+        .deadline_ms
+        .or(file.as_ref().and_then(|file| file.deadline_ms))
+        .unwrap_or(DEADLINE_MS_DEFAULT);
+    let cluster = parse_cluster(cluster).map_err(usage)?;
+    let mut config = client_config(cluster, replicas, certificates.load()?)?;
+    config.deadline = Duration::from_millis(deadline_ms);
+    Ok(config)
+}
+
+/// A client of its own: its token is random, because no two clients may share one.
+pub fn client_config(
+    cluster: ClusterId,
+    replicas: Vec<(ReplicaId, SocketAddr)>,
+    identity: Identity,
+) -> anyhow::Result<ClientConfig> {
+    Ok(ClientConfig {
+        cluster,
+        replicas,
+        identity,
+        deadline: Duration::from_millis(DEADLINE_MS_DEFAULT),
+        outstanding_max: OUTSTANDING_MAX_DEFAULT,
+        mtu_max: MTU_MAX_DEFAULT,
+        seed: random_u64()?,
+    })
+}
+
+fn replica_flag(text: &str) -> anyhow::Result<(ReplicaId, SocketAddr)> {
+    let (id, address) = text
+        .split_once('=')
+        .ok_or_else(|| usage(format!("--replica {text}: expected ID=ADDRESS:PORT")))?;
+    let address = address
+        .parse()
+        .map_err(|_| usage(format!("--replica {text}: `{address}` is not ADDRESS:PORT")))?;
+    Ok((replica_id(id)?, address))
+}

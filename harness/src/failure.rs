@@ -1,0 +1,92 @@
+//! What ends a command early, and the exit code that tells a script which kind it was.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// A check or a run failed: the system did not do what it promises.
+const EXIT_FAILED: u8 = 1;
+/// The request itself was wrong: a flag, a configuration, a file. Nothing was started.
+const EXIT_USAGE: u8 = 2;
+/// The disk failed under a replica, which must not go on.
+const EXIT_WAL_FAILED: u8 = 3;
+
+/// Marks an error as the caller's to correct; everything else counts as a failed run.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+/// Marks an error as a failed disk.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct DiskFailed(pub String);
+
+/// An error that the caller can correct.
+pub fn usage(message: impl fmt::Display) -> anyhow::Error {
+    Usage(message.to_string()).into()
+}
+
+/// Prints the one line that says what went wrong.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    eprintln!("synod: {}", one_line(&describe(error)));
+    if error.downcast_ref::<Usage>().is_some() {
+        ExitCode::from(EXIT_USAGE)
+    } else if error.downcast_ref::<DiskFailed>().is_some() {
+        ExitCode::from(EXIT_WAL_FAILED)
+    } else {
+        ExitCode::from(EXIT_FAILED)
+    }
+}
+
+/// An error and its causes; a cause that the error above it quotes is not said again.
+pub fn describe(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
+/// Handles what the command line parser returns instead of a command: help, or a mistake in one line.
+pub fn report_parse(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // Help may go into a closed pipe (`| head`), which is not an error of ours.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.render().to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    // The usage block that follows repeats what --help says.
+    let text = text.split("\n\nUsage:").next().unwrap_or(text);
+    let text = text
+        .split("\n\nFor more information")
+        .next()
+        .unwrap_or(text);
+    eprintln!("synod: {} (see `synod --help`)", one_line(text));
+    ExitCode::from(EXIT_USAGE)
+}
+
+/// Joins lines, because one mistake gives one line.
+pub fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn a_usage_error_is_found_below_its_context() {
+        let error = Err::<(), _>(usage("payload is too small"))
+            .context("run")
+            .unwrap_err();
+        assert!(error.downcast_ref::<Usage>().is_some());
+        assert_eq!(one_line("a\n  b\n\nc"), "a b c");
+        assert_eq!(describe(&error), "run: payload is too small");
+        let quoted = Err::<(), _>(usage("no room")).context("write: no room");
+        assert_eq!(describe(&quoted.unwrap_err()), "write: no room");
+    }
+}

@@ -1,0 +1,155 @@
+//! `synod load`: the clients of a run, in a process of their own, so that their cost is known apart.
+//!
+//! Tells the run how it goes by JSON lines on stdout, and writes `latency.hlog` and `timeline.csv` itself.
+
+mod client_loop;
+pub mod event;
+pub mod in_flight;
+pub mod load_file;
+mod pace;
+mod publish;
+pub mod recorder;
+pub mod schedule;
+pub mod workload;
+
+use std::cell::{Cell, RefCell};
+use std::io::Write;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::cli::LoadArguments;
+use crate::{parent, toml_file};
+use client_loop::ClientLoop;
+use event::{Event, Phase};
+use load_file::LoadFile;
+use recorder::Recorder;
+
+/// What all clients of the process share. One thread, so no locks.
+pub struct Shared {
+    origin: Instant,
+    pub recorder: RefCell<Recorder>,
+    pub window_start_ns: u64,
+    pub window_end_ns: u64,
+    /// Set when the window is over: nothing new is submitted.
+    pub stopping: Cell<bool>,
+    pub stop: tokio::sync::Notify,
+    pub outstanding: Cell<u64>,
+}
+
+impl Shared {
+    pub fn now_ns(&self) -> u64 {
+        self.origin.elapsed().as_nanos() as u64
+    }
+}
+
+pub fn run(arguments: &LoadArguments) -> anyhow::Result<()> {
+    let file: LoadFile = toml_file::read(&arguments.config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("no runtime")?;
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, async {
+        tokio::select! {
+            result = load(file) => result,
+            () = parent::gone() => anyhow::bail!("the run that started this load is gone"),
+        }
+    })
+}
+
+async fn load(file: LoadFile) -> anyhow::Result<()> {
+    let mut clients = Vec::new();
+    for index in 0..file.clients {
+        clients.push(ClientLoop::connect(&file, index).await?);
+    }
+    tell(&Event::Connected)?;
+    let window_start_ns = u64::from(file.warmup_s) * 1_000_000_000;
+    let window_end_ns = window_start_ns + u64::from(file.seconds) * 1_000_000_000;
+    let shared = Rc::new(Shared {
+        origin: Instant::now(),
+        recorder: RefCell::new(Recorder::new(window_start_ns, window_end_ns)?),
+        window_start_ns,
+        window_end_ns,
+        stopping: Cell::new(false),
+        stop: tokio::sync::Notify::new(),
+        outstanding: Cell::new(0),
+    });
+    let progress = tokio::task::spawn_local(report_progress(Rc::clone(&shared)));
+    let loops: Vec<_> = clients
+        .into_iter()
+        .map(|client| tokio::task::spawn_local(client.run(Rc::clone(&shared))))
+        .collect();
+    let (cpu_us, unix_seconds) = measure(&shared).await?;
+    let mut ends = Vec::new();
+    for task in loops {
+        ends.push(task.await.context("a client task panicked")?);
+    }
+    progress.abort();
+    shared.recorder.borrow_mut().finish()?;
+    publish::write_files(&file.out, &shared.recorder.borrow(), unix_seconds)?;
+    let result = publish::result(&shared.recorder.borrow(), cpu_us, ends);
+    tell(&Event::Result(Box::new(result)))
+}
+
+/// Marks the window's ends in time, and returns the CPU that this process took inside it.
+async fn measure(shared: &Shared) -> anyhow::Result<(u64, u64)> {
+    sleep_until(shared, shared.window_start_ns).await;
+    tell(&Event::WindowStart)?;
+    let unix_seconds = crate::utc::unix_seconds_now();
+    let before_us = cpu_us();
+    sleep_until(shared, shared.window_end_ns).await;
+    let cpu_us = cpu_us().saturating_sub(before_us);
+    shared.stopping.set(true);
+    shared.stop.notify_waiters();
+    tell(&Event::WindowEnd)?;
+    Ok((cpu_us, unix_seconds))
+}
+
+async fn sleep_until(shared: &Shared, at_ns: u64) {
+    let at = shared.origin + Duration::from_nanos(at_ns);
+    tokio::time::sleep_until(at.into()).await;
+}
+
+async fn report_progress(shared: Rc<Shared>) {
+    let mut before = 0;
+    for second in 1.. {
+        sleep_until(&shared, second * 1_000_000_000).await;
+        let total = shared.recorder.borrow().count_total();
+        let second_end_ns = second * 1_000_000_000;
+        let event = Event::Progress {
+            phase: if second_end_ns <= shared.window_start_ns {
+                Phase::Warmup
+            } else if second_end_ns <= shared.window_end_ns {
+                Phase::Measured
+            } else {
+                Phase::Draining
+            },
+            second,
+            acknowledged: total - before,
+            outstanding: shared.outstanding.get(),
+        };
+        before = total;
+        if tell(&event).is_err() {
+            return;
+        }
+    }
+}
+
+/// User and system time of this process.
+fn cpu_us() -> u64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
+}
+
+fn tell(event: &Event) -> anyhow::Result<()> {
+    let mut line = serde_json::to_string(event)?;
+    line.push('\n');
+    let mut stdout = std::io::stdout().lock();
+    stdout
+        .write_all(line.as_bytes())
+        .and_then(|()| stdout.flush())
+        .context("the run that started this load does not listen")
+}

@@ -1,0 +1,259 @@
+//! One client of a load: submits runs of commands and takes their replies.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::Context;
+use synod_engine::client::LENGTH_BYTES;
+use synod_transport::client::OUTSTANDING_BYTES_MAX;
+use synod_transport::{Client, ClientCounters};
+
+use crate::certs::parse_cluster;
+use crate::client_file::{self, client_config};
+use crate::failure::{describe, usage};
+use crate::load::Shared;
+use crate::load::in_flight::{InFlight, Start};
+use crate::load::load_file::{Load, LoadFile};
+use crate::load::pace::{Pacer, QUANTUM_NS};
+use crate::load::schedule::Schedule;
+use crate::load::workload::{Workload, splitmix};
+use crate::verify::ClientAccount;
+
+/// Open loop: commands in flight per client, as far as their bytes allow. Reaching it means that the system does
+/// not hold the rate.
+const OPEN_OUTSTANDING_MAX: u32 = 65_536;
+
+pub struct ClientLoop {
+    client: Client,
+    tag: u64,
+    workload: Workload,
+    in_flight: InFlight,
+    offer: Offer,
+    outstanding_max: u32,
+    acknowledged: u64,
+    /// Open loop: the most commands that were due at once and had no room.
+    held_back: u64,
+}
+
+/// How this client offers its share of the load.
+#[derive(Clone, Copy)]
+enum Offer {
+    Closed { outstanding: u32 },
+    Open { rate: u64, clients: u32, index: u32 },
+}
+
+/// The books of one client at its end.
+pub struct ClientEnd {
+    pub account: ClientAccount,
+    pub held_back: u64,
+    pub counters: Vec<(&'static str, u64)>,
+    pub error: Option<String>,
+}
+
+impl ClientLoop {
+    pub async fn connect(file: &LoadFile, index: u32) -> anyhow::Result<ClientLoop> {
+        let mut seed = file.seed.wrapping_add(u64::from(index));
+        let seed = splitmix(&mut seed);
+        let offer = match file.load {
+            Load::Closed {
+                outstanding,
+                clients,
+            } => Offer::Closed {
+                // The first clients take the remainder.
+                outstanding: outstanding / clients + u32::from(index < outstanding % clients),
+            },
+            Load::Open { rate, clients } => Offer::Open {
+                rate,
+                clients,
+                index,
+            },
+        };
+        let outstanding_max = match offer {
+            Offer::Closed { outstanding } => outstanding,
+            Offer::Open { .. } => {
+                let command_bytes = file.payload_bytes as usize + LENGTH_BYTES;
+                OPEN_OUTSTANDING_MAX.min((OUTSTANDING_BYTES_MAX / command_bytes) as u32)
+            }
+        };
+        let mut config = client_config(
+            parse_cluster(&file.cluster).map_err(usage)?,
+            client_file::replicas(&file.replicas)?,
+            file.certificates.load()?,
+        )?;
+        config.deadline = Duration::from_millis(file.deadline_ms);
+        config.outstanding_max = outstanding_max;
+        config.seed = seed;
+        if let Some(mtu_max) = file.mtu_max {
+            config.mtu_max = mtu_max;
+        }
+        let tag = u64::from(index) + 1;
+        Ok(ClientLoop {
+            client: Client::connect(config)
+                .await
+                .with_context(|| format!("client {tag} cannot connect"))?,
+            tag,
+            workload: Workload::new(file.state_machine, file.payload_bytes, tag, seed),
+            in_flight: InFlight::default(),
+            offer,
+            outstanding_max,
+            acknowledged: 0,
+            held_back: 0,
+        })
+    }
+
+    /// Runs until the window is over and everything is answered, or until the client library gives up.
+    pub async fn run(mut self, shared: Rc<Shared>) -> ClientEnd {
+        let result = match self.offer {
+            Offer::Closed { outstanding } => self.closed(&shared, outstanding).await,
+            Offer::Open {
+                rate,
+                clients,
+                index,
+            } => {
+                let schedule = Schedule::new(0, rate, clients, index);
+                self.open(&shared, schedule).await
+            }
+        };
+        let counters = named(self.client.counters());
+        self.client.close().await;
+        ClientEnd {
+            account: ClientAccount {
+                tag: self.tag,
+                submitted: self.workload.next_number() - 1,
+                acknowledged: self.acknowledged,
+            },
+            held_back: self.held_back,
+            counters,
+            error: result
+                .err()
+                .map(|error| format!("client {}: {}", self.tag, describe(&error))),
+        }
+    }
+
+    /// A new command for each reply: a run of replies is answered by a run of commands.
+    async fn closed(&mut self, shared: &Shared, outstanding: u32) -> anyhow::Result<()> {
+        self.submit(shared, outstanding, None)?;
+        while self.in_flight.commands() > 0 {
+            let count = self.take_replies(shared).await?;
+            if !shared.stopping.get() {
+                self.submit(shared, count, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Commands at their intended times, replies whenever they come.
+    async fn open(&mut self, shared: &Shared, schedule: Schedule) -> anyhow::Result<()> {
+        let pacer = Pacer::new()?;
+        while !shared.stopping.get() || self.in_flight.commands() > 0 {
+            let now_ns = shared.now_ns();
+            if !shared.stopping.get() {
+                self.submit_due(shared, &schedule, now_ns)?;
+            }
+            let next_ns = schedule.intended_ns(self.workload.next_number() - 1);
+            let sleep_ns = next_ns.saturating_sub(now_ns).max(QUANTUM_NS);
+            let waiting = self.in_flight.commands() > 0;
+            let stopping = shared.stopping.get();
+            tokio::select! {
+                result = self.client.replies(), if waiting => {
+                    self.note_replies(shared, result?)?;
+                }
+                result = pacer.sleep(sleep_ns), if !stopping => result?,
+            }
+        }
+        Ok(())
+    }
+
+    fn submit_due(
+        &mut self,
+        shared: &Shared,
+        schedule: &Schedule,
+        now_ns: u64,
+    ) -> anyhow::Result<()> {
+        // Commands meant to start after the window belong to nobody.
+        let due = schedule.due(now_ns.min(shared.window_end_ns - 1));
+        let behind = due.saturating_sub(self.workload.next_number() - 1);
+        let room = u64::from(self.outstanding_max).saturating_sub(self.in_flight.commands());
+        self.held_back = self.held_back.max(behind.saturating_sub(room));
+        self.submit(shared, behind.min(room) as u32, Some(schedule))
+    }
+
+    fn submit(
+        &mut self,
+        shared: &Shared,
+        mut count: u32,
+        schedule: Option<&Schedule>,
+    ) -> anyhow::Result<()> {
+        while count > 0 {
+            let taken = count.min(self.workload.run_commands_max());
+            let first = self.workload.next_number();
+            let run = self.workload.run(taken);
+            let start = match schedule {
+                Some(schedule) => Start::Scheduled {
+                    schedule: *schedule,
+                    nth: first - 1,
+                },
+                None => Start::Sent {
+                    at_ns: shared.now_ns(),
+                },
+            };
+            self.in_flight.sent(first, taken, start);
+            shared
+                .outstanding
+                .set(shared.outstanding.get() + u64::from(taken));
+            let number = self.client.submit(run, taken)?;
+            anyhow::ensure!(
+                number.0 == first,
+                "the session numbered command {first} as {}",
+                number.0
+            );
+            count -= taken;
+        }
+        Ok(())
+    }
+
+    async fn take_replies(&mut self, shared: &Shared) -> anyhow::Result<u32> {
+        let replies = self.client.replies().await?;
+        let count = replies.count;
+        self.note_replies(shared, replies)?;
+        Ok(count)
+    }
+
+    fn note_replies(
+        &mut self,
+        shared: &Shared,
+        replies: synod_engine::client::Replies,
+    ) -> anyhow::Result<()> {
+        let count = replies.count;
+        self.in_flight.acknowledged(
+            replies.first.0,
+            count,
+            shared.now_ns(),
+            &mut shared.recorder.borrow_mut(),
+        )?;
+        self.acknowledged += u64::from(count);
+        shared
+            .outstanding
+            .set(shared.outstanding.get() - u64::from(count));
+        Ok(())
+    }
+}
+
+fn named(counters: ClientCounters) -> Vec<(&'static str, u64)> {
+    let ClientCounters {
+        retries,
+        redirects,
+        resent,
+        busy,
+        timed_out,
+        reconnects,
+    } = counters;
+    vec![
+        ("retries", retries),
+        ("redirects", redirects),
+        ("resent", resent),
+        ("busy", busy),
+        ("timed_out", timed_out),
+        ("reconnects", reconnects),
+    ]
+}

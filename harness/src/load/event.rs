@@ -1,0 +1,77 @@
+//! What the load process tells the run: one JSON object per line on stdout.
+
+use serde::{Deserialize, Serialize};
+
+use crate::verify::ClientAccount;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// Every client has its session.
+    Connected,
+    /// The measured window begins.
+    WindowStart,
+    /// Once per second of the load.
+    Progress {
+        phase: Phase,
+        second: u64,
+        acknowledged: u64,
+        outstanding: u64,
+    },
+    /// The measured window is over; what is in flight is awaited.
+    WindowEnd,
+    Result(Box<LoadResult>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    Warmup,
+    Measured,
+    Draining,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LoadResult {
+    /// Inside the measured window.
+    pub acknowledged: u64,
+    /// Over the whole load.
+    pub acknowledged_total: u64,
+    pub submitted_total: u64,
+    /// Submitted, and without a reply by the deadline.
+    pub failed: u64,
+    pub latency_us: Latency,
+    pub longest_gap_ms: f64,
+    /// Over the measured window.
+    pub client_cpu_us: u64,
+    /// Open loop: the most commands of a client that had to wait at once because too many were outstanding.
+    pub held_back: u64,
+    pub timeline: TimelineSummary,
+    pub accounts: Vec<ClientAccount>,
+    /// What the client library counted, over all clients.
+    pub client_counters: std::collections::BTreeMap<String, u64>,
+    /// Why a client stopped early, if one did.
+    pub errors: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Latency {
+    pub p50: f64,
+    pub p90: f64,
+    pub p99: f64,
+    pub p999: f64,
+    pub max: f64,
+    pub mean: f64,
+    /// Commands that started inside the measured window and were answered.
+    pub count: u64,
+}
+
+/// Acknowledged per interval of the measured window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimelineSummary {
+    pub interval_ms: u64,
+    pub intervals: u64,
+    pub acknowledged_min: u64,
+    pub acknowledged_median: u64,
+    pub acknowledged_max: u64,
+}

@@ -1,0 +1,97 @@
+//! Turns what was recorded into files and numbers.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use anyhow::Context;
+use hdrhistogram::Histogram;
+
+use crate::load::client_loop::ClientEnd;
+use crate::load::event::{Latency, LoadResult, TimelineSummary};
+use crate::load::recorder::{INTERVAL_MS, INTERVALS_PER_SECOND, Recorder};
+
+pub fn write_files(out: &Path, recorder: &Recorder, unix_seconds: u64) -> anyhow::Result<()> {
+    let write = |name: &str, bytes: &[u8]| {
+        let path = out.join(name);
+        std::fs::write(&path, bytes).with_context(|| format!("{}: not written", path.display()))
+    };
+    write("latency.hlog", &recorder.interval_log(unix_seconds))?;
+    write("timeline.csv", timeline(recorder).as_bytes())
+}
+
+/// One row per interval; the percentiles are those of the second that a row ends.
+fn timeline(recorder: &Recorder) -> String {
+    let mut csv = String::from("start_ms,acknowledged,second_p50_us,second_p99_us,second_max_us\n");
+    for (index, acknowledged) in recorder.intervals().iter().enumerate() {
+        let start_ms = index as u64 * INTERVAL_MS;
+        let second = match (index + 1).is_multiple_of(INTERVALS_PER_SECOND) {
+            true => recorder.seconds().get(index / INTERVALS_PER_SECOND),
+            false => None,
+        };
+        let row = match second {
+            Some(second) => writeln!(
+                csv,
+                "{start_ms},{acknowledged},{},{},{}",
+                micros(second.p50_ns),
+                micros(second.p99_ns),
+                micros(second.max_ns)
+            ),
+            None => writeln!(csv, "{start_ms},{acknowledged},,,"),
+        };
+        row.expect("a string takes every row");
+    }
+    csv
+}
+
+pub fn result(recorder: &Recorder, client_cpu_us: u64, ends: Vec<ClientEnd>) -> LoadResult {
+    let submitted_total = ends.iter().map(|end| end.account.submitted).sum();
+    let acknowledged_total: u64 = ends.iter().map(|end| end.account.acknowledged).sum();
+    let mut client_counters = std::collections::BTreeMap::new();
+    for (name, value) in ends.iter().flat_map(|end| &end.counters) {
+        *client_counters.entry((*name).to_owned()).or_insert(0) += value;
+    }
+    LoadResult {
+        acknowledged: recorder.count(),
+        acknowledged_total,
+        submitted_total,
+        failed: submitted_total - acknowledged_total,
+        latency_us: latency(recorder.merged()),
+        longest_gap_ms: recorder.longest_gap_ns() as f64 / 1e6,
+        client_cpu_us,
+        held_back: ends.iter().map(|end| end.held_back).sum(),
+        timeline: summary(recorder.intervals()),
+        accounts: ends.iter().map(|end| end.account).collect(),
+        client_counters,
+        errors: ends.into_iter().filter_map(|end| end.error).collect(),
+    }
+}
+
+fn latency(histogram: &Histogram<u64>) -> Latency {
+    let at = |quantile| micros(histogram.value_at_quantile(quantile));
+    Latency {
+        p50: at(0.5),
+        p90: at(0.9),
+        p99: at(0.99),
+        p999: at(0.999),
+        max: micros(histogram.max()),
+        mean: (histogram.mean() / 100.0).round() / 10.0,
+        count: histogram.len(),
+    }
+}
+
+/// Nanoseconds as microseconds with one decimal.
+fn micros(nanos: u64) -> f64 {
+    (nanos as f64 / 100.0).round() / 10.0
+}
+
+fn summary(intervals: &[u64]) -> TimelineSummary {
+    let mut sorted = intervals.to_vec();
+    sorted.sort_unstable();
+    TimelineSummary {
+        interval_ms: INTERVAL_MS,
+        intervals: intervals.len() as u64,
+        acknowledged_min: sorted.first().copied().unwrap_or(0),
+        acknowledged_median: sorted.get(sorted.len() / 2).copied().unwrap_or(0),
+        acknowledged_max: sorted.last().copied().unwrap_or(0),
+    }
+}

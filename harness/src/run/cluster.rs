@@ -1,0 +1,225 @@
+//! The replicas of a run, each a process of its own, and the client that asks them how they are.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Context;
+use synod_engine::ids::{ReplicaId, Slot};
+use synod_transport::Client;
+use tokio::time::Instant;
+
+use crate::client_file::client_config;
+use crate::run::counters::Status;
+use crate::run::layout::{Layout, last_line};
+use crate::run::process::Process;
+
+/// A replica that recovers a long WAL takes its time.
+const READY_MAX: Duration = Duration::from_secs(60);
+const LEADER_MAX: Duration = Duration::from_secs(15);
+/// Replies may be this late while a machine is fully loaded.
+const STATUS_MAX: Duration = Duration::from_secs(5);
+/// All replicas reach the same commit index within this time after a load.
+const SETTLE_MAX: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(20);
+
+pub struct Cluster<'a> {
+    layout: &'a Layout,
+    replicas: BTreeMap<ReplicaId, Process>,
+    client: Client,
+    /// How the WAL is written, as the replicas said when they were ready.
+    pub backend: String,
+}
+
+impl<'a> Cluster<'a> {
+    /// Starts every replica with a new data directory and waits until all are ready.
+    pub async fn start(layout: &'a Layout) -> anyhow::Result<Cluster<'a>> {
+        let mut replicas = BTreeMap::new();
+        for (id, _) in &layout.addresses {
+            replicas.insert(*id, start_replica(layout, *id, true)?);
+        }
+        let mut backend = String::new();
+        for process in replicas.values_mut() {
+            backend = wait_ready(process).await?;
+        }
+        let mut config = client_config(
+            layout.cluster,
+            layout.addresses.clone(),
+            layout.certificates("client").load()?,
+        )?;
+        config.deadline = STATUS_MAX;
+        let client = Client::observe(config)?;
+        Ok(Cluster {
+            layout,
+            replicas,
+            client,
+            backend,
+        })
+    }
+
+    pub async fn wait_for_leader(&mut self) -> anyhow::Result<ReplicaId> {
+        let deadline = Instant::now() + LEADER_MAX;
+        loop {
+            self.check().await?;
+            if let Some(leader) = self.leader().await {
+                return Ok(leader);
+            }
+            anyhow::ensure!(
+                Instant::now() < deadline,
+                "no leader within {} s; the replicas' logs are in {}",
+                LEADER_MAX.as_secs(),
+                self.layout.results.display()
+            );
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Fails if a replica ended that nobody killed.
+    pub async fn check(&mut self) -> anyhow::Result<()> {
+        for process in self.replicas.values_mut() {
+            process.check().await?;
+        }
+        Ok(())
+    }
+
+    /// Every replica's counters and watermarks.
+    pub async fn statuses(&self) -> anyhow::Result<BTreeMap<ReplicaId, Status>> {
+        let mut statuses = BTreeMap::new();
+        for id in self.replicas.keys() {
+            statuses.insert(*id, self.status(*id).await?);
+        }
+        Ok(statuses)
+    }
+
+    /// SIGKILL to `victims`, all before any of them is waited for.
+    pub async fn kill(&mut self, victims: &[ReplicaId]) -> anyhow::Result<()> {
+        for id in victims {
+            self.process(*id)?.kill()?;
+        }
+        for id in victims {
+            self.process(*id)?.reap().await?;
+        }
+        Ok(())
+    }
+
+    /// Starts killed replicas again on what their disks hold, and waits until they are ready.
+    pub async fn restart(&mut self, victims: &[ReplicaId]) -> anyhow::Result<()> {
+        for id in victims {
+            *self.process(*id)? = start_replica(self.layout, *id, false)?;
+        }
+        for id in victims {
+            wait_ready(self.process(*id)?).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until all replicas have applied the same slots. Returns the last one, and each one's state hash.
+    pub async fn settle(&mut self) -> anyhow::Result<(Slot, BTreeMap<ReplicaId, u64>)> {
+        let deadline = Instant::now() + SETTLE_MAX;
+        loop {
+            self.check().await?;
+            let statuses = self.statuses().await?;
+            let watermark = |status: &Status, name: &str| status.get(name).copied().unwrap_or(0);
+            let mut slots = statuses.values().flat_map(|status| {
+                [
+                    watermark(status, "commit_index"),
+                    watermark(status, "applied"),
+                ]
+            });
+            let first = slots.next().unwrap_or(0);
+            if first > 0 && slots.all(|slot| slot == first) {
+                let hashes = statuses
+                    .iter()
+                    .map(|(id, status)| (*id, watermark(status, "state_hash")))
+                    .collect();
+                return Ok((Slot(first), hashes));
+            }
+            anyhow::ensure!(
+                Instant::now() < deadline,
+                "the replicas did not reach the same slot within {} s of the load's end: {}",
+                SETTLE_MAX.as_secs(),
+                describe(&statuses)
+            );
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Stops all replicas; returns those that did not end by themselves and cleanly.
+    pub async fn stop(mut self) -> anyhow::Result<Vec<String>> {
+        self.client.close().await;
+        let mut complaints = Vec::new();
+        for (id, process) in &mut self.replicas {
+            if !process.terminate().await? {
+                let why = last_line(&self.layout.replica_log(*id));
+                complaints.push(format!("replica {} did not stop cleanly: {why}", id.0));
+            }
+        }
+        Ok(complaints)
+    }
+
+    /// The leader of the highest ballot, if a replica says that it leads.
+    pub async fn leader(&self) -> Option<ReplicaId> {
+        let statuses = self.statuses().await.ok()?;
+        statuses
+            .iter()
+            .filter(|(_, status)| status.get("leading") == Some(&1))
+            .max_by_key(|(_, status)| status.get("ballot_round").copied())
+            .map(|(id, _)| *id)
+    }
+
+    /// Waits for a replica that has just started again.
+    pub async fn status(&self, id: ReplicaId) -> anyhow::Result<Status> {
+        let status = self.client.status(id).await?;
+        Ok(status.into_iter().collect())
+    }
+
+    fn process(&mut self, id: ReplicaId) -> anyhow::Result<&mut Process> {
+        self.replicas
+            .get_mut(&id)
+            .with_context(|| format!("there is no replica {}", id.0))
+    }
+}
+
+fn start_replica(layout: &Layout, id: ReplicaId, init: bool) -> anyhow::Result<Process> {
+    let config = layout.replica_config(id);
+    let config = config.to_str().context("--out is not valid UTF-8")?;
+    let mut arguments = vec!["replica", "--config", config, "--exit-with-parent"];
+    if init {
+        arguments.push("--init");
+    }
+    Process::start(
+        &format!("replica {}", id.0),
+        &arguments,
+        &layout.replica_log(id),
+    )
+}
+
+/// Returns the backend that the ready line names.
+async fn wait_ready(process: &mut Process) -> anyhow::Result<String> {
+    let line = match tokio::time::timeout(READY_MAX, process.line()).await {
+        Ok(line) => line?,
+        Err(_) => anyhow::bail!("a replica is not ready after {} s", READY_MAX.as_secs()),
+    };
+    let Some(line) = line else {
+        return Err(process.end().await);
+    };
+    anyhow::ensure!(
+        line.starts_with("ready "),
+        "a replica said `{line}` instead of being ready"
+    );
+    let backend = line.split_once(" backend=").map(|(_, backend)| backend);
+    Ok(backend.unwrap_or("unknown").to_owned())
+}
+
+fn describe(statuses: &BTreeMap<ReplicaId, Status>) -> String {
+    let each = statuses.iter().map(|(id, status)| {
+        let value = |name: &str| status.get(name).copied().unwrap_or(0);
+        format!(
+            "replica {}: commit_index {}, applied {}, leader {}",
+            id.0,
+            value("commit_index"),
+            value("applied"),
+            value("leader")
+        )
+    });
+    each.collect::<Vec<_>>().join("; ")
+}

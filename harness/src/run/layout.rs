@@ -1,0 +1,180 @@
+//! The files of one run: results that stay, and data that is removed at the end.
+//!
+//! ```text
+//! results/NAME/  config.toml  environment.json  result.json  latency.hlog  timeline.csv
+//!                replica-N.toml  replica-N.log  load.toml  load.log
+//! DATA/          certificates/  replica-N/
+//! ```
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use synod_engine::ids::{ClusterId, ReplicaId};
+
+use crate::certs::draw_cluster;
+use crate::client_file::Certificates;
+use crate::failure::usage;
+use crate::load::load_file::{Load, LoadFile};
+use crate::replica_file::{LimitsTable, ReplicaFile, StorageTable, TimersTable};
+use crate::run::plan::Plan;
+use crate::toml_file;
+
+pub struct Layout {
+    pub results: PathBuf,
+    pub data: PathBuf,
+    pub cluster: ClusterId,
+    pub addresses: Vec<(ReplicaId, SocketAddr)>,
+    keep_data: bool,
+}
+
+impl Layout {
+    /// Makes the directories, certificates and configuration files.
+    pub fn create(plan: &Plan) -> anyhow::Result<Layout> {
+        let results = make_directory(&plan.out.join(&plan.name))
+            .map_err(|error| usage(format!("--out: {error:#}")))?;
+        let data = match &plan.data {
+            // A directory of our own inside it, so that removing it never removes anything else.
+            Some(data) => data.join(&plan.name),
+            None => results.join("data"),
+        };
+        let data = make_directory(&data).map_err(|error| usage(format!("--data: {error:#}")))?;
+        let layout = Layout {
+            results,
+            data,
+            cluster: draw_cluster()?,
+            addresses: free_addresses(plan.replicas)?,
+            keep_data: plan.keep_data,
+        };
+        let ids: Vec<ReplicaId> = layout.addresses.iter().map(|(id, _)| *id).collect();
+        let hosts = ["127.0.0.1".to_owned()];
+        synod_transport::make_certificates(
+            &layout.data.join("certificates"),
+            layout.cluster,
+            &ids,
+            &hosts,
+        )?;
+        toml_file::write(&layout.results.join("config.toml"), plan)?;
+        toml_file::write(&layout.load_config(), &layout.load_file(plan))?;
+        for id in ids {
+            toml_file::write(&layout.replica_config(id), &layout.replica_file(plan, id))?;
+        }
+        Ok(layout)
+    }
+
+    pub fn replica_config(&self, id: ReplicaId) -> PathBuf {
+        self.results.join(format!("replica-{}.toml", id.0))
+    }
+
+    pub fn replica_log(&self, id: ReplicaId) -> PathBuf {
+        self.results.join(format!("replica-{}.log", id.0))
+    }
+
+    pub fn replica_data(&self, id: ReplicaId) -> PathBuf {
+        self.data.join(format!("replica-{}", id.0))
+    }
+
+    pub fn load_config(&self) -> PathBuf {
+        self.results.join("load.toml")
+    }
+
+    pub fn load_log(&self) -> PathBuf {
+        self.results.join("load.log")
+    }
+
+    pub fn certificates(&self, name: &str) -> Certificates {
+        let directory = self.data.join("certificates");
+        Certificates {
+            ca: directory.join("ca.pem"),
+            cert: directory.join(format!("{name}.pem")),
+            key: directory.join(format!("{name}.key")),
+        }
+    }
+
+    fn table(&self) -> BTreeMap<String, SocketAddr> {
+        self.addresses
+            .iter()
+            .map(|(id, address)| (id.0.to_string(), *address))
+            .collect()
+    }
+
+    fn replica_file(&self, plan: &Plan, id: ReplicaId) -> ReplicaFile {
+        let table = self.table();
+        ReplicaFile {
+            cluster: self.cluster.to_string(),
+            replica: id.0,
+            listen: table[&id.0.to_string()],
+            data: self.replica_data(id),
+            state_machine: plan.state_machine,
+            durability: plan.durability,
+            backend: plan.backend,
+            mtu_max: plan.mtu_max,
+            // Different for each replica, so that their back-offs are.
+            seed: plan.seed.wrapping_mul(64).wrapping_add(u64::from(id.0)),
+            peers: table,
+            certificates: self.certificates(&format!("replica-{}", id.0)),
+            timers: TimersTable::default(),
+            limits: LimitsTable::default(),
+            storage: StorageTable::default(),
+        }
+    }
+
+    fn load_file(&self, plan: &Plan) -> LoadFile {
+        let (Load::Closed { clients, .. } | Load::Open { clients, .. }) = plan.load;
+        LoadFile {
+            cluster: self.cluster.to_string(),
+            state_machine: plan.state_machine,
+            clients,
+            payload_bytes: plan.payload_bytes,
+            warmup_s: plan.warmup_s,
+            seconds: plan.seconds,
+            seed: plan.seed,
+            deadline_ms: plan.deadline_ms,
+            mtu_max: plan.mtu_max,
+            out: self.results.clone(),
+            load: plan.load,
+            replicas: self.table(),
+            certificates: self.certificates("client"),
+        }
+    }
+}
+
+/// However a run ends, gigabytes of its data go.
+impl Drop for Layout {
+    fn drop(&mut self) {
+        if self.keep_data {
+            return;
+        }
+        if let Err(error) = std::fs::remove_dir_all(&self.data) {
+            tracing::warn!("{}: not removed: {error}", self.data.display());
+        }
+    }
+}
+
+/// The last lines of a log that say why a process ended.
+pub fn last_line(log: &Path) -> String {
+    let text = std::fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let line = text.lines().rev().find(|line| !line.trim().is_empty());
+    line.map_or_else(|| "its log is empty".into(), |line| line.trim().to_owned())
+}
+
+fn make_directory(path: &Path) -> anyhow::Result<PathBuf> {
+    std::fs::create_dir_all(path)
+        .and_then(|()| path.canonicalize())
+        .with_context(|| format!("{} cannot be made", path.display()))
+}
+
+/// All of them are bound at once, so that none is given twice.
+fn free_addresses(replicas: u8) -> anyhow::Result<Vec<(ReplicaId, SocketAddr)>> {
+    let sockets = (0..replicas)
+        .map(|_| UdpSocket::bind("127.0.0.1:0"))
+        .collect::<Result<Vec<_>, _>>()
+        .context("no free UDP port on 127.0.0.1")?;
+    sockets
+        .iter()
+        .zip(1..)
+        .map(|(socket, id)| Ok((ReplicaId(id), socket.local_addr()?)))
+        .collect()
+}

@@ -1,0 +1,217 @@
+//! What a run found: `result.json`, and what decides its exit code.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::cli::{DurabilityChoice, MachineChoice};
+use crate::environment::Environment;
+use crate::load::event::{Latency, LoadResult, TimelineSummary};
+use crate::load::load_file::Load;
+use crate::run::counters::Status;
+use crate::run::faults::FaultReport;
+use crate::run::plan::Plan;
+use crate::verify::Verdict;
+
+/// Raised when a key changes its meaning or goes away.
+const SCHEMA_VERSION: u32 = 1;
+/// An open loop must have had at least this share of the offered rate acknowledged.
+const RATE_HELD_MIN: f64 = 0.99;
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    pub schema_version: u32,
+    pub system: &'static str,
+    pub name: String,
+    pub unix_time_s: u64,
+    pub commit: String,
+    /// Nothing was lost, duplicated or diverged, nothing failed, and the rate was held.
+    pub ok: bool,
+    pub problems: Vec<String>,
+
+    pub throughput_per_s: f64,
+    /// Of the commands that started in the measured window; in an open loop from their intended start.
+    pub latency_us: Latency,
+    /// In the measured window.
+    pub acknowledged: u64,
+    pub acknowledged_total: u64,
+    pub failed: u64,
+    pub lost: u64,
+    pub duplicated: u64,
+    pub disordered: u64,
+    pub diverged: u64,
+    pub longest_gap_ms: f64,
+    /// Summed over all replicas.
+    pub replica_cpu_us_per_command: f64,
+    pub client_cpu_us_per_command: f64,
+    /// Summed over all replicas.
+    pub syncs: u64,
+    /// Commands that one sync of one replica carried, on average.
+    pub commands_per_sync: f64,
+    pub elections: u64,
+
+    pub load: Load,
+    pub loop_kind: &'static str,
+    pub replicas: u8,
+    pub payload_bytes: u32,
+    pub state_machine: MachineChoice,
+    pub durability: DurabilityChoice,
+    pub backend: String,
+    pub transport: &'static str,
+    pub seed: u64,
+    pub seconds: u32,
+    pub warmup_s: u32,
+    pub faults: Vec<FaultReport>,
+    pub timeline: TimelineSummary,
+    pub verification: Verification,
+    pub machine: Environment,
+    pub command_line: String,
+    /// What the replicas counted in the measured window, summed.
+    pub replica_counters: Status,
+    pub client_counters: BTreeMap<String, u64>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Verification {
+    pub slots: u64,
+    pub commands_executed: u64,
+    pub seconds: f64,
+    pub findings: Vec<String>,
+}
+
+/// The parts that an outcome is put together from.
+pub struct Measured {
+    pub backend: String,
+    pub load: LoadResult,
+    pub counters: Status,
+    pub faults: Vec<FaultReport>,
+    pub verdict: Verdict,
+    pub verify_seconds: f64,
+    /// Processes that did not stop as they should.
+    pub complaints: Vec<String>,
+}
+
+impl Outcome {
+    pub fn new(plan: &Plan, machine: Environment, measured: Measured) -> Outcome {
+        let problems = problems(plan, &measured);
+        let Measured {
+            backend,
+            load,
+            counters,
+            faults,
+            verdict,
+            verify_seconds,
+            complaints: _,
+        } = measured;
+        let counter = |name: &str| counters.get(name).copied().unwrap_or(0);
+        let syncs = match plan.durability {
+            DurabilityChoice::Sync => counter("wal_syncs"),
+            // What is counted then are writes into the page cache.
+            DurabilityChoice::None => 0,
+        };
+        let commands = load.acknowledged as f64;
+        let syncs_of_one = syncs as f64 / f64::from(plan.replicas);
+        Outcome {
+            schema_version: SCHEMA_VERSION,
+            system: "synod",
+            name: plan.name.clone(),
+            unix_time_s: crate::utc::unix_seconds_now(),
+            commit: machine.commit.clone(),
+            ok: problems.is_empty(),
+            problems,
+            throughput_per_s: ratio(commands, f64::from(plan.seconds), 1),
+            latency_us: load.latency_us,
+            acknowledged: load.acknowledged,
+            acknowledged_total: load.acknowledged_total,
+            failed: load.failed,
+            lost: verdict.lost,
+            duplicated: verdict.duplicated,
+            disordered: verdict.disordered,
+            diverged: verdict.diverged,
+            longest_gap_ms: load.longest_gap_ms,
+            replica_cpu_us_per_command: ratio(counter("process_cpu_us") as f64, commands, 3),
+            client_cpu_us_per_command: ratio(load.client_cpu_us as f64, commands, 3),
+            syncs,
+            commands_per_sync: ratio(commands, syncs_of_one, 2),
+            elections: counter("elections"),
+            load: plan.load,
+            loop_kind: match plan.load {
+                Load::Closed { .. } => "closed loop",
+                Load::Open { .. } => "open loop",
+            },
+            replicas: plan.replicas,
+            payload_bytes: plan.payload_bytes,
+            state_machine: plan.state_machine,
+            durability: plan.durability,
+            backend,
+            transport: "quic, mTLS 1.3",
+            seed: plan.seed,
+            seconds: plan.seconds,
+            warmup_s: plan.warmup_s,
+            faults,
+            timeline: load.timeline,
+            verification: Verification {
+                slots: verdict.slots,
+                commands_executed: verdict.executed,
+                seconds: verify_seconds,
+                findings: verdict.findings,
+            },
+            machine,
+            command_line: plan.command_line.clone(),
+            replica_counters: counters,
+            client_counters: load.client_counters,
+        }
+    }
+}
+
+/// Everything that makes a run fail, in words.
+fn problems(plan: &Plan, measured: &Measured) -> Vec<String> {
+    let verdict = &measured.verdict;
+    let load = &measured.load;
+    let mut problems = measured.complaints.clone();
+    for (count, what) in [
+        (verdict.lost, "acknowledged commands were lost"),
+        (verdict.duplicated, "commands were executed twice"),
+        (verdict.disordered, "commands were executed out of order"),
+        (verdict.diverged, "slots or states differ between replicas"),
+    ] {
+        if count > 0 {
+            problems.push(format!("{count} {what}"));
+        }
+    }
+    if load.acknowledged_total == 0 {
+        problems.push("nothing was acknowledged".into());
+    }
+    if plan.fault.is_none() {
+        if load.failed > 0 {
+            problems.push(format!("{} commands failed without a fault", load.failed));
+        }
+        problems.extend(load.errors.iter().cloned());
+    }
+    if let Load::Open { rate, .. } = plan.load {
+        let offered = (rate * u64::from(plan.seconds)) as f64;
+        let held = load.acknowledged as f64 / offered;
+        if held < RATE_HELD_MIN {
+            problems.push(format!(
+                "the rate was not held: {:.1} % of {rate}/s was acknowledged in the measured window",
+                held * 100.0
+            ));
+        }
+        if load.held_back > 0 {
+            problems.push(format!(
+                "the rate was not held: {} commands of a client had to wait for room at once",
+                load.held_back
+            ));
+        }
+    }
+    problems
+}
+
+/// A quotient rounded to `digits`; 0 of nothing.
+fn ratio(value: f64, by: f64, digits: i32) -> f64 {
+    if by == 0.0 {
+        return 0.0;
+    }
+    let scale = 10f64.powi(digits);
+    (value / by * scale).round() / scale
+}

@@ -1,0 +1,196 @@
+//! What a run is going to do: the flags, checked and completed. Published as `config.toml`.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+use synod_engine::client::LENGTH_BYTES;
+use synod_engine::config::Limits;
+use synod_engine::sessions::SESSION_OUTSTANDING_MAX;
+use synod_transport::client::OUTSTANDING_BYTES_MAX;
+
+use crate::cli::{BackendChoice, DurabilityChoice, MachineChoice, RunArguments};
+use crate::failure::usage;
+use crate::load::load_file::Load;
+use crate::load::workload::payload_bytes_min;
+use crate::utc;
+
+const OUTSTANDING_DEFAULT: u32 = 1_024;
+/// A command without a reply for this long has failed: far beyond a change of leader or a restart of everything.
+const DEADLINE_MS: u64 = 15_000;
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Plan {
+    pub name: String,
+    pub command_line: String,
+    pub replicas: u8,
+    pub payload_bytes: u32,
+    pub state_machine: MachineChoice,
+    pub seconds: u32,
+    pub warmup_s: u32,
+    pub durability: DurabilityChoice,
+    pub backend: BackendChoice,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtu_max: Option<u16>,
+    pub seed: u64,
+    pub deadline_ms: u64,
+    pub out: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<PathBuf>,
+    pub keep_data: bool,
+    pub load: Load,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
+}
+
+/// What is done to the cluster, in seconds from the start of the measured window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Fault {
+    KillLeader { after_s: u32 },
+    CrashAll { after_s: u32 },
+}
+
+impl Fault {
+    pub fn after_s(&self) -> u32 {
+        match self {
+            Fault::KillLeader { after_s } | Fault::CrashAll { after_s } => *after_s,
+        }
+    }
+
+    pub fn label(&self) -> &'static str {
+        match self {
+            Fault::KillLeader { .. } => "kill-leader",
+            Fault::CrashAll { .. } => "crash-all",
+        }
+    }
+}
+
+impl Plan {
+    pub fn new(arguments: &RunArguments) -> anyhow::Result<Plan> {
+        check_payload(arguments)?;
+        let load = load(arguments);
+        check_outstanding(&load, arguments.payload)?;
+        let fault = fault(arguments)?;
+        Ok(Plan {
+            name: name(arguments)?,
+            command_line: std::env::args().collect::<Vec<_>>().join(" "),
+            replicas: arguments.replicas,
+            payload_bytes: arguments.payload,
+            state_machine: arguments.state_machine,
+            seconds: arguments.seconds,
+            warmup_s: arguments.warmup,
+            durability: arguments.durability,
+            backend: arguments.backend,
+            mtu_max: arguments.mtu,
+            seed: arguments.seed,
+            deadline_ms: DEADLINE_MS,
+            out: arguments.out.clone(),
+            data: arguments.data.clone(),
+            keep_data: arguments.keep_data,
+            load,
+            fault,
+        })
+    }
+}
+
+fn load(arguments: &RunArguments) -> Load {
+    match arguments.rate {
+        Some(rate) => Load::Open {
+            rate,
+            clients: arguments.clients,
+        },
+        None => {
+            let outstanding = arguments.outstanding.unwrap_or(OUTSTANDING_DEFAULT);
+            Load::Closed {
+                outstanding,
+                // A client without a command would only be in the way.
+                clients: arguments.clients.min(outstanding),
+            }
+        }
+    }
+}
+
+fn check_payload(arguments: &RunArguments) -> anyhow::Result<()> {
+    let least = payload_bytes_min(arguments.state_machine);
+    let most = Limits::default().command_bytes_max as u32;
+    if arguments.payload < least {
+        return Err(usage(format!(
+            "--payload {}: a command of this load needs at least {least} bytes, because it carries a stamp",
+            arguments.payload
+        )));
+    }
+    if arguments.payload > most {
+        return Err(usage(format!(
+            "--payload {}: the limit is {most} bytes (command_bytes_max)",
+            arguments.payload
+        )));
+    }
+    Ok(())
+}
+
+/// What one session may have in flight bounds what a client can be asked for.
+fn check_outstanding(load: &Load, payload_bytes: u32) -> anyhow::Result<()> {
+    let Load::Closed {
+        outstanding,
+        clients,
+    } = load
+    else {
+        return Ok(());
+    };
+    let each = u64::from(outstanding.div_ceil(*clients));
+    let bytes = (u64::from(payload_bytes) + LENGTH_BYTES as u64) * each;
+    if each > SESSION_OUTSTANDING_MAX || bytes > OUTSTANDING_BYTES_MAX as u64 {
+        return Err(usage(format!(
+            "--outstanding {outstanding} of {payload_bytes} bytes are too many for {clients} clients: \
+             each may have {SESSION_OUTSTANDING_MAX} commands and {OUTSTANDING_BYTES_MAX} bytes in flight"
+        )));
+    }
+    Ok(())
+}
+
+fn fault(arguments: &RunArguments) -> anyhow::Result<Option<Fault>> {
+    let fault = match (arguments.kill_leader_after, arguments.crash_all_after) {
+        (Some(after_s), _) => Fault::KillLeader { after_s },
+        (None, Some(after_s)) => Fault::CrashAll { after_s },
+        (None, None) => return Ok(None),
+    };
+    if fault.after_s() >= arguments.seconds {
+        return Err(usage(format!(
+            "--{}-after {}: the measured window is over after {} seconds (--seconds)",
+            fault.label(),
+            fault.after_s(),
+            arguments.seconds
+        )));
+    }
+    Ok(Some(fault))
+}
+
+/// A name that is free in `--out`: the given one, or one made from the time.
+fn name(arguments: &RunArguments) -> anyhow::Result<String> {
+    let Some(name) = &arguments.name else {
+        let base = format!("run-{}", utc::compact_now());
+        let names = std::iter::once(base.clone()).chain((2..).map(|n| format!("{base}-{n}")));
+        let free = names
+            .into_iter()
+            .find(|name| !arguments.out.join(name).exists());
+        return Ok(free.unwrap_or(base));
+    };
+    let plain = !name.is_empty()
+        && !name.starts_with('.')
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    if !plain {
+        return Err(usage(format!(
+            "--name {name}: letters, digits, `-`, `_` and `.` only"
+        )));
+    }
+    let path = arguments.out.join(name);
+    if path.exists() {
+        return Err(usage(format!(
+            "--name {name}: {} exists already; results are never overwritten",
+            path.display()
+        )));
+    }
+    Ok(name.clone())
+}

@@ -1,0 +1,128 @@
+//! A child process: started, watched and ended by its id, in every path.
+//!
+//! It ends with us even if we are killed: it watches its stdin, whose other end only we hold. And it ends when its
+//! handle is dropped, which covers every error and ctrl-C.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::Context;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+use crate::run::layout::last_line;
+
+/// How long a process may take to end after SIGTERM before it is killed.
+const TERMINATE_MAX: Duration = Duration::from_secs(5);
+
+pub struct Process {
+    name: String,
+    log: PathBuf,
+    child: Child,
+    stdout: Lines<BufReader<ChildStdout>>,
+}
+
+impl Process {
+    /// Starts this same executable with `arguments`; what it logs is appended to `log`.
+    pub fn start(name: &str, arguments: &[&str], log: &Path) -> anyhow::Result<Process> {
+        let executable = std::env::current_exe().context("this executable has no path")?;
+        let log_file = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .with_context(|| format!("{}: cannot be opened", log.display()))?;
+        let mut child = Command::new(executable)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log_file)
+            .kill_on_drop(true)
+            // A ctrl-C in the terminal is ours to handle, in our order.
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("{name} cannot be started"))?;
+        let stdout = child.stdout.take().context("no stdout")?;
+        Ok(Process {
+            name: name.into(),
+            log: log.into(),
+            child,
+            stdout: BufReader::new(stdout).lines(),
+        })
+    }
+
+    /// The next line that the process prints; `None` when it is at its end.
+    pub async fn line(&mut self) -> anyhow::Result<Option<String>> {
+        self.stdout
+            .next_line()
+            .await
+            .with_context(|| format!("{}: its output cannot be read", self.name))
+    }
+
+    /// Why the process ended, once it did.
+    pub async fn end(&mut self) -> anyhow::Error {
+        let status = match self.child.wait().await {
+            Ok(status) => describe(status),
+            Err(error) => error.to_string(),
+        };
+        anyhow::anyhow!("{} ended ({status}): {}", self.name, last_line(&self.log))
+    }
+
+    /// Fails unless the process, which printed all it had to, ends without an error.
+    pub async fn finish(&mut self) -> anyhow::Result<()> {
+        match self.child.wait().await {
+            Ok(status) if status.success() => Ok(()),
+            Ok(_) | Err(_) => Err(self.end().await),
+        }
+    }
+
+    /// Fails if the process is not running any more.
+    pub async fn check(&mut self) -> anyhow::Result<()> {
+        match self.child.try_wait() {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) | Err(_) => Err(self.end().await),
+        }
+    }
+
+    /// SIGKILL, without waiting for the end.
+    pub fn kill(&self) -> anyhow::Result<()> {
+        self.signal(Signal::KILL)
+    }
+
+    pub async fn reap(&mut self) -> anyhow::Result<()> {
+        self.child
+            .wait()
+            .await
+            .with_context(|| format!("{}: its end is not known", self.name))?;
+        Ok(())
+    }
+
+    /// SIGTERM; SIGKILL if that is not enough. Returns whether it ended by itself and without an error.
+    pub async fn terminate(&mut self) -> anyhow::Result<bool> {
+        self.signal(Signal::TERM)?;
+        match tokio::time::timeout(TERMINATE_MAX, self.child.wait()).await {
+            Ok(status) => Ok(status.is_ok_and(|status| status.success())),
+            Err(_) => {
+                self.kill()?;
+                self.reap().await?;
+                Ok(false)
+            }
+        }
+    }
+
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let id = self.child.id().and_then(|id| Pid::from_raw(id as i32));
+        let id = id.with_context(|| format!("{} ended already", self.name))?;
+        kill_process(id, signal).with_context(|| format!("{}: no signal", self.name))
+    }
+}
+
+fn describe(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "no status".into(),
+    }
+}

@@ -1,0 +1,69 @@
+//! Shows how a run goes, on stderr: one live line on a terminal, plain lines elsewhere.
+
+use std::io::{IsTerminal, Write};
+
+pub struct Progress {
+    terminal: bool,
+}
+
+const CLEAR_LINE: &str = "\r\x1b[2K";
+
+impl Progress {
+    pub fn new() -> Progress {
+        Progress {
+            terminal: std::io::stderr().is_terminal(),
+        }
+    }
+
+    /// A step that stays on the screen.
+    pub fn step(&self, text: &str) {
+        let clear = if self.terminal { CLEAR_LINE } else { "" };
+        self.write(&format!("{clear}{text}\n"));
+    }
+
+    /// Something that the next line may replace.
+    pub fn live(&self, text: &str) {
+        if self.terminal {
+            self.write(&format!("{CLEAR_LINE}{text}"));
+        } else {
+            self.write(&format!("{text}\n"));
+        }
+    }
+
+    /// Takes the live line away.
+    pub fn clear(&self) {
+        if self.terminal {
+            self.write(CLEAR_LINE);
+        }
+    }
+
+    /// Nobody listening is no reason to stop.
+    fn write(&self, text: &str) {
+        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    }
+}
+
+/// 1234567 as `1,234,567`.
+pub fn thousands(value: u64) -> String {
+    let digits = value.to_string();
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::thousands;
+
+    #[test]
+    fn digits_come_in_threes() {
+        assert_eq!(thousands(0), "0");
+        assert_eq!(thousands(999), "999");
+        assert_eq!(thousands(1_234_567), "1,234,567");
+    }
+}

@@ -1,0 +1,151 @@
+//! The result of a run for people.
+
+use std::fmt::Write;
+
+use crate::cli::DurabilityChoice;
+use crate::run::outcome::Outcome;
+use crate::run::plan::Plan;
+use crate::run::progress::thousands;
+
+pub fn table(plan: &Plan, outcome: &Outcome) -> String {
+    let mut rows = Rows::default();
+    load_rows(&mut rows, plan, outcome);
+    cost_rows(&mut rows, outcome);
+    check_rows(&mut rows, outcome);
+    rows.text
+}
+
+#[derive(Default)]
+struct Rows {
+    text: String,
+}
+
+impl Rows {
+    fn row(&mut self, name: &str, value: &str) {
+        writeln!(self.text, "  {name:<15} {value}").expect("a string takes every row");
+    }
+
+    fn blank(&mut self) {
+        self.text.push('\n');
+    }
+}
+
+fn load_rows(rows: &mut Rows, plan: &Plan, outcome: &Outcome) {
+    let durability = match outcome.durability {
+        DurabilityChoice::Sync => "durable",
+        DurabilityChoice::None => "NOT DURABLE (durability none)",
+    };
+    rows.blank();
+    rows.row(
+        "cluster",
+        &format!(
+            "{} replicas, {durability}, WAL by {}, {}",
+            outcome.replicas, outcome.backend, outcome.transport
+        ),
+    );
+    rows.row(
+        "load",
+        &format!(
+            "{}, {} B, {} s after {} s of warm-up",
+            plan.load.label(),
+            outcome.payload_bytes,
+            outcome.seconds,
+            outcome.warmup_s
+        ),
+    );
+    rows.row("machine", &outcome.machine.summary());
+    rows.row(
+        "build",
+        &format!("{}, {}", outcome.commit, outcome.machine.build_profile),
+    );
+    rows.blank();
+    rows.row(
+        "throughput",
+        &format!(
+            "{} commands/s",
+            thousands(outcome.throughput_per_s.round() as u64)
+        ),
+    );
+    let latency = &outcome.latency_us;
+    rows.row(
+        "latency",
+        &format!(
+            "p50 {}  p90 {}  p99 {}  p99.9 {}  max {}",
+            time(latency.p50),
+            time(latency.p90),
+            time(latency.p99),
+            time(latency.p999),
+            time(latency.max)
+        ),
+    );
+    rows.row("longest gap", &time(outcome.longest_gap_ms * 1e3));
+}
+
+fn cost_rows(rows: &mut Rows, outcome: &Outcome) {
+    rows.row(
+        "CPU",
+        &format!(
+            "replicas {} µs, clients {} µs per command",
+            outcome.replica_cpu_us_per_command, outcome.client_cpu_us_per_command
+        ),
+    );
+    rows.row(
+        "syncs",
+        &format!(
+            "{} over all replicas, {} commands each",
+            thousands(outcome.syncs),
+            outcome.commands_per_sync
+        ),
+    );
+    for fault in &outcome.faults {
+        rows.row(
+            "fault",
+            &format!(
+                "{} of {:?} at {} ms, running again at {} ms",
+                fault.kind, fault.replicas, fault.killed_at_ms, fault.ready_at_ms
+            ),
+        );
+    }
+    rows.row("elections", &outcome.elections.to_string());
+    rows.blank();
+}
+
+fn check_rows(rows: &mut Rows, outcome: &Outcome) {
+    rows.row(
+        "acknowledged",
+        &format!(
+            "{} ({} with warm-up), {} failed",
+            thousands(outcome.acknowledged),
+            thousands(outcome.acknowledged_total),
+            outcome.failed
+        ),
+    );
+    rows.row(
+        "checked",
+        &format!(
+            "lost {}, duplicated {}, disordered {}, diverged {} ({} slots on {} disks in {:.1} s)",
+            outcome.lost,
+            outcome.duplicated,
+            outcome.disordered,
+            outcome.diverged,
+            thousands(outcome.verification.slots),
+            outcome.replicas,
+            outcome.verification.seconds
+        ),
+    );
+    for finding in &outcome.verification.findings {
+        rows.row("finding", finding);
+    }
+    for problem in &outcome.problems {
+        rows.row("PROBLEM", problem);
+    }
+}
+
+/// Microseconds in the unit that reads best.
+fn time(micros: f64) -> String {
+    match micros {
+        micros if micros < 1e3 => format!("{micros:.0} µs"),
+        micros if micros < 1e6 => format!("{:.2} ms", micros / 1e3),
+        micros => format!("{:.2} s", micros / 1e6),
+    }
+}

@@ -1,0 +1,104 @@
+//! Replays the slots of one WAL in order.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Context;
+use synod_engine::ids::Slot;
+use synod_engine::message::Value;
+
+use super::Verdict;
+use super::machine::Machine;
+use super::sessions::Sessions;
+use super::slots::{Slots, slot_value};
+use super::stamps::{ClientAccount, Stamps};
+use crate::cli::MachineChoice;
+
+/// Values that came before a slot in front of them. They are few: a slot is written again only after a crash or
+/// a change of leader, and then within the window of slots in flight.
+const EARLY_SLOTS_MAX: usize = 1_000_000;
+
+pub struct Replay {
+    machine: Machine,
+    sessions: Sessions,
+    stamps: Stamps,
+    next: Slot,
+    early: BTreeMap<Slot, Value>,
+}
+
+impl Replay {
+    pub fn new(machine: MachineChoice, clients: &[ClientAccount]) -> Replay {
+        Replay {
+            machine: Machine::new(machine),
+            sessions: Sessions::default(),
+            stamps: Stamps::new(clients),
+            next: Slot(1),
+            early: BTreeMap::new(),
+        }
+    }
+
+    /// Streams a WAL whose newest records are already known.
+    pub fn follow(&mut self, directory: &Path, table: &Slots) -> anyhow::Result<()> {
+        let mut failure = None;
+        synod_storage::scan(directory, &mut |at, record| {
+            let Some((slot, value)) = slot_value(&record) else {
+                return;
+            };
+            if failure.is_none() && table.is_newest(slot, at.lsn) {
+                failure = self.slot(slot, value.clone(), table).err();
+            }
+        })?;
+        match failure {
+            Some(error) => Err(error),
+            None => self.drain(table),
+        }
+    }
+
+    /// Returns the state hash after the last slot.
+    pub fn finish(self, verdict: &mut Verdict) -> u64 {
+        self.stamps.finish(verdict);
+        self.machine.hash()
+    }
+
+    fn slot(&mut self, slot: Slot, value: Value, table: &Slots) -> anyhow::Result<()> {
+        self.early.insert(slot, value);
+        anyhow::ensure!(
+            self.early.len() <= EARLY_SLOTS_MAX,
+            "more than {EARLY_SLOTS_MAX} slots came before slot {}",
+            self.next.0
+        );
+        self.drain(table)
+    }
+
+    /// Executes what is next. A slot that the WAL lacks was counted before, and is stepped over.
+    fn drain(&mut self, table: &Slots) -> anyhow::Result<()> {
+        while self.next.0 <= table.count() {
+            match self.early.remove(&self.next) {
+                Some(value) => self.execute(&value)?,
+                None if table.has(self.next) => return Ok(()),
+                None => {}
+            }
+            self.next = self.next.next();
+        }
+        Ok(())
+    }
+
+    fn execute(&mut self, value: &Value) -> anyhow::Result<()> {
+        let Replay {
+            machine,
+            sessions,
+            stamps,
+            next,
+            ..
+        } = self;
+        sessions
+            .apply(*next, value, &mut |command| {
+                machine.apply(command);
+                match machine.stamp(command) {
+                    Some(stamp) => stamps.executed(stamp),
+                    None => stamps.unstamped(),
+                }
+            })
+            .with_context(|| format!("slot {}", next.0))
+    }
+}

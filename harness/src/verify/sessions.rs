@@ -1,0 +1,118 @@
+//! The session rule, written a second time and as plainly as possible: which commands of a slot are executed.
+//!
+//! It shares nothing with the engine but the format of a batch, so that a mistake there is not repeated here.
+
+use std::collections::HashMap;
+
+use synod_engine::client::Request;
+use synod_engine::ids::Slot;
+use synod_engine::message::Value;
+
+/// The number of the last executed command of each session. None is ever evicted: a run opens far fewer sessions
+/// than the engine keeps.
+#[derive(Default)]
+pub struct Sessions {
+    last: HashMap<u64, u64>,
+}
+
+/// A value that is not a batch of well-formed entries.
+#[derive(Debug, thiserror::Error)]
+#[error("the value of a slot is not a batch: {0}")]
+pub struct NotABatch(String);
+
+impl Sessions {
+    /// Goes through one slot's value and calls `execute` for each command that counts.
+    pub fn apply(
+        &mut self,
+        slot: Slot,
+        value: &Value,
+        execute: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), NotABatch> {
+        let mut rest = value.clone();
+        let mut index = 0;
+        while !rest.is_empty() {
+            let entry = Request::take(&mut rest).map_err(|error| NotABatch(error.to_string()))?;
+            let position = index;
+            index += 1;
+            if entry.session.0 == 0 {
+                // A session is named by the place in the log that opened it: slot, then position in its batch.
+                self.last.insert(slot.0 * 65_536 + position, 0);
+                continue;
+            }
+            let Some(last) = self.last.get_mut(&entry.session.0) else {
+                continue;
+            };
+            for (number, command) in (entry.first.0..).zip(entry.iter()) {
+                if number == *last + 1 {
+                    *last = number;
+                    execute(command);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::{BufMut, Bytes, BytesMut};
+    use synod_engine::ids::{CommandNumber, SessionId};
+
+    fn entry(out: &mut BytesMut, session: u64, first: u64, commands: &[&[u8]]) {
+        let mut encoded = BytesMut::new();
+        for command in commands {
+            encoded.put_u32_le(command.len() as u32);
+            encoded.put_slice(command);
+        }
+        Request {
+            session: SessionId(session),
+            first: CommandNumber(first),
+            acknowledged: CommandNumber(1),
+            count: commands.len() as u32,
+            commands: encoded.freeze(),
+        }
+        .put(out);
+    }
+
+    fn executed(sessions: &mut Sessions, slot: u64, value: Bytes) -> Vec<Vec<u8>> {
+        let mut executed = Vec::new();
+        sessions
+            .apply(Slot(slot), &value, &mut |command| {
+                executed.push(command.to_vec())
+            })
+            .unwrap();
+        executed
+    }
+
+    #[test]
+    fn a_command_is_executed_once_and_only_after_the_one_before() {
+        let mut sessions = Sessions::default();
+        let session = 3 << 16 | 1;
+        let mut batch = BytesMut::new();
+        entry(&mut batch, 0, 8, &[]);
+        entry(&mut batch, 0, 9, &[]);
+        entry(&mut batch, session, 1, &[b"a", b"b"]);
+        entry(&mut batch, session, 2, &[b"b", b"c"]);
+        entry(&mut batch, session, 5, &[b"e"]);
+        entry(&mut batch, 7 << 16, 1, &[b"x"]);
+        assert_eq!(
+            executed(&mut sessions, 3, batch.freeze()),
+            [b"a", b"b", b"c"]
+        );
+        let mut batch = BytesMut::new();
+        entry(&mut batch, session, 4, &[b"d", b"e"]);
+        assert_eq!(executed(&mut sessions, 4, batch.freeze()), [b"d", b"e"]);
+        assert!(executed(&mut sessions, 5, Bytes::new()).is_empty());
+    }
+
+    #[test]
+    fn garbage_is_an_error_not_a_panic() {
+        let garbage = Value::from_static(b"garbage that is not a batch at all");
+        assert!(
+            Sessions::default()
+                .apply(Slot(1), &garbage, &mut |_| ())
+                .is_err()
+        );
+    }
+}

@@ -1,0 +1,193 @@
+//! `synod wal inspect` and `synod wal verify`: a stopped replica's log, read without changing it.
+
+use std::path::Path;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+use synod_engine::message::Record;
+use synod_storage::{OpenError, ScanReport, scan};
+
+use crate::cli::{WalArguments, WalCommand, WalTarget};
+use crate::failure::usage;
+
+pub fn run(arguments: &WalArguments) -> anyhow::Result<()> {
+    match &arguments.command {
+        WalCommand::Inspect(target) => inspect(target),
+        WalCommand::Verify(target) => verify(target),
+    }
+}
+
+/// Records by kind, and the slots that they are about.
+#[derive(Default)]
+struct Census {
+    promised: u64,
+    accepted: u64,
+    chosen: u64,
+    trimmed: u64,
+    value_bytes: u64,
+    slot_min: Option<u64>,
+    slot_max: Option<u64>,
+}
+
+impl Census {
+    fn count(&mut self, record: &Record) {
+        let (slot, bytes) = match record {
+            Record::Promised { .. } => {
+                self.promised += 1;
+                return;
+            }
+            Record::Trimmed { .. } => {
+                self.trimmed += 1;
+                return;
+            }
+            Record::Accepted(accept) => {
+                self.accepted += 1;
+                (accept.slot.0, accept.value.len())
+            }
+            Record::Chosen { slot, value } => {
+                self.chosen += 1;
+                (slot.0, value.len())
+            }
+        };
+        self.value_bytes += bytes as u64;
+        self.slot_min = Some(self.slot_min.map_or(slot, |min| min.min(slot)));
+        self.slot_max = Some(self.slot_max.map_or(slot, |max| max.max(slot)));
+    }
+}
+
+fn read(target: &WalTarget) -> Result<(ScanReport, Census), OpenError> {
+    let mut census = Census::default();
+    let report = scan(&target.directory, &mut |_, record| census.count(&record))?;
+    Ok((report, census))
+}
+
+fn inspect(target: &WalTarget) -> anyhow::Result<()> {
+    let (report, census) = read(target).map_err(|error| classify(error, &target.directory))?;
+    if target.json {
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&describe(&report, &census))?
+        );
+        return Ok(());
+    }
+    let identity = &report.identity;
+    println!("cluster      {}", identity.cluster);
+    println!("replica      {}", identity.replica.0);
+    println!(
+        "records      {} in {} bytes, last lsn {}",
+        report.records, report.bytes, report.last_lsn.0
+    );
+    println!(
+        "             {} accepted, {} chosen, {} promised, {} trimmed; {} bytes of values",
+        census.accepted, census.chosen, census.promised, census.trimmed, census.value_bytes
+    );
+    println!(
+        "slots        {} to {}",
+        census.slot_min.unwrap_or(0),
+        census.slot_max.unwrap_or(0)
+    );
+    println!("promised     {}", report.promised);
+    println!("trim floor   {}", report.trim_floor.0);
+    for segment in &report.segments {
+        println!(
+            "segment      {:?}: {} groups, {} bytes, through lsn {}",
+            segment.sequence, segment.groups, segment.end, segment.last.0
+        );
+    }
+    println!(
+        "prepared     {} empty segments, {} ready files",
+        report.empty_segments.len(),
+        report.ready_files.len()
+    );
+    if let Some(tail) = &report.tail {
+        println!("torn tail    {}", describe_tail(tail));
+    }
+    Ok(())
+}
+
+fn verify(target: &WalTarget) -> anyhow::Result<()> {
+    match read(target) {
+        Ok((report, census)) => {
+            if target.json {
+                let mut description = describe(&report, &census);
+                description["ok"] = json!(true);
+                println!("{}", serde_json::to_string_pretty(&description)?);
+            } else {
+                println!(
+                    "ok: {} records in {} bytes, slots through {}",
+                    report.records,
+                    report.bytes,
+                    census.slot_max.unwrap_or(0)
+                );
+                if let Some(tail) = &report.tail {
+                    println!(
+                        "a torn tail will be cut at the next start: {}",
+                        describe_tail(tail)
+                    );
+                }
+            }
+            Ok(())
+        }
+        Err(error) => {
+            if target.json {
+                let problem = json!({"ok": false, "error": error.to_string()});
+                println!("{}", serde_json::to_string_pretty(&problem)?);
+            }
+            Err(classify(error, &target.directory))
+        }
+    }
+}
+
+fn describe_tail(tail: &synod_storage::recovery::Cut) -> String {
+    format!(
+        "{} at offset {} ({})",
+        tail.file.display(),
+        tail.offset,
+        tail.why
+    )
+}
+
+fn describe(report: &ScanReport, census: &Census) -> Value {
+    json!({
+        "cluster": report.identity.cluster.to_string(),
+        "replica": report.identity.replica.0,
+        "records": report.records,
+        "bytes": report.bytes,
+        "last_lsn": report.last_lsn.0,
+        "promised": report.promised.to_string(),
+        "trim_floor": report.trim_floor.0,
+        "accepted": census.accepted,
+        "chosen": census.chosen,
+        "promises": census.promised,
+        "trims": census.trimmed,
+        "value_bytes": census.value_bytes,
+        "slot_min": census.slot_min,
+        "slot_max": census.slot_max,
+        "segments": report.segments.iter().map(|segment| json!({
+            "sequence": segment.sequence.0,
+            "groups": segment.groups,
+            "bytes": segment.end,
+            "last_lsn": segment.last.0,
+        })).collect::<Vec<_>>(),
+        "empty_segments": report.empty_segments.len(),
+        "ready_files": report.ready_files.len(),
+        "tail": report.tail.as_ref().map(|tail| json!({
+            "file": tail.file.display().to_string(),
+            "offset": tail.offset,
+            "why": tail.why,
+        })),
+    })
+}
+
+/// Naming a wrong directory is the caller's mistake; damage is a failed check.
+fn classify(error: OpenError, directory: &Path) -> anyhow::Error {
+    match &error {
+        OpenError::NotADirectory { .. }
+        | OpenError::NotInitialised { .. }
+        | OpenError::Locked { .. }
+        | OpenError::Version { .. } => usage(error),
+        _ => Err::<(), _>(error)
+            .with_context(|| format!("{}: damaged", directory.display()))
+            .expect_err("an error stays one"),
+    }
+}

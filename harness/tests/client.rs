@@ -1,0 +1,105 @@
+//! A cluster made by hand, as an operator does it: certificates, configuration, replicas, client, WAL tools.
+
+mod common;
+
+use common::{Files, directory, one_at_a_time, run, run_with_input};
+
+#[test]
+fn the_store_keeps_what_it_was_given_over_a_restart() {
+    let _turn = one_at_a_time();
+    let directory = directory();
+    let files = Files::make(directory.path(), 1);
+    let replica = files.start(1, true);
+
+    assert_eq!(files.client(&["put", "colour", "blue"]).code, Some(0));
+    assert_eq!(files.client(&["get", "colour"]).stdout, "blue\n");
+    let mismatch = files.client(&["cas", "colour", "red", "green"]);
+    assert_eq!(mismatch.code, Some(1));
+    assert_eq!(mismatch.complaint(), "synod: not set: the value is blue");
+    assert_eq!(
+        files.client(&["cas", "colour", "blue", "green"]).code,
+        Some(0)
+    );
+    assert_eq!(
+        files.client(&["get", "nothing"]).complaint(),
+        "synod: no such key"
+    );
+    assert_eq!(replica.stop(), Some(0), "SIGTERM is graceful");
+
+    let replica = files.start(1, false);
+    assert_eq!(files.client(&["get", "colour"]).stdout, "green\n");
+    assert_eq!(files.client(&["delete", "colour"]).code, Some(0));
+    assert_eq!(files.client(&["get", "colour"]).code, Some(1));
+    let status = files.client(&["status"]);
+    assert!(
+        status.stdout.contains("replica 1 leading 1"),
+        "{}",
+        status.stdout
+    );
+    drop(replica);
+
+    let data = files.data(1);
+    let data = data.to_str().expect("utf-8");
+    let verified = run(&["wal", "verify", data]);
+    assert_eq!(verified.code, Some(0), "{}", verified.stderr);
+    let inspected = run(&["wal", "inspect", data, "--json"]).json();
+    assert_eq!(inspected["replica"], 1);
+    assert_eq!(inspected["cluster"], files.cluster);
+}
+
+#[test]
+fn the_repl_goes_on_after_a_mistake_and_a_command_over_the_limit() {
+    let _turn = one_at_a_time();
+    let directory = directory();
+    let files = Files::make(directory.path(), 1);
+    let _replica = files.start(1, true);
+    let config = files.client_config();
+    let large = "x".repeat(300 * 1024);
+    let input = format!("put a 1\nfrob\nput a {large}\ncreate a 2\nget a\nquit\n");
+    let finished = run_with_input(
+        &[
+            "client",
+            "--config",
+            config.to_str().expect("utf-8"),
+            "repl",
+        ],
+        &input,
+    );
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    let lines: Vec<&str> = finished.stdout.lines().collect();
+    assert_eq!(lines.len(), 5, "{lines:?}");
+    assert_eq!(lines[0], "ok");
+    assert!(lines[1].starts_with("unknown command"));
+    assert!(lines[2].starts_with("failed: "), "{}", lines[2]);
+    assert_eq!(lines[4], "1", "what was there before is still there");
+}
+
+#[test]
+fn damage_in_the_wal_is_refused_with_file_and_offset() {
+    let _turn = one_at_a_time();
+    let directory = directory();
+    let files = Files::make(directory.path(), 1);
+    let replica = files.start(1, true);
+    for value in ["1", "2", "3"] {
+        assert_eq!(files.client(&["put", "a", value]).code, Some(0));
+    }
+    assert_eq!(replica.stop(), Some(0));
+    let data = files.data(1);
+    let segment = data.join("wal-0000000000000001.seg");
+    let mut bytes = std::fs::read(&segment).expect("the first segment");
+    // In the first group, which others follow: no torn write looks like that.
+    bytes[4096 + 70] ^= 1;
+    std::fs::write(&segment, bytes).expect("written");
+
+    let verified = run(&["wal", "verify", data.to_str().expect("utf-8")]);
+    assert_eq!(verified.code, Some(1));
+    assert!(
+        verified
+            .complaint()
+            .contains("wal-0000000000000001.seg, offset 4096")
+    );
+    let config = files.config(1);
+    let started = run(&["replica", "--config", config.to_str().expect("utf-8")]);
+    assert_ne!(started.code, Some(0));
+    assert!(started.complaint().contains("offset 4096"));
+}

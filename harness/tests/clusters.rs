@@ -1,0 +1,161 @@
+//! Whole experiments with real processes: each is loaded, disturbed and checked by `synod run` itself.
+
+mod common;
+
+use common::{directory, one_at_a_time, run};
+
+/// Runs an experiment that has to be clean, and returns its result.
+fn clean(arguments: &[&str]) -> serde_json::Value {
+    let _turn = one_at_a_time();
+    let out = directory();
+    let mut all = vec!["run", "--json", "--name", "test", "--out"];
+    all.push(out.path().to_str().expect("utf-8"));
+    all.extend_from_slice(arguments);
+    let finished = run(&all);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    let result = finished.json();
+    for key in ["lost", "duplicated", "disordered", "diverged", "failed"] {
+        assert_eq!(result[key], 0, "{key}: {}", finished.stderr);
+    }
+    assert!(result["acknowledged"].as_u64() > Some(0));
+    assert_eq!(result["ok"], true);
+    let results = out.path().join("test");
+    for file in [
+        "result.json",
+        "config.toml",
+        "environment.json",
+        "latency.hlog",
+        "timeline.csv",
+        "replica-1.log",
+        "replica-1.toml",
+    ] {
+        assert!(results.join(file).is_file(), "{file} is missing");
+    }
+    assert!(!results.join("data").exists(), "the data stays");
+    result
+}
+
+#[test]
+fn a_killed_leader_loses_nothing_and_returns() {
+    let result = clean(&[
+        "--seconds",
+        "3",
+        "--warmup",
+        "1",
+        "--outstanding",
+        "64",
+        "--kill-leader-after",
+        "1",
+    ]);
+    assert_eq!(result["faults"][0]["kind"], "kill-leader");
+    assert_eq!(result["durability"], "sync");
+    assert_eq!(result["load"]["kind"], "closed");
+    assert!(result["elections"].as_u64() >= Some(1));
+}
+
+#[test]
+fn a_crash_of_all_replicas_loses_nothing() {
+    let result = clean(&[
+        "--seconds",
+        "3",
+        "--warmup",
+        "1",
+        "--outstanding",
+        "64",
+        "--crash-all-after",
+        "1",
+    ]);
+    assert_eq!(
+        result["faults"][0]["replicas"].as_array().map(Vec::len),
+        Some(3)
+    );
+}
+
+#[test]
+fn a_cluster_of_one() {
+    clean(&[
+        "--replicas",
+        "1",
+        "--seconds",
+        "1",
+        "--warmup",
+        "0",
+        "--outstanding",
+        "16",
+    ]);
+}
+
+#[test]
+fn a_cluster_of_five() {
+    clean(&[
+        "--replicas",
+        "5",
+        "--seconds",
+        "1",
+        "--warmup",
+        "1",
+        "--outstanding",
+        "64",
+    ]);
+}
+
+#[test]
+fn a_kv_store_without_io_uring() {
+    let result = clean(&[
+        "--state-machine",
+        "kv",
+        "--backend",
+        "blocking",
+        "--seconds",
+        "1",
+        "--warmup",
+        "1",
+        "--outstanding",
+        "32",
+        "--payload",
+        "40",
+    ]);
+    assert!(
+        result["backend"]
+            .as_str()
+            .is_some_and(|backend| backend.starts_with("blocking"))
+    );
+}
+
+#[test]
+fn an_open_loop_at_a_small_rate() {
+    let result = clean(&[
+        "--rate",
+        "500",
+        "--clients",
+        "2",
+        "--seconds",
+        "2",
+        "--warmup",
+        "1",
+    ]);
+    assert_eq!(result["load"]["kind"], "open");
+    let latencies = result["latency_us"]["count"].as_u64();
+    assert_eq!(latencies, Some(1_000), "every intended start is measured");
+}
+
+#[test]
+fn a_rate_that_cannot_be_held_fails_the_run() {
+    let _turn = one_at_a_time();
+    let out = directory();
+    let finished = run(&[
+        "run",
+        "--rate",
+        "50000000",
+        "--seconds",
+        "1",
+        "--warmup",
+        "0",
+        "--json",
+        "--out",
+        out.path().to_str().expect("utf-8"),
+    ]);
+    assert_eq!(finished.code, Some(1), "{}", finished.stderr);
+    assert!(finished.complaint().contains("the rate was not held"));
+    assert_eq!(finished.json()["lost"], 0);
+}

@@ -1,0 +1,241 @@
+//! What the tests of the binary share: running it with a guard against hanging, and a small cluster by hand.
+
+#![allow(
+    dead_code,
+    reason = "each test binary compiles this module and uses its own part"
+)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, mpsc};
+use std::time::{Duration, Instant};
+
+/// Far beyond what any command here takes, also on a loaded machine.
+const HANG_GUARD: Duration = Duration::from_secs(120);
+
+/// Clusters run one after the other: on a small machine several at once would only measure each other.
+pub fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// A directory on the disk that the build is on, since /tmp may be in memory.
+pub fn directory() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("the target directory takes files")
+}
+
+pub struct Finished {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Finished {
+    /// The one line that explains a failure.
+    pub fn complaint(&self) -> &str {
+        let mut lines = self
+            .stderr
+            .lines()
+            .filter(|line| line.starts_with("synod: "));
+        let line = lines
+            .next()
+            .unwrap_or_else(|| panic!("no complaint: {}", self.stderr));
+        assert_eq!(
+            lines.next(),
+            None,
+            "more than one complaint: {}",
+            self.stderr
+        );
+        assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
+        line
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}\n{}", self.stdout, self.stderr))
+    }
+}
+
+pub fn synod() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_synod"))
+}
+
+pub fn run(arguments: &[&str]) -> Finished {
+    run_with_input(arguments, "")
+}
+
+/// Runs to the end with `input` on stdin.
+pub fn run_with_input(arguments: &[&str], input: &str) -> Finished {
+    let mut child = synod()
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    let input = input.to_owned();
+    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let stdout = collect(child.stdout.take().expect("piped"));
+    let stderr = collect(child.stderr.take().expect("piped"));
+    let code = wait(&mut child, arguments);
+    // A process that ends without reading its input is no error.
+    let _ = writer.join();
+    Finished {
+        code,
+        stdout: stdout.join().expect("read"),
+        stderr: stderr.join().expect("read"),
+    }
+}
+
+fn collect(mut from: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        let _ = from.read_to_string(&mut text);
+        text
+    })
+}
+
+fn wait(child: &mut Child, what: &[&str]) -> Option<i32> {
+    let started = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("our child") {
+            return status.code();
+        }
+        if started.elapsed() > HANG_GUARD {
+            let _ = child.kill();
+            panic!("{what:?} hangs");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Files of a cluster in a directory, ready to start.
+pub struct Files {
+    pub directory: PathBuf,
+    pub cluster: String,
+    pub ports: Vec<u16>,
+}
+
+impl Files {
+    pub fn make(directory: &Path, replicas: u8) -> Files {
+        let certificates = directory.join("certs");
+        let finished = run(&[
+            "certs",
+            "--out",
+            certificates.to_str().expect("utf-8"),
+            "--replicas",
+            &replicas.to_string(),
+        ]);
+        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+        let cluster = finished.stdout.split('"').nth(1).expect("the id is quoted");
+        let sockets: Vec<UdpSocket> = (0..replicas)
+            .map(|_| UdpSocket::bind("127.0.0.1:0").expect("a free port"))
+            .collect();
+        let port = |socket: &UdpSocket| socket.local_addr().expect("bound").port();
+        let files = Files {
+            directory: directory.to_owned(),
+            cluster: cluster.to_owned(),
+            ports: sockets.iter().map(port).collect(),
+        };
+        drop(sockets);
+        for id in 1..=replicas {
+            std::fs::write(files.config(id), files.replica_toml(id)).expect("written");
+        }
+        std::fs::write(files.client_config(), files.client_toml()).expect("written");
+        files
+    }
+
+    pub fn config(&self, id: u8) -> PathBuf {
+        self.directory.join(format!("replica-{id}.toml"))
+    }
+
+    pub fn client_config(&self) -> PathBuf {
+        self.directory.join("client.toml")
+    }
+
+    pub fn data(&self, id: u8) -> PathBuf {
+        self.directory.join(format!("data-{id}"))
+    }
+
+    fn addresses(&self) -> String {
+        let each = self.ports.iter().zip(1..);
+        each.map(|(port, id)| format!("{id} = \"127.0.0.1:{port}\"\n"))
+            .collect()
+    }
+
+    pub fn replica_toml(&self, id: u8) -> String {
+        format!(
+            "cluster = \"{}\"\nreplica = {id}\nlisten = \"127.0.0.1:{}\"\ndata = \"data-{id}\"\nstate_machine = \"kv\"\n\
+             [peers]\n{}[certificates]\nca = \"certs/ca.pem\"\ncert = \"certs/replica-{id}.pem\"\nkey = \"certs/replica-{id}.key\"\n",
+            self.cluster,
+            self.ports[usize::from(id) - 1],
+            self.addresses()
+        )
+    }
+
+    pub fn client_toml(&self) -> String {
+        format!(
+            "cluster = \"{}\"\ndeadline_ms = 20000\n[replicas]\n{}[certificates]\nca = \"certs/ca.pem\"\ncert = \"certs/client.pem\"\nkey = \"certs/client.key\"\n",
+            self.cluster,
+            self.addresses()
+        )
+    }
+
+    pub fn start(&self, id: u8, init: bool) -> Replica {
+        let config = self.config(id);
+        let mut command = synod();
+        command.args(["replica", "--exit-with-parent", "--config"]);
+        command.arg(config);
+        if init {
+            command.arg("--init");
+        }
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the binary starts");
+        let stdout = child.stdout.take().expect("piped");
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            let _ = BufReader::new(stdout).read_line(&mut line);
+            let _ = sender.send(line);
+        });
+        let line = receiver.recv_timeout(HANG_GUARD).expect("a ready line");
+        assert!(line.starts_with("ready "), "{line}");
+        Replica { child }
+    }
+
+    /// Runs `synod client` on this cluster.
+    pub fn client(&self, arguments: &[&str]) -> Finished {
+        let config = self.client_config();
+        let mut all = vec!["client", "--config", config.to_str().expect("utf-8")];
+        all.extend_from_slice(arguments);
+        run(&all)
+    }
+}
+
+/// A running replica; killed when dropped.
+pub struct Replica {
+    child: Child,
+}
+
+impl Replica {
+    /// SIGTERM; returns the exit code.
+    pub fn stop(mut self) -> Option<i32> {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("our child");
+        wait(&mut self.child, &["replica"])
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,81 @@
+//! No process outlives the run that started it.
+
+mod common;
+
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{directory, one_at_a_time, synod};
+use rustix::process::{Pid, Signal, kill_process};
+
+const GUARD: Duration = Duration::from_secs(60);
+
+/// The ids of all processes whose command line names `path`.
+fn processes_of(path: &Path) -> Vec<String> {
+    let path = path.to_str().expect("utf-8");
+    std::fs::read_dir("/proc")
+        .expect("proc is mounted")
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let id = entry.file_name().into_string().ok()?;
+            id.parse::<u32>().ok()?;
+            let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+            String::from_utf8_lossy(&line).contains(path).then_some(id)
+        })
+        .collect()
+}
+
+fn wait_until(what: &str, done: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !done() {
+        assert!(started.elapsed() < GUARD, "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Starts a long run and waits until its replicas and its load are there.
+fn start(out: &Path) -> Child {
+    let child = synod()
+        .args([
+            "run",
+            "--seconds",
+            "300",
+            "--outstanding",
+            "1",
+            "--name",
+            "test",
+            "--out",
+        ])
+        .arg(out)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary starts");
+    // Itself, three replicas and the load.
+    wait_until("the run does not start", || processes_of(out).len() == 5);
+    child
+}
+
+#[test]
+fn an_interrupted_run_ends_its_processes_and_removes_its_data() {
+    let _turn = one_at_a_time();
+    let out = directory();
+    let mut child = start(out.path());
+    kill_process(Pid::from_child(&child), Signal::INT).expect("our child");
+    let status = child.wait().expect("our child");
+    assert_eq!(status.code(), Some(1));
+    wait_until("a process stays", || processes_of(out.path()).is_empty());
+    assert!(!out.path().join("test/data").exists());
+}
+
+#[test]
+fn a_killed_run_leaves_no_process_behind() {
+    let _turn = one_at_a_time();
+    let out = directory();
+    let mut child = start(out.path());
+    child.kill().expect("our child");
+    child.wait().expect("our child");
+    wait_until("a process stays", || processes_of(out.path()).is_empty());
+}
