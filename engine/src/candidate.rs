@@ -122,3 +122,75 @@ impl Candidate {
         Phase1::Recovered(values)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::message::AcceptedValue;
+
+    /// What one acceptor accepted: slot, round and proposer; the value is named after them, as in real Paxos a
+    /// ballot proposes one value per slot.
+    type Accepted = Vec<(u64, u64, u8)>;
+
+    fn value(slot: u64, round: u64, replica: u8) -> Value {
+        Value::from(format!("{slot}/{round}.{replica}"))
+    }
+
+    /// The oracle: looks at every acceptor for the highest ballot of each slot.
+    fn naive(promises: &[Accepted]) -> Vec<Value> {
+        let last = promises
+            .iter()
+            .flatten()
+            .map(|(slot, ..)| *slot)
+            .max()
+            .unwrap_or(0);
+        (1..=last)
+            .map(|wanted| {
+                promises
+                    .iter()
+                    .flatten()
+                    .filter(|(slot, ..)| *slot == wanted)
+                    .max_by_key(|(_, round, replica)| (*round, *replica))
+                    .map_or(Value::new(), |(slot, round, replica)| {
+                        value(*slot, *round, *replica)
+                    })
+            })
+            .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn trap_5_phase_1_recovers_the_value_of_the_highest_ballot_per_slot(
+            promises in proptest::collection::vec(
+                proptest::collection::vec((1u64..8, 1u64..5, 1u8..6), 0..8), 3),
+            repeated in any::<bool>(),
+        ) {
+            let ballot = Ballot { round: 9, replica: ReplicaId(1) };
+            let mut candidate = Candidate::new(ballot, Time(0));
+            for (index, accepted) in promises.iter().enumerate() {
+                let promise = Promise {
+                    ballot,
+                    commit_index: Slot::ZERO,
+                    trim_floor: Slot(1),
+                    accepted: accepted
+                        .iter()
+                        .map(|(slot, round, replica)| AcceptedValue {
+                            slot: Slot(*slot),
+                            ballot: Ballot { round: *round, replica: ReplicaId(*replica) },
+                            value: value(*slot, *round, *replica),
+                        })
+                        .collect(),
+                };
+                prop_assert_eq!(candidate.progress(Quorums::majority(5), Slot::ZERO), Phase1::Waiting);
+                candidate.on_promise(ReplicaId(index as u8 + 1), promise.clone());
+                if repeated {
+                    candidate.on_promise(ReplicaId(index as u8 + 1), promise);
+                }
+            }
+            let progress = candidate.progress(Quorums::majority(5), Slot::ZERO);
+            prop_assert_eq!(progress, Phase1::Recovered(naive(&promises)));
+        }
+    }
+}

@@ -251,3 +251,30 @@ impl Random {
         self.next().checked_rem(limit).unwrap_or(0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stand_at(replica: u8, attempts: u32) -> u64 {
+        let config = Config::new(ReplicaId(replica), 3, 42);
+        let mut election = Election::new(&config, Time(0));
+        for _ in 0..attempts {
+            election.stood();
+        }
+        election.back_off(Time(0), &config);
+        election.stand_at.0
+    }
+
+    #[test]
+    fn trap_9_back_off_differs_between_replicas_and_widens_with_failures() {
+        assert_ne!(stand_at(1, 1), stand_at(2, 1));
+        assert_ne!(stand_at(2, 1), stand_at(3, 1));
+        let widest = |attempts| (1..=15).map(|replica| stand_at(replica, attempts)).max();
+        assert!(widest(5) > widest(0));
+        // Bounded, so that a long partition does not make a replica stay away for ever.
+        assert!(
+            widest(1_000) <= Some(Config::new(ReplicaId(1), 3, 0).timers.election_jitter_ns << 5)
+        );
+    }
+}

@@ -304,3 +304,50 @@ impl ShortestLatency {
         (shortest / timers.slot_pace_ns.max(1)).clamp(IN_FLIGHT_MIN.min(slots_max), slots_max)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BYTES: usize = 256 << 10;
+
+    #[test]
+    fn trap_30_a_slow_peer_is_sent_a_bounded_number_of_bytes() {
+        let config = Config::new(ReplicaId(1), 3, 1);
+        let mut leader = Leader::new(Ballot::ZERO, &config, Slot(1), Slot(1));
+        for peer in [2, 3] {
+            leader.stream_from(Time(0), ReplicaId(peer), Slot(1));
+        }
+        let mut sent_to_slow = 0;
+        for _ in 0..1_000 {
+            let (slot, to) = leader.propose(Time(0), BYTES, &config);
+            sent_to_slow += if to.contains(ReplicaId(3)) { BYTES } else { 0 };
+            for replica in [1, 2] {
+                leader.on_accepted(Time(0), ReplicaId(replica), slot, config.quorums.accept);
+            }
+            assert!(to.contains(ReplicaId(2)), "the fast peer is served at once");
+            leader.on_chosen(Time(0), slot);
+        }
+        assert!(sent_to_slow <= config.limits.peer_bytes_max + BYTES);
+    }
+
+    #[test]
+    fn trap_26_the_window_is_small_on_a_short_path_and_follows_a_long_one() {
+        let config = Config::new(ReplicaId(1), 3, 1);
+        let in_flight_at = |latency_ns: u64| {
+            let mut leader = Leader::new(Ballot::ZERO, &config, Slot(1), Slot(1));
+            let (slot, _) = leader.propose(Time(0), 10, &config);
+            leader.on_accepted(Time(latency_ns), ReplicaId(1), slot, 1);
+            leader.on_chosen(Time(latency_ns), slot);
+            let mut in_flight = 0;
+            while leader.has_room(&config) {
+                leader.propose(Time(latency_ns), 10, &config);
+                in_flight += 1;
+            }
+            in_flight
+        };
+        assert_eq!(in_flight_at(300_000), 2);
+        assert_eq!(in_flight_at(10_000_000), 40);
+        assert_eq!(in_flight_at(1_000_000_000), config.limits.window_slots_max);
+    }
+}

@@ -3,11 +3,24 @@
 use crate::acceptor::{AcceptVerdict, AheadLimit, PrepareVerdict};
 use crate::ids::{Ballot, ReplicaId, Slot, Time};
 use crate::message::{
-    Accept, Chosen, Fetch, Heartbeat, HeartbeatRole, Message, Prepare, Record, Reject,
+    Accept, Chosen, Fetch, Heartbeat, HeartbeatRole, Message, Prepare, Record, Reject, Value,
 };
 use crate::output::{Leadership, Output, ReadForPeer};
 
 use super::{Replica, Role};
+
+/// Values below this size are copied out of the network's buffers.
+const PINNING_BYTES_MIN: usize = 16 << 10;
+
+/// A value that is kept must not keep a whole train of packets with it, many times its own size; a large one that
+/// spans packets has a buffer of its own already.
+fn unpinned(value: Value) -> Value {
+    if value.len() < PINNING_BYTES_MIN {
+        Value::copy_from_slice(&value)
+    } else {
+        value
+    }
+}
 
 impl Replica {
     pub(super) fn on_prepare(
@@ -68,6 +81,10 @@ impl Replica {
         } = accept;
         self.see_ballot(ballot);
         let own = from == self.config.replica;
+        let accept = Accept {
+            value: unpinned(accept.value),
+            ..accept
+        };
         let ahead = AheadLimit {
             slots: if own {
                 u64::MAX
@@ -199,7 +216,7 @@ impl Replica {
         }
         let before = self.slots.commit_index();
         let mut slot = chosen.from;
-        for value in chosen.values {
+        for value in chosen.values.into_iter().map(unpinned) {
             if slot == self.slots.commit_index().next() {
                 let record = Record::Chosen {
                     slot,

@@ -47,6 +47,8 @@ struct Member {
     /// Counts restarts, so that events for a former life are dropped.
     life: u64,
     promised: Ballot,
+    /// Its disk takes writes and finishes none.
+    disk_hangs: bool,
     /// When the one pending wake-up of this life is due.
     wake_at: Option<u64>,
 }
@@ -91,6 +93,7 @@ impl Cluster {
                 outbox: OutboxHandle::default(),
                 life: 0,
                 promised: Ballot::ZERO,
+                disk_hangs: false,
                 wake_at: None,
             })
             .collect();
@@ -200,6 +203,10 @@ impl Cluster {
         }
     }
 
+    pub fn hang_disk(&mut self, replica: ReplicaId) {
+        self.members[usize::from(replica.0) - 1].disk_hangs = true;
+    }
+
     /// Stops a replica at once. Of what its disk had not finished, a random part survives.
     pub fn crash(&mut self, replica: ReplicaId) {
         let index = usize::from(replica.0) - 1;
@@ -257,7 +264,7 @@ impl Cluster {
             Event::Deliver { to, life, arrival } => self.turn(to, life, vec![arrival]),
             Event::Durable { at, life, lsn } => {
                 let member = &self.members[usize::from(at.0) - 1];
-                if member.life == life {
+                if member.life == life && !member.disk_hangs {
                     let mut disk = member.disk.0.borrow_mut();
                     disk.durable = disk.durable.max(lsn);
                     drop(disk);

@@ -1,0 +1,318 @@
+//! Known ways to get Multi-Paxos wrong (the rows of `../shared/traps.md`), each against the production loop.
+
+mod simulation;
+
+use bytes::Bytes;
+
+use simulation::checker::{History, Witness};
+use simulation::cluster::Cluster;
+use simulation::disk::DiskHandle;
+use simulation::network::{Faults, OutboxHandle};
+use synod_engine::client::{ClientMessage, Reason, Request, ServerMessage};
+use synod_engine::config::Config;
+use synod_engine::driver::Driver;
+use synod_engine::ids::{Ballot, ClientId, CommandNumber, Lsn, ReplicaId, SessionId, Slot, Time};
+use synod_engine::message::{Accept, Message, Prepare, Record};
+use synod_engine::output::Output;
+use synod_engine::recovery::Recovery;
+use synod_engine::replica::{Input, Replay};
+use synod_engine::seams::Arrival;
+
+#[test]
+fn trap_4_to_accept_at_a_ballot_is_to_promise_it_even_across_a_restart() {
+    let ballot = |round, replica| Ballot {
+        round,
+        replica: ReplicaId(replica),
+    };
+    let mut replay = Replay::new(Config::new(ReplicaId(1), 3, 1));
+    let mut out = Output::default();
+    let record = Record::Accepted(Accept {
+        ballot: ballot(5, 2),
+        slot: Slot(1),
+        commit_index: Slot::ZERO,
+        value: Bytes::from_static(b"v"),
+    });
+    replay.record(record, &mut out);
+    let mut replica = replay.finish(Time(0), Lsn(1));
+    assert_eq!(replica.promised(), ballot(5, 2));
+    let prepare = Message::Prepare(Prepare {
+        ballot: ballot(4, 3),
+        commit_index: Slot::ZERO,
+    });
+    let input = Input::Message {
+        from: ReplicaId(3),
+        message: prepare,
+    };
+    replica.step(Time(1), input, &mut out);
+    assert_eq!(replica.promised(), ballot(5, 2));
+    let rejected = out
+        .messages
+        .iter()
+        .any(|outgoing| matches!(&outgoing.message, Message::Reject(reject) if reject.promised == ballot(5, 2)));
+    assert!(rejected, "{:?}", out.messages);
+}
+
+#[test]
+fn trap_16_a_failed_disk_stops_the_replica_and_the_others_go_on() {
+    let mut cluster = Cluster::new(3, 5, Faults::NONE);
+    cluster.add_client(2_000, 16);
+    cluster.run_until(2_000, "leader", |c| c.serving().is_some());
+    cluster.run_ms(50);
+    let leader = cluster.serving().expect("it was just seen");
+    cluster.disk(leader).0.borrow_mut().failed = true;
+    cluster.run_until(30_000, "completion", |c| c.clients[0].done());
+    assert!(
+        !cluster.alive(leader),
+        "a replica went on with a broken disk"
+    );
+}
+
+#[test]
+fn trap_29_a_slow_disk_delays_no_heartbeat_and_elects_nobody() {
+    let faults = Faults {
+        disk_min_us: 1_500_000,
+        disk_max_us: 1_600_000,
+        ..Faults::NONE
+    };
+    let mut cluster = Cluster::new(3, 3, Faults::NONE);
+    cluster.add_client(1_000_000, 64);
+    cluster.run_until(2_000, "leader", |c| c.serving().is_some());
+    let leader = cluster.serving().expect("it was just seen");
+    cluster.faults = faults;
+    cluster.run_ms(10_000);
+    assert_eq!(cluster.serving(), Some(leader));
+    let elections: u64 = (1..=3)
+        .map(|r| cluster.counter(ReplicaId(r), "elections"))
+        .sum();
+    assert_eq!(elections, 1, "a slow disk is no reason for an election");
+}
+
+#[test]
+fn trap_11_a_leader_whose_disk_hangs_gives_way() {
+    let mut cluster = Cluster::new(3, 4, Faults::NONE);
+    cluster.add_client(1_000_000, 8);
+    cluster.run_until(2_000, "leader", |c| c.serving().is_some());
+    let leader = cluster.serving().expect("it was just seen");
+    cluster.hang_disk(leader);
+    cluster.run_ms(5_000);
+    let other = cluster.serving().expect("somebody else leads");
+    assert_ne!(other, leader);
+    let before = cluster.executed();
+    cluster.run_ms(1_000);
+    assert!(
+        cluster.executed() > before,
+        "the new leader makes no progress"
+    );
+}
+
+/// A lone replica whose disk finishes only what it is told to.
+struct Lone {
+    driver: Driver<DiskHandle, OutboxHandle, Witness>,
+    disk: DiskHandle,
+    outbox: OutboxHandle,
+    now: u64,
+}
+
+impl Lone {
+    fn new(configure: impl Fn(&mut Config)) -> Lone {
+        let mut config = Config::new(ReplicaId(1), 1, 1);
+        configure(&mut config);
+        config.check().expect("the test's configuration is valid");
+        let (disk, outbox) = (DiskHandle::default(), OutboxHandle::default());
+        let history = std::rc::Rc::new(std::cell::RefCell::new(History::default()));
+        let recovery = Recovery::new(config, Witness::new(&history));
+        let driver = recovery
+            .start(Time(0), disk.clone(), outbox.clone(), Ballot::ZERO, Slot(1))
+            .expect("nothing was trimmed");
+        let mut lone = Lone {
+            driver,
+            disk,
+            outbox,
+            now: 0,
+        };
+        for _ in 0..50 {
+            lone.turn(Vec::new());
+            lone.finish_disk();
+        }
+        assert!(lone.driver.replica().serves());
+        lone
+    }
+
+    fn turn(&mut self, mut arrivals: Vec<Arrival>) {
+        self.now += 10_000_000;
+        self.driver
+            .turn(Time(self.now), &mut arrivals)
+            .expect("the disk works");
+    }
+
+    fn finish_disk(&mut self) {
+        let mut disk = self.disk.0.borrow_mut();
+        disk.durable = disk.submitted;
+    }
+
+    fn send(&mut self, message: ClientMessage) -> Vec<ServerMessage> {
+        let frame = message.encode().slice(4..);
+        self.turn(vec![Arrival::Client {
+            client: ClientId(1),
+            frame,
+        }]);
+        self.replies()
+    }
+
+    fn replies(&mut self) -> Vec<ServerMessage> {
+        let replies = std::mem::take(&mut self.outbox.0.borrow_mut().replies);
+        replies
+            .into_iter()
+            .map(|(_, frame)| ServerMessage::decode(frame).expect("our own frame"))
+            .collect()
+    }
+
+    fn open(&mut self) -> SessionId {
+        self.send(ClientMessage::Open { token: 3 });
+        self.finish_disk();
+        self.turn(Vec::new());
+        match &self.replies()[..] {
+            [ServerMessage::Opened { session, .. }] => *session,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn request(session: SessionId, number: u64, bytes: usize) -> ClientMessage {
+    let mut command = number.to_le_bytes().to_vec();
+    command.resize(bytes, 0);
+    let mut commands = (bytes as u32).to_le_bytes().to_vec();
+    commands.extend(command);
+    ClientMessage::Request(Request {
+        session,
+        first: CommandNumber(number),
+        acknowledged: CommandNumber(number),
+        count: 1,
+        commands: Bytes::from(commands),
+    })
+}
+
+#[test]
+fn trap_28_overload_is_refused_at_the_door_and_passes() {
+    const BYTES: usize = 64 << 10;
+    let mut lone = Lone::new(|config| {
+        config.limits.intake_bytes_max = 2 << 20;
+    });
+    let session = lone.open();
+    // Twice and more of what may wait is offered while the disk stands still.
+    let mut next = 1;
+    let mut refused = 0;
+    for _ in 0..200 {
+        for reply in lone.send(request(session, next, BYTES)) {
+            match reply {
+                ServerMessage::Refused(refusal) => {
+                    assert!(
+                        matches!(refusal.reason, Reason::Busy { retry_after_us } if retry_after_us > 0)
+                    );
+                    assert_eq!(refusal.expected, CommandNumber(next));
+                    refused += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        if refused == 0 {
+            next += 1;
+        }
+    }
+    assert!(refused > 100, "only {refused} were refused");
+    let mut waiting = 0;
+    lone.driver.report(&mut |name, value| {
+        if name == "intake_bytes" {
+            waiting = value;
+        }
+    });
+    assert!(waiting <= 2 << 20, "{waiting} bytes wait");
+    // The disk goes on: everything admitted is answered, and the door is open again.
+    for _ in 0..100 {
+        lone.finish_disk();
+        lone.turn(Vec::new());
+    }
+    assert_eq!(lone.replies().len() as u64, next - 1);
+    lone.send(request(session, next, BYTES));
+    lone.finish_disk();
+    lone.turn(Vec::new());
+    assert!(matches!(&lone.replies()[..], [ServerMessage::Replies(_)]));
+}
+
+#[test]
+fn commands_over_the_limit_are_refused_and_the_session_goes_on() {
+    let mut lone = Lone::new(|_| {});
+    let session = lone.open();
+    let limit = 256 << 10;
+    match &lone.send(request(session, 1, limit + 1))[..] {
+        [ServerMessage::Refused(refused)] => {
+            assert_eq!(
+                refused.reason,
+                Reason::OverLimit {
+                    limit: limit as u32
+                }
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    lone.send(request(session, 1, limit));
+    lone.finish_disk();
+    lone.turn(Vec::new());
+    assert!(matches!(&lone.replies()[..], [ServerMessage::Replies(_)]));
+}
+
+#[test]
+fn trap_20_a_repeated_request_is_answered_from_the_table() {
+    let mut lone = Lone::new(|_| {});
+    let session = lone.open();
+    lone.send(request(session, 1, 16));
+    lone.finish_disk();
+    lone.turn(Vec::new());
+    let first = lone.replies();
+    let records = lone.disk.0.borrow().records.len();
+    assert_eq!(lone.send(request(session, 1, 16)), first);
+    assert_eq!(
+        lone.disk.0.borrow().records.len(),
+        records,
+        "it was proposed again"
+    );
+    match &lone.send(request(SessionId(77), 1, 16))[..] {
+        [ServerMessage::Refused(refused)] => assert_eq!(refused.reason, Reason::UnknownSession),
+        other => panic!("{other:?}"),
+    }
+    match &lone.send(request(session, 5, 16))[..] {
+        [ServerMessage::Refused(refused)] => {
+            assert_eq!(refused.reason, Reason::Gap);
+            assert_eq!(refused.expected, CommandNumber(2));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn garbage_from_peers_and_clients_is_counted_and_changes_nothing() {
+    let mut lone = Lone::new(|_| {});
+    let session = lone.open();
+    let garbage = Bytes::from_static(b"\xffgarbage");
+    lone.turn(vec![
+        Arrival::Client {
+            client: ClientId(1),
+            frame: garbage.clone(),
+        },
+        Arrival::Peer {
+            from: ReplicaId(2),
+            frame: garbage,
+        },
+    ]);
+    let mut malformed = 0;
+    lone.driver.report(&mut |name, value| {
+        if name == "frames_malformed" {
+            malformed = value;
+        }
+    });
+    assert_eq!(malformed, 2);
+    lone.send(request(session, 1, 16));
+    lone.finish_disk();
+    lone.turn(Vec::new());
+    assert!(matches!(&lone.replies()[..], [ServerMessage::Replies(_)]));
+}
