@@ -5,6 +5,7 @@ use synod_engine::ids::{ClusterId, ReplicaId};
 
 use crate::cli::CertsArguments;
 use crate::failure::usage;
+use crate::output::say;
 
 pub fn run(arguments: &CertsArguments) -> anyhow::Result<()> {
     let cluster = match &arguments.cluster {
@@ -14,7 +15,7 @@ pub fn run(arguments: &CertsArguments) -> anyhow::Result<()> {
     let ids: Vec<ReplicaId> = (1..=arguments.replicas).map(ReplicaId).collect();
     synod_transport::make_certificates(&arguments.out, cluster, &ids, &arguments.hosts)
         .map_err(usage)?;
-    println!("cluster = \"{cluster}\"");
+    say!("cluster = \"{cluster}\"")?;
     eprintln!(
         "certificates of {} replicas and a client are in {}; the line above belongs into every replica.toml",
         arguments.replicas,

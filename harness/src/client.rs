@@ -10,6 +10,7 @@ use crate::certs::random_u64;
 use crate::cli::{ClientArguments, ClientCommand};
 use crate::client_file;
 use crate::failure::usage;
+use crate::output::say;
 
 pub fn run(arguments: &ClientArguments) -> anyhow::Result<()> {
     let config = client_file::resolve(arguments)?;
@@ -90,8 +91,7 @@ async fn execute(store: &mut Store, command: &ClientCommand) -> anyhow::Result<(
             absent,
         } => cas(key, values, *absent)?,
         ClientCommand::Status => {
-            print!("{}", store.status().await?);
-            return Ok(());
+            return say!("{}", store.status().await?.trim_end());
         }
         ClientCommand::Repl => return repl::run(store).await,
     };
@@ -100,7 +100,7 @@ async fn execute(store: &mut Store, command: &ClientCommand) -> anyhow::Result<(
         KvReply::NotFound => anyhow::bail!("no such key"),
         KvReply::Mismatch(None) => anyhow::bail!("not set: the key has no value"),
         KvReply::Mismatch(Some(value)) => anyhow::bail!("not set: the value is {}", show(&value)),
-        KvReply::Done | KvReply::Value(_) | KvReply::Malformed => println!("{}", describe(&reply)),
+        KvReply::Done | KvReply::Value(_) | KvReply::Malformed => say!("{}", describe(&reply))?,
     }
     Ok(())
 }

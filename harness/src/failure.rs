@@ -3,6 +3,8 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
+
 /// A check or a run failed: the system did not do what it promises.
 const EXIT_FAILED: u8 = 1;
 /// The request itself was wrong: a flag, a configuration, a file. Nothing was started.
@@ -55,6 +57,10 @@ pub fn report_parse(error: &clap::Error) -> ExitCode {
         // Help may go into a closed pipe (`| head`), which is not an error of ours.
         let _ = error.print();
         return ExitCode::SUCCESS;
+    }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        eprintln!("synod: a command is missing (see `synod --help`)");
+        return ExitCode::from(EXIT_USAGE);
     }
     let text = error.render().to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);

@@ -8,6 +8,7 @@ mod counter_fd;
 mod environment;
 mod failure;
 mod load;
+mod output;
 mod parent;
 mod replica;
 mod replica_file;

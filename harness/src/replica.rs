@@ -19,6 +19,7 @@ use crate::cli::{DurabilityChoice, MachineChoice, ReplicaArguments};
 use crate::counter_fd::CounterFd;
 use crate::environment::Disk;
 use crate::failure::{DiskFailed, usage};
+use crate::output::say;
 use crate::parent;
 use crate::replica_file::ReplicaSettings;
 
@@ -92,7 +93,7 @@ impl<M: StateMachine + Default> Replica<M> {
         let wal_event =
             CounterFd::new(wal_event).context("the event of the WAL cannot be watched")?;
         let clock = Instant::now();
-        announce(&settings, &report);
+        announce(&settings, &report)?;
         let driver = recovery
             .start(now(clock), wal, network, report.promised, report.trim_floor)
             .map_err(usage)?;
@@ -156,7 +157,7 @@ fn listen(settings: &ReplicaSettings) -> anyhow::Result<(QuicNetwork, Inbox)> {
 }
 
 /// Says what a person has to know before relying on this replica, and tells a supervisor that it is ready.
-fn announce(settings: &ReplicaSettings, report: &OpenReport) {
+fn announce(settings: &ReplicaSettings, report: &OpenReport) -> anyhow::Result<()> {
     let file = &settings.file;
     if file.durability == DurabilityChoice::None {
         tracing::warn!("durability = none: a power cut loses acknowledged commands");
@@ -181,7 +182,7 @@ fn announce(settings: &ReplicaSettings, report: &OpenReport) {
         "memory budget: engine {budget} + transport {transport} = {} bytes, state machine and sessions not counted",
         budget + transport
     );
-    println!(
+    say!(
         "ready replica={} listen={} cluster={} durability={} records={} budget_bytes={} backend={}",
         file.replica,
         file.listen,
@@ -194,5 +195,5 @@ fn announce(settings: &ReplicaSettings, report: &OpenReport) {
         budget + transport,
         // Last, because it has words of its own.
         report.backend,
-    );
+    )
 }

@@ -21,6 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cli::RunArguments;
 use crate::environment::Environment;
 use crate::load::event::LoadResult;
+use crate::output::say;
 use crate::verify::{self, Evidence, ReplicaEvidence, Verdict};
 use cluster::Cluster;
 use counters::{Status, WindowCounters};
@@ -59,9 +60,9 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
     let outcome = Outcome::new(&plan, environment, measured?);
     write_json(&layout, "result.json", &outcome)?;
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&outcome)?);
+        say!("{}", serde_json::to_string_pretty(&outcome)?)?;
     } else {
-        println!("{}", table::table(&plan, &outcome));
+        say!("{}", table::table(&plan, &outcome))?;
     }
     progress.step(&format!("results: {}", layout.results.display()));
     anyhow::ensure!(outcome.ok, "{}", outcome.problems.join("; "));

@@ -9,6 +9,7 @@ use synod_storage::{OpenError, ScanReport, scan};
 
 use crate::cli::{WalArguments, WalCommand, WalTarget};
 use crate::failure::usage;
+use crate::output::say;
 
 pub fn run(arguments: &WalArguments) -> anyhow::Result<()> {
     match &arguments.command {
@@ -64,43 +65,52 @@ fn read(target: &WalTarget) -> Result<(ScanReport, Census), OpenError> {
 fn inspect(target: &WalTarget) -> anyhow::Result<()> {
     let (report, census) = read(target).map_err(|error| classify(error, &target.directory))?;
     if target.json {
-        println!(
+        say!(
             "{}",
             serde_json::to_string_pretty(&describe(&report, &census))?
-        );
+        )?;
         return Ok(());
     }
     let identity = &report.identity;
-    println!("cluster      {}", identity.cluster);
-    println!("replica      {}", identity.replica.0);
-    println!(
+    say!("cluster      {}", identity.cluster)?;
+    say!("replica      {}", identity.replica.0)?;
+    say!(
         "records      {} in {} bytes, last lsn {}",
-        report.records, report.bytes, report.last_lsn.0
-    );
-    println!(
+        report.records,
+        report.bytes,
+        report.last_lsn.0
+    )?;
+    say!(
         "             {} accepted, {} chosen, {} promised, {} trimmed; {} bytes of values",
-        census.accepted, census.chosen, census.promised, census.trimmed, census.value_bytes
-    );
-    println!(
+        census.accepted,
+        census.chosen,
+        census.promised,
+        census.trimmed,
+        census.value_bytes
+    )?;
+    say!(
         "slots        {} to {}",
         census.slot_min.unwrap_or(0),
         census.slot_max.unwrap_or(0)
-    );
-    println!("promised     {}", report.promised);
-    println!("trim floor   {}", report.trim_floor.0);
+    )?;
+    say!("promised     {}", report.promised)?;
+    say!("trim floor   {}", report.trim_floor.0)?;
     for segment in &report.segments {
-        println!(
-            "segment      {:?}: {} groups, {} bytes, through lsn {}",
-            segment.sequence, segment.groups, segment.end, segment.last.0
-        );
+        say!(
+            "segment      {}: {} groups, {} bytes, through lsn {}",
+            segment.sequence.0,
+            segment.groups,
+            segment.end,
+            segment.last.0
+        )?;
     }
-    println!(
+    say!(
         "prepared     {} empty segments, {} ready files",
         report.empty_segments.len(),
         report.ready_files.len()
-    );
+    )?;
     if let Some(tail) = &report.tail {
-        println!("torn tail    {}", describe_tail(tail));
+        say!("torn tail    {}", describe_tail(tail))?;
     }
     Ok(())
 }
@@ -111,19 +121,19 @@ fn verify(target: &WalTarget) -> anyhow::Result<()> {
             if target.json {
                 let mut description = describe(&report, &census);
                 description["ok"] = json!(true);
-                println!("{}", serde_json::to_string_pretty(&description)?);
+                say!("{}", serde_json::to_string_pretty(&description)?)?;
             } else {
-                println!(
+                say!(
                     "ok: {} records in {} bytes, slots through {}",
                     report.records,
                     report.bytes,
                     census.slot_max.unwrap_or(0)
-                );
+                )?;
                 if let Some(tail) = &report.tail {
-                    println!(
+                    say!(
                         "a torn tail will be cut at the next start: {}",
                         describe_tail(tail)
-                    );
+                    )?;
                 }
             }
             Ok(())
@@ -131,7 +141,7 @@ fn verify(target: &WalTarget) -> anyhow::Result<()> {
         Err(error) => {
             if target.json {
                 let problem = json!({"ok": false, "error": error.to_string()});
-                println!("{}", serde_json::to_string_pretty(&problem)?);
+                say!("{}", serde_json::to_string_pretty(&problem)?)?;
             }
             Err(classify(error, &target.directory))
         }

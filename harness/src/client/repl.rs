@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::{Store, describe};
 use crate::failure::describe as describe_error;
+use crate::output::say;
 
 const HELP: &str = "\
 put KEY VALUE        set KEY; VALUE is the rest of the line
@@ -25,7 +26,7 @@ const LINES_AHEAD_MAX: usize = 16;
 pub async fn run(store: &mut Store) -> anyhow::Result<()> {
     let terminal = std::io::stdin().is_terminal();
     if terminal {
-        println!("connected; `help` lists the commands");
+        say!("connected; `help` lists the commands")?;
     }
     let mut lines = stdin_lines();
     loop {
@@ -40,13 +41,13 @@ pub async fn run(store: &mut Store) -> anyhow::Result<()> {
         match parse(&line) {
             Line::Empty => {}
             Line::Quit => return Ok(()),
-            Line::Help => println!("{HELP}"),
-            Line::Status => print!("{}", store.status().await?),
+            Line::Help => say!("{HELP}")?,
+            Line::Status => say!("{}", store.status().await?.trim_end())?,
             Line::Command(command) => match store.call(command).await {
-                Ok(reply) => println!("{}", describe(&reply)),
-                Err(error) => println!("failed: {}", describe_error(&error)),
+                Ok(reply) => say!("{}", describe(&reply))?,
+                Err(error) => say!("failed: {}", describe_error(&error))?,
             },
-            Line::Wrong(why) => println!("{why}; `help` lists the commands"),
+            Line::Wrong(why) => say!("{why}; `help` lists the commands")?,
         }
     }
 }

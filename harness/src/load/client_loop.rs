@@ -14,7 +14,7 @@ use crate::failure::{describe, usage};
 use crate::load::Shared;
 use crate::load::in_flight::{InFlight, Start};
 use crate::load::load_file::{Load, LoadFile};
-use crate::load::pace::{Pacer, QUANTUM_NS};
+use crate::load::pace::{self, Pacer};
 use crate::load::schedule::Schedule;
 use crate::load::workload::{Workload, splitmix};
 use crate::verify::ClientAccount;
@@ -151,7 +151,7 @@ impl ClientLoop {
                 self.submit_due(shared, &schedule, now_ns)?;
             }
             let next_ns = schedule.intended_ns(self.workload.next_number() - 1);
-            let sleep_ns = next_ns.saturating_sub(now_ns).max(QUANTUM_NS);
+            let sleep_ns = pace::sleep_ns(now_ns, next_ns);
             let waiting = self.in_flight.commands() > 0;
             let stopping = shared.stopping.get();
             tokio::select! {

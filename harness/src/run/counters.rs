@@ -8,7 +8,7 @@ use synod_engine::ids::ReplicaId;
 pub type Status = BTreeMap<String, u64>;
 
 /// Reported beside the counters, but no counts: a difference or a sum of them means nothing.
-const NOT_COUNTERS: [&str; 19] = [
+const NOT_COUNTERS: [&str; 21] = [
     "replica",
     "leading",
     "leader",
@@ -25,6 +25,8 @@ const NOT_COUNTERS: [&str; 19] = [
     "wal_writes_in_flight",
     "wal_bytes_in_flight",
     "wal_pending_bytes",
+    "wal_pending_bytes_peak",
+    "wal_index_slots",
     "wal_appended_lsn",
     "wal_sealed_lsn",
     "wal_durable_lsn",

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::run::layout::last_line;
 
@@ -21,6 +21,8 @@ pub struct Process {
     name: String,
     log: PathBuf,
     child: Child,
+    /// Held here, because waiting for a child would close it, and closing it tells the child to end.
+    _stdin: ChildStdin,
     stdout: Lines<BufReader<ChildStdout>>,
 }
 
@@ -43,11 +45,13 @@ impl Process {
             .process_group(0)
             .spawn()
             .with_context(|| format!("{name} cannot be started"))?;
+        let stdin = child.stdin.take().context("no stdin")?;
         let stdout = child.stdout.take().context("no stdout")?;
         Ok(Process {
             name: name.into(),
             log: log.into(),
             child,
+            _stdin: stdin,
             stdout: BufReader::new(stdout).lines(),
         })
     }

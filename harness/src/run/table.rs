@@ -39,8 +39,11 @@ fn load_rows(rows: &mut Rows, plan: &Plan, outcome: &Outcome) {
     rows.row(
         "cluster",
         &format!(
-            "{} replicas, {durability}, WAL by {}, {}",
-            outcome.replicas, outcome.backend, outcome.transport
+            "{} replica{}, {durability}, WAL by {}, {}",
+            outcome.replicas,
+            if outcome.replicas == 1 { "" } else { "s" },
+            outcome.backend,
+            outcome.transport
         ),
     );
     rows.row(
@@ -123,7 +126,7 @@ fn check_rows(rows: &mut Rows, outcome: &Outcome) {
     rows.row(
         "checked",
         &format!(
-            "lost {}, duplicated {}, disordered {}, diverged {} ({} slots on {} disks in {:.1} s)",
+            "lost {}, duplicated {}, disordered {}, diverged {} ({} slots in {} WALs in {:.1} s)",
             outcome.lost,
             outcome.duplicated,
             outcome.disordered,
