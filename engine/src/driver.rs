@@ -101,6 +101,13 @@ impl<W: Wal, N: Network, M: StateMachine> Driver<W, N, M> {
         self.replica.deadline()
     }
 
+    /// Whether the disk finished something (or failed) since the last turn, so that another one is due.
+    pub fn has_durable_news(&mut self) -> bool {
+        self.wal
+            .durable()
+            .map_or(true, |durable| durable > self.replica.durable())
+    }
+
     pub fn replica(&self) -> &Replica {
         &self.replica
     }

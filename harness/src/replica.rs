@@ -19,6 +19,7 @@ use crate::cli::{DurabilityChoice, MachineChoice, ReplicaArguments};
 use crate::counter_fd::CounterFd;
 use crate::environment::Disk;
 use crate::failure::{DiskFailed, usage};
+use crate::idle_spin::IdleSpin;
 use crate::output::say;
 use crate::parent;
 use crate::replica_file::ReplicaSettings;
@@ -72,6 +73,7 @@ struct Replica<M: StateMachine> {
     driver: Driver<FileWal, QuicNetwork, M>,
     inbox: Inbox,
     wal_event: CounterFd,
+    idle_spin: IdleSpin,
     clock: Instant,
 }
 
@@ -101,6 +103,7 @@ impl<M: StateMachine + Default> Replica<M> {
             driver,
             inbox,
             wal_event,
+            idle_spin: IdleSpin::new(settings.idle_spin()),
             clock,
         })
     }
@@ -112,6 +115,7 @@ impl<M: StateMachine + Default> Replica<M> {
         tokio::pin!(sleep);
         loop {
             self.inbox.drain(&mut arrivals);
+            self.idle_spin.note(now(self.clock), &arrivals);
             self.driver
                 .turn(now(self.clock), &mut arrivals)
                 .map_err(|failed| DiskFailed(failed.to_string()))?;
@@ -121,6 +125,9 @@ impl<M: StateMachine + Default> Replica<M> {
             }
             // Everything that is ready now comes in before the next turn, so that batches grow under load.
             tokio::task::yield_now().await;
+            if self.idle_spin.worthwhile(now(self.clock)) {
+                self.spin().await;
+            }
             tokio::select! {
                 biased;
                 () = self.inbox.notified() => {}
@@ -129,6 +136,16 @@ impl<M: StateMachine + Default> Replica<M> {
                 }
                 () = &mut sleep => {}
             }
+        }
+    }
+}
+
+impl<M: StateMachine> Replica<M> {
+    /// Stays awake for a moment, until there is news or somebody else wants the core.
+    async fn spin(&mut self) {
+        let mut spinning = self.idle_spin.start();
+        while self.inbox.is_empty() && !self.driver.has_durable_news() && spinning.goes_on() {
+            tokio::task::yield_now().await;
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use synod_engine::config::{Config, Limits, Timers};
@@ -33,6 +34,9 @@ pub struct ReplicaFile {
     /// Largest UDP payload that path discovery may reach, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu_max: Option<u16>,
+    /// How long a replica that was just active stays awake before it sleeps, in microseconds; 0 turns it off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_spin_us: Option<u64>,
     #[serde(default)]
     pub seed: u64,
     /// Every replica of the cluster, this one as well: the table is the same everywhere.
@@ -122,7 +126,14 @@ pub struct ReplicaSettings {
     pub storage: storage::Config,
 }
 
+/// Long enough to bridge a durable write of a peer, short enough that an idle cluster sleeps.
+const IDLE_SPIN_US_DEFAULT: u64 = 200;
+
 impl ReplicaSettings {
+    pub fn idle_spin(&self) -> Duration {
+        Duration::from_micros(self.file.idle_spin_us.unwrap_or(IDLE_SPIN_US_DEFAULT))
+    }
+
     pub fn read(path: &Path) -> anyhow::Result<ReplicaSettings> {
         let mut file: ReplicaFile = toml_file::read(path)?;
         file.certificates = file.certificates.relative_to(path);

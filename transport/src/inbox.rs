@@ -71,6 +71,11 @@ impl Inbox {
         }
     }
 
+    /// Whether nothing arrived since the last drain.
+    pub fn is_empty(&self) -> bool {
+        self.shared.lock().is_empty()
+    }
+
     /// Returns once something arrived since the last drain. May return early once.
     pub async fn notified(&self) {
         if self.shared.lock().is_empty() {

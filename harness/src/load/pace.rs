@@ -12,7 +12,7 @@ use crate::counter_fd::CounterFd;
 /// Where commands come more often than this, those within it leave together. That bounds the wake-ups, and with
 /// them what the generator takes from the machine under test; the delay, half of this on average, is part of the
 /// measured latency.
-const QUANTUM_NS: u64 = 200_000;
+const QUANTUM_NS: u64 = 1_000_000;
 
 /// How long to sleep at `now_ns` for a command that is due at `next_ns`. Frequent wake-ups fall on a common grid, so
 /// that the clients of a process share them.

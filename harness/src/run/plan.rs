@@ -29,8 +29,7 @@ pub struct Plan {
     pub warmup_s: u32,
     pub durability: DurabilityChoice,
     pub backend: BackendChoice,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mtu_max: Option<u16>,
+    pub mtu_max: u16,
     pub seed: u64,
     pub deadline_ms: u64,
     pub out: PathBuf,

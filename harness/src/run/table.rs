@@ -39,11 +39,12 @@ fn load_rows(rows: &mut Rows, plan: &Plan, outcome: &Outcome) {
     rows.row(
         "cluster",
         &format!(
-            "{} replica{}, {durability}, WAL by {}, {}",
+            "{} replica{}, {durability}, WAL by {}, {}, MTU up to {}",
             outcome.replicas,
             if outcome.replicas == 1 { "" } else { "s" },
             outcome.backend,
-            outcome.transport
+            outcome.transport,
+            outcome.mtu_max
         ),
     );
     rows.row(
