@@ -71,6 +71,30 @@ fn nothing_is_lost_when_all_crash_at_once() {
     }
 }
 
+#[test]
+fn a_replica_far_behind_is_served_from_the_wal() {
+    for seed in 0..5 {
+        // Nearly nothing chosen stays in memory, so that what the replica missed is only on the peers' disks.
+        let mut cluster = Cluster::configured(3, seed, Faults::NONE, |config| {
+            config.limits.cache_bytes_max = 512;
+            config.limits.fetch_bytes_max = 2_000;
+        });
+        cluster.add_client(3_000, 16);
+        cluster.run_until(ELECTION_MS, "leader", |c| c.serving().is_some());
+        let leader = cluster.serving().expect("it was just seen");
+        let away = ReplicaId(1 + leader.0 % 3);
+        cluster.crash(away);
+        cluster.run_until(60_000, "completion", all_done);
+        cluster.start(away);
+        cluster.run_until(10_000, "agreement", all_equal);
+        assert!(cluster.counter(away, "slots_fetched") > 50);
+        let reads: u64 = (1..=3)
+            .map(|replica| cluster.disk(ReplicaId(replica)).0.borrow().reads_asked)
+            .sum();
+        assert!(reads > 5, "seed {seed}: only {reads} reads of a WAL");
+    }
+}
+
 /// Random faults, then calm: what was acknowledged is there exactly once, and everyone agrees.
 fn storm(seed: u64) {
     let mut random = Random::new(seed ^ 0xabcd);

@@ -16,6 +16,7 @@ pub struct Disk {
     pub submitted: Lsn,
     pub durable: Lsn,
     pub failed: bool,
+    pub reads_asked: u64,
     reads: VecDeque<WalRead>,
 }
 
@@ -78,6 +79,7 @@ impl Wal for DiskHandle {
 
     fn read(&mut self, from: Slot, through: Slot, bytes_max: usize) -> bool {
         let mut disk = self.0.borrow_mut();
+        disk.reads_asked += 1;
         let mut newest = BTreeMap::new();
         for (lsn, record) in &disk.records {
             if *lsn > disk.durable {

@@ -1,0 +1,103 @@
+//! The client protocol survives the wire, and garbage on it is an error, not a panic.
+
+use proptest::prelude::*;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use synod_engine::client::{
+    ClientMessage, Reason, Refused, Replies, RepliesFrame, Request, ServerMessage,
+};
+use synod_engine::ids::{Ballot, CommandNumber, ReplicaId, SessionId};
+
+fn run(items: &[Vec<u8>]) -> Bytes {
+    let mut out = BytesMut::new();
+    for item in items {
+        out.put_u32_le(item.len() as u32);
+        out.put_slice(item);
+    }
+    out.freeze()
+}
+
+proptest! {
+    #[test]
+    fn requests_and_replies_survive_the_wire(
+        session in any::<u64>(),
+        first in any::<u32>(),
+        items in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..20), 0..10),
+    ) {
+        let session = SessionId(session);
+        let first = CommandNumber(u64::from(first));
+        let request = ClientMessage::Request(Request {
+            session,
+            first,
+            acknowledged: first,
+            count: items.len() as u32,
+            commands: run(&items),
+        });
+        prop_assert_eq!(ClientMessage::decode(request.encode().slice(4..)), Ok(request));
+        let mut frame = RepliesFrame::new(BytesMut::new(), session, first);
+        for item in &items {
+            frame.push(|out| out.put_slice(item));
+        }
+        let replies = Replies {
+            session,
+            first,
+            count: items.len() as u32,
+            replies: run(&items),
+        };
+        let read: Vec<&[u8]> = replies.iter().collect();
+        prop_assert_eq!(read, items);
+        let wanted = ServerMessage::Replies(replies.clone());
+        let (built, _) = frame.finish();
+        prop_assert_eq!(&wanted.encode(), &built);
+        prop_assert_eq!(ServerMessage::decode(built.slice(4..)), Ok(wanted));
+    }
+
+    #[test]
+    fn garbage_is_an_error_not_a_panic(garbage in proptest::collection::vec(any::<u8>(), 0..80)) {
+        let _ = ClientMessage::decode(Bytes::from(garbage.clone()));
+        let _ = ServerMessage::decode(Bytes::from(garbage));
+    }
+}
+
+#[test]
+fn every_other_message_survives_the_wire() {
+    for message in [ClientMessage::Open { token: 9 }, ClientMessage::Status] {
+        assert_eq!(
+            ClientMessage::decode(message.encode().slice(4..)),
+            Ok(message)
+        );
+    }
+    let refused = |reason| {
+        ServerMessage::Refused(Refused {
+            session: SessionId(1),
+            expected: CommandNumber(2),
+            reason,
+        })
+    };
+    let leader = |leader| ServerMessage::Leader {
+        ballot: Ballot {
+            round: 3,
+            replica: ReplicaId(2),
+        },
+        leader,
+    };
+    for message in [
+        refused(Reason::Busy { retry_after_us: 5 }),
+        refused(Reason::Gap),
+        refused(Reason::NotLeader),
+        refused(Reason::UnknownSession),
+        refused(Reason::OverLimit { limit: 7 }),
+        leader(None),
+        leader(Some(ReplicaId(2))),
+        ServerMessage::Opened {
+            token: 1,
+            session: SessionId(2),
+        },
+        ServerMessage::StatusReply(vec![("applied".into(), 7)]),
+    ] {
+        assert_eq!(
+            ServerMessage::decode(message.encode().slice(4..)),
+            Ok(message)
+        );
+    }
+}
