@@ -164,6 +164,9 @@ fn the_same_seed_gives_the_same_trace() {
     assert_ne!(trace(1), trace(2));
 }
 
+/// How many replicas, what it is called, and which pairs do not hear each other.
+type Topology = (u8, &'static str, &'static [(u8, u8)]);
+
 fn isolate(cluster: &mut Cluster, pairs: &[(u8, u8)]) {
     for (a, b) in pairs {
         let (a, b) = (ReplicaId(*a), ReplicaId(*b));
@@ -186,7 +189,7 @@ fn with_leader(leader: ReplicaId, pairs: &[(u8, u8)]) -> Vec<(u8, u8)> {
 fn partial_partitions_leave_or_find_a_leader_that_makes_progress() {
     // Replica 1 leads before. Quorum-loss: only 2 still hears everyone. Constrained election: the leader is gone
     // and only 2 hears a quorum. Chained (of 3): 1 and 3 don't hear each other.
-    let topologies: [(u8, &str, &[(u8, u8)]); 3] = [
+    let topologies: [Topology; 3] = [
         (
             5,
             "quorum-loss",
