@@ -77,8 +77,9 @@ impl Lsn {
 }
 
 impl CommandNumber {
+    /// Saturates: clients may claim any number.
     pub fn plus(self, count: u32) -> CommandNumber {
-        CommandNumber(self.0 + u64::from(count))
+        CommandNumber(self.0.saturating_add(u64::from(count)))
     }
 }
 

@@ -290,6 +290,26 @@ fn trap_20_a_repeated_request_is_answered_from_the_table() {
 }
 
 #[test]
+fn absurd_numbers_from_a_client_are_refused() {
+    let mut lone = Lone::new(|_| {});
+    let session = lone.open();
+    for (number, acknowledged) in [(u64::MAX, 0), (u64::MAX, u64::MAX), (0, 0), (0, u64::MAX)] {
+        let ClientMessage::Request(mut request) = request(session, number, 16) else {
+            unreachable!("it is a request");
+        };
+        request.acknowledged = CommandNumber(acknowledged);
+        lone.send(ClientMessage::Request(request));
+        lone.finish_disk();
+        lone.turn(Vec::new());
+    }
+    lone.replies();
+    lone.send(request(session, 1, 16));
+    lone.finish_disk();
+    lone.turn(Vec::new());
+    assert!(matches!(&lone.replies()[..], [ServerMessage::Replies(_)]));
+}
+
+#[test]
 fn garbage_from_peers_and_clients_is_counted_and_changes_nothing() {
     let mut lone = Lone::new(|_| {});
     let session = lone.open();
