@@ -41,6 +41,8 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
         progress.step(&format!("warning: {spoiler}"));
     }
     write_json(&layout, "environment.json", &environment)?;
+    progress.step("letting the disk finish what others left it");
+    layout.settle_disk()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
