@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::config::Config;
 use crate::ids::{Ballot, Lsn, ReplicaId, Slot};
 use crate::message::{Accept, Accepted, Message, Promise};
 use crate::slots::Slots;
@@ -75,6 +76,21 @@ pub enum AcceptVerdict {
 pub struct AheadLimit {
     pub slots: u64,
     pub bytes: usize,
+}
+
+impl AheadLimit {
+    /// For what this replica proposes itself: its window is the limit.
+    pub const NONE: AheadLimit = AheadLimit {
+        slots: u64::MAX,
+        bytes: usize::MAX,
+    };
+
+    pub fn of(config: &Config) -> AheadLimit {
+        AheadLimit {
+            slots: config.accept_ahead_slots_max(),
+            bytes: config.accept_ahead_bytes_max(),
+        }
+    }
 }
 
 impl Acceptor {
@@ -152,8 +168,12 @@ impl Acceptor {
             self.counters.accepts_out_of_order += 1;
             return AcceptVerdict::OutOfOrder;
         }
-        let replaced = slots.get(accept.slot).map_or(0, |entry| entry.value.len());
-        let bytes = slots.open_bytes() - replaced + accept.value.len();
+        // Counted exactly only when the total is near the limit: what former leaders left above this slot is about
+        // to be replaced and does not count.
+        let mut bytes = slots.open_bytes() + accept.value.len();
+        if bytes > ahead.bytes {
+            bytes = slots.open_bytes_below(accept.slot) + accept.value.len();
+        }
         if accept.slot.0 - slots.commit_index().0 > ahead.slots || bytes > ahead.bytes {
             self.counters.accepts_too_far_ahead += 1;
             return AcceptVerdict::TooFarAhead;

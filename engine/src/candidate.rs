@@ -11,6 +11,7 @@ use crate::quorum::Quorums;
 #[derive(Clone, Debug)]
 pub struct Candidate {
     pub ballot: Ballot,
+    /// When this replica stood; once announced, when it asked.
     pub since: Time,
     /// When to ask those again that have not answered.
     pub ask_at: Time,
@@ -59,7 +60,7 @@ impl Candidate {
         if self.announced {
             self.ask_at
         } else {
-            self.since.plus(timers.election_timeout_ns)
+            self.since.plus(timers.disk_stall_ns)
         }
     }
 

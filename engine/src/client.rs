@@ -21,6 +21,10 @@ pub const REQUEST_HEADER_BYTES: usize = 32;
 /// Bytes in front of each command and each reply.
 pub const LENGTH_BYTES: usize = 4;
 
+/// Bytes of one replies frame, give or take the lengths of its items. It decides what clients see, so it is a
+/// constant: equal on every replica.
+pub const REPLIES_BYTES_MAX: usize = 4 << 20;
+
 const OPEN: u8 = 1;
 const REQUEST: u8 = 2;
 const STATUS: u8 = 3;
@@ -312,11 +316,15 @@ impl RepliesFrame {
         RepliesFrame { buffer, count: 0 }
     }
 
-    /// Appends one reply, written by `write`.
+    /// Appends one reply, written by `write`. One that would make the frame longer than [`REPLIES_BYTES_MAX`] is
+    /// replaced by an empty one: a small request must not blow up into gigabytes on every replica.
     pub fn push(&mut self, write: impl FnOnce(&mut BytesMut)) {
         let at = self.buffer.len();
         self.buffer.put_u32_le(0);
         write(&mut self.buffer);
+        if self.buffer.len() > REPLIES_BYTES_MAX {
+            self.buffer.truncate(at + LENGTH_BYTES);
+        }
         let length = (self.buffer.len() - at - LENGTH_BYTES) as u32;
         self.buffer[at..at + LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
         self.count += 1;

@@ -185,6 +185,7 @@ fn put_heartbeat(head: &mut BytesMut, heartbeat: &Heartbeat) {
         HeartbeatRole::Leading => 0,
         HeartbeatRole::Following => 1,
         HeartbeatRole::Searching => 2,
+        HeartbeatRole::Standing => 3,
     });
     head.put_u16_le(heartbeat.hears.0);
     head.put_u64_le(heartbeat.commit_index.0);
@@ -199,6 +200,7 @@ fn take_heartbeat(frame: &mut Bytes) -> Result<Heartbeat, DecodeError> {
             0 => HeartbeatRole::Leading,
             1 => HeartbeatRole::Following,
             2 => HeartbeatRole::Searching,
+            3 => HeartbeatRole::Standing,
             _ => return Err(DecodeError::Range),
         },
         hears: {
@@ -267,6 +269,7 @@ mod tests {
             Just(HeartbeatRole::Leading),
             Just(HeartbeatRole::Following),
             Just(HeartbeatRole::Searching),
+            Just(HeartbeatRole::Standing),
         ];
         (ballot(), role, any::<u16>(), slot(), slot(), slot()).prop_map(
             |(ballot, role, hears, commit_index, received, trim_floor)| Heartbeat {

@@ -1,7 +1,9 @@
 //! What one replica is told: who it is, its timers, and a limit on everything.
 
 use crate::ids::{REPLICAS_MAX, ReplicaId};
+use crate::persist::OWED_BYTES_MAX;
 use crate::quorum::Quorums;
+use crate::sessions::REPLY_BYTES_MAX;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -181,6 +183,8 @@ impl Config {
                 self.accept_ahead_bytes_max() as u64,
             ),
             ("cache_bytes_max", limits.cache_bytes_max as u64),
+            ("owed_bytes_max", OWED_BYTES_MAX as u64),
+            ("reply_bytes_max", REPLY_BYTES_MAX as u64),
             ("fetch_bytes_max", limits.fetch_bytes_max as u64),
         ]
     }

@@ -9,7 +9,7 @@ use crate::batch;
 use crate::client::{ClientMessage, Reason, Refused, Request, ServerMessage};
 use crate::codec;
 use crate::ids::{ClientId, CommandNumber, ReplicaId, SessionId, Slot, Time};
-use crate::intake::{Admission, Door};
+use crate::intake::{Admission, Door, Opening};
 use crate::message::{Chosen, Message, Value};
 use crate::output::{Leadership, Output};
 use crate::replica::{Input, Replica};
@@ -18,6 +18,9 @@ use crate::sessions::{Applied, Sessions};
 
 /// Fetches that wait for the WAL's reader.
 const READS_WAITING_MAX: usize = 16;
+
+/// How long a client should wait that cannot open a session now, in microseconds.
+const OPEN_RETRY_US: u32 = 100_000;
 
 pub struct Driver<W, N, M> {
     replica: Replica,
@@ -90,6 +93,7 @@ impl<W: Wal, N: Network, M: StateMachine> Driver<W, N, M> {
         self.announce();
         self.read_for_peers()?;
         self.out.clear();
+        self.door.tidy(&self.state.sessions);
         self.serving = self.replica.serves();
         self.network.flush();
         self.check();
@@ -167,15 +171,23 @@ impl<W: Wal, N: Network, M: StateMachine> Driver<W, N, M> {
         if !self.serves() {
             self.door.counters.refused_not_leader += 1;
             self.refuse(client, SessionId::NONE, request.first, Reason::NotLeader);
-        } else if !self.replica.has_room_for(&request) || !self.door.opening(token, client) {
-            self.door.counters.refused_busy += 1;
-            let reason = Reason::Busy {
-                retry_after_us: 100_000,
-            };
-            self.refuse(client, SessionId::NONE, request.first, reason);
+            return;
+        }
+        let opening = if self.replica.has_room_for(&request) {
+            self.door.opening(token, client)
         } else {
-            self.replica
-                .step(now, Input::Request(request), &mut self.out);
+            Opening::Refused
+        };
+        match opening {
+            Opening::New => self.admit(now, request),
+            Opening::UnderWay => {}
+            Opening::Refused => {
+                self.door.counters.refused_busy += 1;
+                let reason = Reason::Busy {
+                    retry_after_us: OPEN_RETRY_US,
+                };
+                self.refuse(client, SessionId::NONE, request.first, reason);
+            }
         }
     }
 
@@ -271,7 +283,6 @@ impl<W: Wal, N: Network, M: StateMachine> Driver<W, N, M> {
         };
         // Whatever was taken in under another leadership is settled by what gets applied.
         self.door.forget_admitted();
-        self.door.tidy(&self.state.sessions);
         self.network
             .announce(ServerMessage::Leader { ballot, leader }.encode());
     }

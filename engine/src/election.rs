@@ -12,6 +12,9 @@ use crate::message::{Heartbeat, HeartbeatRole};
 /// Consecutive failed candidacies double the random back-off, up to this power of two.
 const BACKOFF_DOUBLINGS_MAX: u32 = 5;
 
+/// The same for the patience of a candidate.
+const PATIENCE_DOUBLINGS_MAX: u32 = 3;
+
 #[derive(Clone, Debug)]
 pub struct Election {
     heard: [Option<Heard>; REPLICAS_MAX as usize + 1],
@@ -98,6 +101,13 @@ impl Election {
         self.attempts += 1;
     }
 
+    /// How long a candidate waits for promises. Longer after each failure: a fixed patience would never elect anybody
+    /// where the disks of the others need longer than it.
+    pub fn patience_ns(&self, config: &Config) -> u64 {
+        let doublings = self.attempts.saturating_sub(1).min(PATIENCE_DOUBLINGS_MAX);
+        config.timers.election_timeout_ns << doublings
+    }
+
     /// The ballot of the leader, if it was heard within an election timeout.
     pub fn live_leader(&self, now: Time, config: &Config) -> Option<Ballot> {
         let (ballot, at) = self.leader?;
@@ -143,7 +153,7 @@ impl Election {
             heartbeat.ballot >= promised
                 && match heartbeat.role {
                     HeartbeatRole::Leading | HeartbeatRole::Following => true,
-                    HeartbeatRole::Searching => false,
+                    HeartbeatRole::Standing | HeartbeatRole::Searching => false,
                 }
         })
     }
@@ -173,17 +183,6 @@ impl Election {
         self.fresh(now, config).any(|(_, heartbeat)| {
             heartbeat.commit_index.0 > commit_index.0 + config.limits.window_slots_max
         })
-    }
-
-    /// What this replica tells about the leader.
-    pub fn role(&self, now: Time, config: &Config, leading: bool) -> HeartbeatRole {
-        if leading {
-            HeartbeatRole::Leading
-        } else if self.live_leader(now, config).is_some() {
-            HeartbeatRole::Following
-        } else {
-            HeartbeatRole::Searching
-        }
     }
 
     /// Whether a heartbeat is due: by the clock, or because its role changed.

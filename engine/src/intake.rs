@@ -15,6 +15,9 @@ use crate::sessions::{SESSION_OUTSTANDING_MAX, SESSIONS_MAX, Sessions};
 /// How long a refused client should stay away, in microseconds: about one turn of a busy leader.
 const BUSY_RETRY_US: u32 = 2_000;
 
+/// Sessions that wait to be opened.
+const OPENINGS_MAX: usize = 256;
+
 /// What one leader has taken in beyond what is applied, and who waits for the replies. Forgotten with leadership.
 #[derive(Clone, Debug, Default)]
 pub struct Door {
@@ -51,6 +54,16 @@ pub enum Admission {
         expected: CommandNumber,
         reason: Reason,
     },
+}
+
+/// What becomes of a request to open a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    New,
+    /// The same client asked before and is answered once.
+    UnderWay,
+    /// Too many wait, or another client uses the same token.
+    Refused,
 }
 
 impl Door {
@@ -112,13 +125,17 @@ impl Door {
         }
     }
 
-    /// Notes who waits for the session that `token` opens. False if too many wait already.
-    pub fn opening(&mut self, token: u64, client: ClientId) -> bool {
-        let room = self.opening.len() < SESSIONS_MAX;
-        if room {
-            self.opening.insert(token, client);
+    /// Notes who waits for the session that `token` opens.
+    pub fn opening(&mut self, token: u64, client: ClientId) -> Opening {
+        match self.opening.get(&token) {
+            Some(waiting) if *waiting == client => Opening::UnderWay,
+            Some(_) => Opening::Refused,
+            None if self.opening.len() >= OPENINGS_MAX => Opening::Refused,
+            None => {
+                self.opening.insert(token, client);
+                Opening::New
+            }
         }
-        room
     }
 
     /// The session of `token` is open: who waited for it here, if anyone.

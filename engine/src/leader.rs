@@ -25,6 +25,8 @@ pub struct Leader {
     in_flight_bytes: usize,
     peers: Vec<Peer>,
     latency: ShortestLatency,
+    /// When something was chosen last, or this leadership began.
+    progress_at: Time,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +54,7 @@ struct Peer {
 
 impl Leader {
     /// A leader that proposes from `next` on and is established once `barrier` is chosen.
-    pub fn new(ballot: Ballot, config: &Config, next: Slot, barrier: Slot) -> Leader {
+    pub fn new(ballot: Ballot, config: &Config, now: Time, next: Slot, barrier: Slot) -> Leader {
         let peers = ReplicaSet::first(config.replicas)
             .without(config.replica)
             .iter()
@@ -67,7 +69,12 @@ impl Leader {
             in_flight_bytes: 0,
             peers,
             latency: ShortestLatency::default(),
+            progress_at: now,
         }
+    }
+
+    pub fn progress_at(&self) -> Time {
+        self.progress_at
     }
 
     pub fn next(&self) -> Slot {
@@ -128,6 +135,7 @@ impl Leader {
 
     /// Frees the window up to the commit index, and learns from it how long the path is.
     pub fn on_chosen(&mut self, now: Time, commit_index: Slot) {
+        self.progress_at = now;
         while let Some(front) = self.in_flight.front().copied() {
             if front.slot > commit_index {
                 break;
@@ -314,7 +322,7 @@ mod tests {
     #[test]
     fn trap_30_a_slow_peer_is_sent_a_bounded_number_of_bytes() {
         let config = Config::new(ReplicaId(1), 3, 1);
-        let mut leader = Leader::new(Ballot::ZERO, &config, Slot(1), Slot(1));
+        let mut leader = Leader::new(Ballot::ZERO, &config, Time(0), Slot(1), Slot(1));
         for peer in [2, 3] {
             leader.stream_from(Time(0), ReplicaId(peer), Slot(1));
         }
@@ -335,7 +343,7 @@ mod tests {
     fn trap_26_the_window_is_small_on_a_short_path_and_follows_a_long_one() {
         let config = Config::new(ReplicaId(1), 3, 1);
         let in_flight_at = |latency_ns: u64| {
-            let mut leader = Leader::new(Ballot::ZERO, &config, Slot(1), Slot(1));
+            let mut leader = Leader::new(Ballot::ZERO, &config, Time(0), Slot(1), Slot(1));
             let (slot, _) = leader.propose(Time(0), 10, &config);
             leader.on_accepted(Time(latency_ns), ReplicaId(1), slot, 1);
             leader.on_chosen(Time(latency_ns), slot);

@@ -89,6 +89,8 @@ pub enum HeartbeatRole {
     Leading,
     /// Hears the leader of `ballot`, or hears of it from it within an election timeout.
     Following,
+    /// Asks for promises for `ballot`, or has them and is not established yet: others leave it the time.
+    Standing,
     /// Knows of no live leader.
     Searching,
 }

@@ -1,8 +1,14 @@
 //! How far the WAL got: `durable ≤ appended`, and since when the disk owes something.
 
+use std::collections::VecDeque;
+
 use crate::ids::{Lsn, Time};
 use crate::message::Record;
 use crate::output::Output;
+
+/// Bytes of values that the disk may owe before this replica stops asking for more. A hung or slow disk must not make
+/// its queue grow: leaders stop proposing, replicas that catch up stop fetching.
+pub const OWED_BYTES_MAX: usize = 16 << 20;
 
 #[derive(Clone, Debug)]
 pub struct Persist {
@@ -10,6 +16,9 @@ pub struct Persist {
     durable: Lsn,
     /// When the disk last finished something, or was first asked while it owed nothing.
     progress_at: Time,
+    /// Records that are not durable, and the bytes of their values.
+    owed: VecDeque<(Lsn, usize)>,
+    owed_bytes: usize,
 }
 
 impl Persist {
@@ -19,6 +28,8 @@ impl Persist {
             appended: last,
             durable: last,
             progress_at: Time(0),
+            owed: VecDeque::new(),
+            owed_bytes: 0,
         }
     }
 
@@ -27,6 +38,13 @@ impl Persist {
             self.progress_at = now;
         }
         self.appended = self.appended.next();
+        let bytes = match &record {
+            Record::Accepted(accept) => accept.value.len(),
+            Record::Chosen { value, .. } => value.len(),
+            Record::Promised { .. } | Record::Trimmed { .. } => 0,
+        };
+        self.owed.push_back((self.appended, bytes));
+        self.owed_bytes += bytes;
         out.records.push((self.appended, record));
         self.appended
     }
@@ -47,8 +65,20 @@ impl Persist {
         if news {
             self.durable = durable;
             self.progress_at = now;
+            while let Some((lsn, bytes)) = self.owed.front().copied() {
+                if lsn > durable {
+                    break;
+                }
+                self.owed.pop_front();
+                self.owed_bytes -= bytes;
+            }
         }
         news
+    }
+
+    /// Whether the disk keeps up well enough to be given more than what comes by itself.
+    pub fn has_room(&self) -> bool {
+        self.owed_bytes < OWED_BYTES_MAX
     }
 
     pub fn durable(&self) -> Lsn {

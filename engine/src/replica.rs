@@ -112,8 +112,11 @@ impl Replica {
         self.deliver_to_self(now, out);
         self.send_heartbeat(now, out);
         self.tell_leadership(out);
-        self.slots
-            .evict(self.config.limits.cache_bytes_max, CACHE_SLOTS_MAX);
+        self.slots.evict(
+            self.config.limits.cache_bytes_max,
+            CACHE_SLOTS_MAX,
+            self.persist.durable(),
+        );
         self.check();
     }
 
@@ -241,7 +244,11 @@ impl Replica {
                 self.stand_if_due(now, out);
             }
             Role::Candidate(_) => self.on_candidate_deadline(now, out),
-            Role::Leader(_) => self.on_leader_deadline(now),
+            Role::Leader(leader) => {
+                let established = leader.established(self.slots.commit_index());
+                let waiting_ns = now.since(leader.progress_at());
+                self.on_leader_deadline(now, established, waiting_ns);
+            }
         }
     }
 
@@ -341,17 +348,22 @@ impl Replay {
                 self.promise(accept.ballot);
                 self.slots
                     .advance(accept.commit_index.max(self.slots.commit_index()), out);
-                self.slots.accept(accept.slot, accept.ballot, accept.value);
+                self.slots
+                    .accept(accept.slot, accept.ballot, accept.value, Lsn::ZERO);
             }
             Record::Chosen { slot, value } => {
                 self.slots
                     .advance(slot.previous().max(self.slots.commit_index()), out);
-                self.slots.choose(slot, value, out);
+                self.slots.choose(slot, value, Lsn::ZERO, out);
             }
             Record::Trimmed { floor } => self.trim(floor),
         }
-        self.slots
-            .evict(self.config.limits.cache_bytes_max, CACHE_SLOTS_MAX);
+        // Whatever is replayed is durable: its entries carry no Lsn.
+        self.slots.evict(
+            self.config.limits.cache_bytes_max,
+            CACHE_SLOTS_MAX,
+            Lsn::ZERO,
+        );
     }
 
     pub fn promise(&mut self, ballot: Ballot) {

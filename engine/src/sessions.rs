@@ -5,7 +5,7 @@
 //! (its client sends the missing one again). Sessions are opened by a slot of the log and evicted by log position,
 //! never by a clock, so that every replica decides alike (after RIFL, Lee et al., SOSP 2015).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 
@@ -19,12 +19,17 @@ pub const SESSIONS_MAX: usize = 4096;
 pub const SESSION_OUTSTANDING_MAX: u64 = 65_536;
 /// Bytes of cached replies of one session; the oldest go first.
 pub const SESSION_REPLY_BYTES_MAX: usize = 4 << 20;
+/// Bytes of cached replies of all sessions; those of the longest idle session go first.
+pub const REPLY_BYTES_MAX: usize = 256 << 20;
 /// Sessions that one slot can open: the low bits of a session's id.
 const OPENS_PER_SLOT_BITS: u32 = 16;
 
 #[derive(Clone, Debug, Default)]
 pub struct Sessions {
     table: HashMap<SessionId, Session>,
+    /// Every session by the slot that last did anything for it: the longest idle comes first.
+    idle: BTreeSet<(Slot, SessionId)>,
+    reply_bytes: usize,
     pub counters: Counters,
 }
 
@@ -110,8 +115,12 @@ impl Sessions {
             self.counters.unknown_skipped += u64::from(request.count);
             return Applied::Skipped;
         };
-        session.active = slot;
-        session.acknowledge(request.acknowledged);
+        if session.active != slot {
+            self.idle.remove(&(session.active, request.session));
+            self.idle.insert((slot, request.session));
+            session.active = slot;
+        }
+        self.reply_bytes -= session.acknowledge(request.acknowledged);
         let next = session.last.plus(1);
         if request.first > next {
             self.counters.gaps_skipped += u64::from(request.count);
@@ -131,8 +140,27 @@ impl Sessions {
         *scratch = rest;
         self.counters.commands_applied += fresh;
         session.last = CommandNumber(session.last.0 + fresh);
-        session.remember(frame.clone());
+        self.reply_bytes += frame.len();
+        self.reply_bytes -= session.remember(frame.clone());
+        self.bound_replies();
         Applied::Executed(frame)
+    }
+
+    /// Drops the cached replies of the longest idle sessions until the rest fits. A retry of theirs is refused.
+    fn bound_replies(&mut self) {
+        if self.reply_bytes <= REPLY_BYTES_MAX {
+            return;
+        }
+        for (_, id) in &self.idle {
+            let session = self
+                .table
+                .get_mut(id)
+                .expect("every session in the index exists");
+            self.reply_bytes -= session.acknowledge(CommandNumber(u64::MAX));
+            if self.reply_bytes <= REPLY_BYTES_MAX {
+                return;
+            }
+        }
     }
 
     fn open(&mut self, slot: Slot, index: usize) -> SessionId {
@@ -151,20 +179,19 @@ impl Sessions {
             reply_bytes: 0,
         };
         self.table.insert(id, session);
+        self.idle.insert((slot, id));
         self.counters.sessions_opened += 1;
         id
     }
 
     /// Evicts the session that was idle longest by log position; ties go by id, so that all replicas agree.
     fn evict(&mut self) {
-        let idle = self
-            .table
-            .iter()
-            .map(|(id, session)| (session.active, *id))
-            .min()
-            .map(|(_, id)| id);
-        if let Some(id) = idle {
-            self.table.remove(&id);
+        if let Some((_, id)) = self.idle.pop_first() {
+            let session = self
+                .table
+                .remove(&id)
+                .expect("every session in the index exists");
+            self.reply_bytes -= session.reply_bytes;
             self.counters.sessions_evicted += 1;
         }
     }
@@ -176,27 +203,34 @@ pub fn session_id(slot: Slot, index: usize) -> SessionId {
 }
 
 impl Session {
-    /// Drops the cached replies of commands below `acknowledged`.
-    fn acknowledge(&mut self, acknowledged: CommandNumber) {
+    /// Drops the cached replies of commands below `acknowledged` and returns their bytes.
+    fn acknowledge(&mut self, acknowledged: CommandNumber) -> usize {
+        let mut dropped = 0;
         while let Some(oldest) = self.replies.front() {
             if oldest.end > acknowledged {
                 break;
             }
-            self.reply_bytes -= oldest.frame.len();
+            dropped += oldest.frame.len();
             self.replies.pop_front();
         }
+        self.reply_bytes -= dropped;
+        dropped
     }
 
-    fn remember(&mut self, frame: Bytes) {
+    /// Caches the replies of the commands that executed last, and returns the bytes of older ones that had to go.
+    fn remember(&mut self, frame: Bytes) -> usize {
         self.reply_bytes += frame.len();
         self.replies.push_back(Cached {
             end: self.last.plus(1),
             frame,
         });
-        while self.reply_bytes > SESSION_REPLY_BYTES_MAX && self.replies.len() > 1 {
+        let mut dropped = 0;
+        while self.reply_bytes - dropped > SESSION_REPLY_BYTES_MAX && self.replies.len() > 1 {
             let oldest = self.replies.pop_front().expect("there are several");
-            self.reply_bytes -= oldest.frame.len();
+            dropped += oldest.frame.len();
         }
+        self.reply_bytes -= dropped;
+        dropped
     }
 
     /// Whether `oldest`, the first cached frame that ends after `first`, begins at or before it.

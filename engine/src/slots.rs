@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::ids::{Ballot, Slot};
+use crate::ids::{Ballot, Lsn, Slot};
 use crate::message::{AcceptedValue, Value};
 use crate::output::Output;
 
@@ -26,6 +26,8 @@ pub struct Slots {
 pub struct Entry {
     pub ballot: Ballot,
     pub value: Value,
+    /// The record that holds this value.
+    lsn: Lsn,
 }
 
 impl Slots {
@@ -63,15 +65,16 @@ impl Slots {
         self.entries.get(index as usize)
     }
 
-    /// Notes an accepted value: of the next slot, or in place of one accepted at a lower ballot.
-    pub fn accept(&mut self, slot: Slot, ballot: Ballot, value: Value) {
+    /// Notes an accepted value, held by the record `lsn`: of the next slot, or in place of one accepted at a lower
+    /// ballot.
+    pub fn accept(&mut self, slot: Slot, ballot: Ballot, value: Value, lsn: Lsn) {
         assert!(
             slot > self.commit_index,
             "{slot} is chosen and cannot be accepted again"
         );
         assert!(slot <= self.last().next(), "{slot} would leave a hole");
         self.open_bytes += value.len();
-        let entry = Entry { ballot, value };
+        let entry = Entry { ballot, value, lsn };
         if slot > self.last() {
             self.entries.push_back(entry);
         } else {
@@ -87,14 +90,14 @@ impl Slots {
     }
 
     /// Notes the chosen value of the slot after the commit index, whatever was accepted for it.
-    pub fn choose(&mut self, slot: Slot, value: Value, out: &mut Output) {
+    pub fn choose(&mut self, slot: Slot, value: Value, lsn: Lsn, out: &mut Output) {
         assert_eq!(
             slot,
             self.commit_index.next(),
             "chosen values are learned in slot order"
         );
         let accepted = self.get(slot).map_or(Ballot::ZERO, |entry| entry.ballot);
-        self.accept(slot, accepted, value);
+        self.accept(slot, accepted, value, lsn);
         self.advance(slot, out);
     }
 
@@ -111,15 +114,29 @@ impl Slots {
         }
     }
 
-    /// Forgets the oldest chosen values until the rest fits `bytes_max`. They stay in the WAL.
-    pub fn evict(&mut self, bytes_max: usize, slots_max: u64) {
+    /// Forgets the oldest chosen values until the rest fits `bytes_max`. They stay in the WAL: one that is not
+    /// durable there yet is kept, for until then the WAL may know an older value of its slot, one that was accepted
+    /// and never chosen.
+    pub fn evict(&mut self, bytes_max: usize, slots_max: u64, durable: Lsn) {
         while self.base <= self.commit_index
+            && self
+                .entries
+                .front()
+                .is_some_and(|entry| entry.lsn <= durable)
             && (self.chosen_bytes > bytes_max || self.commit_index.0 - self.base.0 >= slots_max)
         {
             let entry = self.entries.pop_front().expect("chosen slots have values");
             self.chosen_bytes -= entry.value.len();
             self.base = self.base.next();
         }
+    }
+
+    /// Bytes of the values above the commit index, up to and without `slot`.
+    pub fn open_bytes_below(&self, slot: Slot) -> usize {
+        (self.commit_index.next().0..slot.0)
+            .filter_map(|open| self.get(Slot(open)))
+            .map(|entry| entry.value.len())
+            .sum()
     }
 
     /// Everything accepted and not known to be chosen, in slot order.

@@ -100,7 +100,9 @@ async fn execute(store: &mut Store, command: &ClientCommand) -> anyhow::Result<(
         KvReply::NotFound => anyhow::bail!("no such key"),
         KvReply::Mismatch(None) => anyhow::bail!("not set: the key has no value"),
         KvReply::Mismatch(Some(value)) => anyhow::bail!("not set: the value is {}", show(&value)),
-        KvReply::Done | KvReply::Value(_) | KvReply::Malformed => say!("{}", describe(&reply))?,
+        KvReply::Done | KvReply::Value(_) | KvReply::Malformed | KvReply::Dropped => {
+            say!("{}", describe(&reply))?
+        }
     }
     Ok(())
 }
@@ -127,6 +129,7 @@ fn describe(reply: &KvReply) -> String {
         KvReply::Mismatch(None) => "not set: the key has no value".into(),
         KvReply::Mismatch(Some(value)) => format!("not set: the value is {}", show(value)),
         KvReply::Malformed => "malformed".into(),
+        KvReply::Dropped => "executed, but the answer was too long to be kept".into(),
     }
 }
 

@@ -196,7 +196,7 @@ fn announce(settings: &ReplicaSettings, report: &OpenReport) -> anyhow::Result<(
         .sum();
     let transport = Limits::default().queued_bytes_max(settings.peers.len()) as u64;
     tracing::info!(
-        "memory budget: engine {budget} + transport {transport} = {} bytes, state machine and sessions not counted",
+        "memory budget: engine {budget} + transport {transport} = {} bytes, the state machine not counted",
         budget + transport
     );
     say!(

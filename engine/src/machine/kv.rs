@@ -5,6 +5,7 @@
 //!   get 1, delete 3: rest is empty      put 2: rest is the value
 //!   cas 4: rest is  expected? u8 (0 absent, 1 present) | expected length u32 | expected | new value
 //! reply: code u8 | value
+//!   (empty: the replies of the request were too long together)
 //!   0 done   1 value follows   2 not found   3 compare failed, actual value follows   4 malformed command
 //! ```
 
@@ -61,6 +62,8 @@ pub enum KvReply {
     /// The compare failed; this is the present value, if any.
     Mismatch(Option<Bytes>),
     Malformed,
+    /// The command was executed, but the replies of its request together were too long to be kept.
+    Dropped,
 }
 
 /// Longest key in bytes.
@@ -126,8 +129,10 @@ impl KvCommand<'_> {
 
 impl KvReply {
     pub fn decode(mut reply: Bytes) -> Option<KvReply> {
-        let code = reply.try_get_u8().ok()?;
-        match code {
+        if reply.is_empty() {
+            return Some(KvReply::Dropped);
+        }
+        match reply.get_u8() {
             DONE => Some(KvReply::Done),
             VALUE => Some(KvReply::Value(reply)),
             NOT_FOUND => Some(KvReply::NotFound),

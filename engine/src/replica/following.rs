@@ -85,19 +85,13 @@ impl Replica {
             value: unpinned(accept.value),
             ..accept
         };
-        let ahead = AheadLimit {
-            slots: if own {
-                u64::MAX
-            } else {
-                self.config.accept_ahead_slots_max()
-            },
-            bytes: if own {
-                usize::MAX
-            } else {
-                self.config.accept_ahead_bytes_max()
-            },
+        let ahead = if own {
+            AheadLimit::NONE
+        } else {
+            AheadLimit::of(&self.config)
         };
         let appended = self.persist.appended();
+        let promised = self.acceptor.promised();
         let verdict = self.acceptor.accept(&accept, &self.slots, appended, ahead);
         if verdict == AcceptVerdict::Reject {
             return self.reject(from, out);
@@ -106,14 +100,19 @@ impl Replica {
             self.yield_to(now, ballot);
             self.election.on_leader(now, ballot, &self.config);
         }
+        if verdict != AcceptVerdict::Accept && ballot > promised {
+            // The promise rose without a value whose record would carry it.
+            self.persist.append(now, Record::Promised { ballot }, out);
+        }
         match verdict {
             AcceptVerdict::Accept => {
-                self.slots.accept(slot, ballot, accept.value.clone());
+                let value = accept.value.clone();
                 let record = Record::Accepted(Accept {
                     commit_index: self.slots.commit_index(),
                     ..accept
                 });
                 let lsn = self.persist.append(now, record, out);
+                self.slots.accept(slot, ballot, value, lsn);
                 self.acceptor.hold_accepted(slot, lsn);
             }
             AcceptVerdict::Duplicate => {
@@ -162,11 +161,27 @@ impl Replica {
         }
         self.learner
             .hear(now, commit_index, self.slots.commit_index());
-        let leading = heartbeat.role == HeartbeatRole::Leading;
+        let role = heartbeat.role;
         self.election.on_heartbeat(now, from, heartbeat);
-        if !leading {
-            return;
+        match role {
+            HeartbeatRole::Leading => self.on_leading(now, from, ballot, commit_index, out),
+            // Somebody leads at a higher ballot: whatever this replica leads is over, told or not.
+            HeartbeatRole::Following => self.yield_to(now, ballot),
+            HeartbeatRole::Standing if ballot >= self.acceptor.promised() => {
+                self.election.give_way(now, &self.config);
+            }
+            HeartbeatRole::Standing | HeartbeatRole::Searching => {}
         }
+    }
+
+    fn on_leading(
+        &mut self,
+        now: Time,
+        from: ReplicaId,
+        ballot: Ballot,
+        commit_index: Slot,
+        out: &mut Output,
+    ) {
         if ballot < self.acceptor.promised() {
             // It does not know that it was deposed.
             return self.reject(from, out);
@@ -223,7 +238,7 @@ impl Replica {
                     value: value.clone(),
                 };
                 let lsn = self.persist.append(now, record, out);
-                self.slots.choose(slot, value, out);
+                self.slots.choose(slot, value, lsn, out);
                 self.acceptor.caught_up(slot, lsn);
                 self.counters.slots_fetched += 1;
             }
@@ -246,6 +261,13 @@ impl Replica {
         let commit_index = self.slots.commit_index();
         if commit_index >= self.learner.known() || !self.learner.should_fetch(now, patience_ns) {
             return;
+        }
+        if !self.persist.has_room() {
+            // The disk has to catch up first: look again a heartbeat later.
+            let heartbeat_ns = self.config.timers.heartbeat_ns;
+            return self
+                .learner
+                .fetch_sent(now, self.config.replica, heartbeat_ns);
         }
         let except = self.learner.gave_no_answer(now);
         let source = self
@@ -274,15 +296,29 @@ impl Replica {
         );
     }
 
+    fn heartbeat_role(&self, now: Time) -> HeartbeatRole {
+        match &self.role {
+            Role::Leader(leader) if leader.established(self.slots.commit_index()) => {
+                HeartbeatRole::Leading
+            }
+            Role::Leader(_) | Role::Candidate(_) => HeartbeatRole::Standing,
+            Role::Follower if self.election.live_leader(now, &self.config).is_some() => {
+                HeartbeatRole::Following
+            }
+            Role::Follower => HeartbeatRole::Searching,
+        }
+    }
+
     pub(super) fn send_heartbeat(&mut self, now: Time, out: &mut Output) {
-        let role = self.election.role(now, &self.config, self.serves());
+        let role = self.heartbeat_role(now);
         if !self.election.heartbeat_due(now, role) {
             return;
         }
         let ballot = match (&self.role, self.election.live_leader(now, &self.config)) {
             (Role::Leader(leader), _) => leader.ballot,
-            (Role::Follower | Role::Candidate(_), Some(leader)) => leader,
-            (Role::Follower | Role::Candidate(_), None) => self.acceptor.promised(),
+            (Role::Candidate(candidate), _) => candidate.ballot,
+            (Role::Follower, Some(leader)) => leader,
+            (Role::Follower, None) => self.acceptor.promised(),
         };
         let commit_index = self.slots.commit_index();
         let heartbeat = Heartbeat {

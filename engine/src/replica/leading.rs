@@ -48,8 +48,9 @@ impl Replica {
     ) {
         match &mut self.role {
             Role::Candidate(candidate) if candidate.ballot == promise.ballot => {
-                if from == self.config.replica {
+                if from == self.config.replica && !candidate.announced {
                     candidate.announced = true;
+                    candidate.since = now;
                 }
                 self.learner
                     .hear(now, promise.commit_index, self.slots.commit_index());
@@ -78,7 +79,8 @@ impl Replica {
         if !candidate.announced || now < candidate.ask_at {
             return;
         }
-        candidate.ask_at = now.plus(self.config.timers.heartbeat_ns);
+        // Not with each heartbeat: a promise carries everything open, and copies of it would queue on a slow link.
+        candidate.ask_at = now.plus(self.config.timers.retransmit_ns);
         let prepare = Prepare {
             ballot: candidate.ballot,
             commit_index: self.slots.commit_index(),
@@ -117,7 +119,7 @@ impl Replica {
         values.push(Value::new());
         let next = self.slots.commit_index().next();
         let barrier = Slot(next.0 + values.len() as u64 - 1);
-        let mut leader = Leader::new(candidate.ballot, &self.config, next, barrier);
+        let mut leader = Leader::new(candidate.ballot, &self.config, now, next, barrier);
         for (replica, commit_index) in candidate.commit_indexes() {
             if commit_index.next() >= self.slots.base() {
                 leader.stream_from(now, *replica, commit_index.next());
@@ -149,7 +151,7 @@ impl Replica {
 
     pub(super) fn propose_batches(&mut self, now: Time, out: &mut Output) {
         while let Role::Leader(leader) = &self.role {
-            if !leader.has_room(&self.config) {
+            if !leader.has_room(&self.config) || !self.persist.has_room() {
                 return;
             }
             let Some(value) = self.intake.take() else {
@@ -224,21 +226,28 @@ impl Replica {
             return;
         };
         let fetching = candidate.promised().len() >= usize::from(self.config.quorums.prepare);
-        let waiting_ns = if fetching {
-            self.learner.behind_ns(now)
+        let timers = &self.config.timers;
+        let hopeless = if fetching {
+            self.learner.behind_ns(now) >= timers.election_timeout_ns
+        } else if candidate.announced {
+            now.since(candidate.since) >= self.election.patience_ns(&self.config)
         } else {
-            now.since(candidate.since)
+            // Its own disk owes the promise.
+            now.since(candidate.since) >= timers.disk_stall_ns
         };
-        if waiting_ns >= self.config.timers.election_timeout_ns {
+        if hopeless {
             return self.step_down(now);
         }
         self.ask_for_promises(now, out);
         self.continue_phase1(now, out);
     }
 
-    /// A leader leads only while a quorum hears it and its disk makes progress.
-    pub(super) fn on_leader_deadline(&mut self, now: Time) {
-        if self.persist.stalled(now, self.config.timers.disk_stall_ns) {
+    /// A leader leads only while a quorum hears it and its disk makes progress, and it has to get established.
+    pub(super) fn on_leader_deadline(&mut self, now: Time, established: bool, waiting_ns: u64) {
+        if !established && waiting_ns >= self.config.timers.disk_stall_ns {
+            // Nobody acknowledges: promised higher meanwhile, perhaps, and the Reject got lost.
+            self.step_down(now);
+        } else if self.persist.stalled(now, self.config.timers.disk_stall_ns) {
             self.counters.disk_stalls += 1;
             self.step_down(now);
             self.election.give_way(now, &self.config);
