@@ -14,7 +14,7 @@ use synod_engine::seams::Arrival;
 /// `sched_yield` returns sooner than this if nobody else wanted the core.
 const UNCONTENDED_MAX: Duration = Duration::from_micros(8);
 /// A turn that takes in at least this many bytes is one of many commands.
-const LOADED_BYTES_MIN: usize = 16 << 10;
+const LOADED_BYTES_MIN: usize = 4 << 10;
 /// How long one such turn keeps a replica from spinning.
 const LOADED_NS: u64 = 2_000_000;
 
