@@ -16,6 +16,8 @@ pub struct Intake {
     closed: VecDeque<Bytes>,
     open: BytesMut,
     bytes: usize,
+    /// Bytes of the last batch: the next one starts with that much room, so that it is not moved while it grows.
+    last_bytes: usize,
 }
 
 impl Intake {
@@ -25,6 +27,7 @@ impl Intake {
             closed: VecDeque::new(),
             open: BytesMut::new(),
             bytes: 0,
+            last_bytes: 0,
         }
     }
 
@@ -43,6 +46,9 @@ impl Intake {
         if self.open.len() + length > self.batch_bytes_max {
             self.closed.push_back(self.open.split().freeze());
         }
+        if self.open.is_empty() {
+            self.open.reserve(self.last_bytes.max(length));
+        }
         request.put(&mut self.open);
         self.bytes += length;
     }
@@ -55,6 +61,7 @@ impl Intake {
             None => self.open.split().freeze(),
         };
         self.bytes -= value.len();
+        self.last_bytes = value.len();
         Some(value)
     }
 
