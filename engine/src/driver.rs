@@ -120,14 +120,6 @@ impl<W: Wal, N: Network, M: StateMachine> Driver<W, N, M> {
         &self.state
     }
 
-    pub fn wal(&self) -> &W {
-        &self.wal
-    }
-
-    pub fn wal_mut(&mut self) -> &mut W {
-        &mut self.wal
-    }
-
     pub fn network_mut(&mut self) -> &mut N {
         &mut self.network
     }

@@ -169,10 +169,6 @@ impl Replica {
         self.acceptor.trim_floor()
     }
 
-    pub fn leadership(&self) -> Leadership {
-        self.leadership
-    }
-
     pub fn appended(&self) -> Lsn {
         self.persist.appended()
     }

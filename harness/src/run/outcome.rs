@@ -107,8 +107,7 @@ impl Outcome {
         let counter = |name: &str| counters.get(name).copied().unwrap_or(0);
         let syncs = match plan.durability {
             DurabilityChoice::Sync => counter("wal_syncs"),
-            // What is counted then are writes into the page cache.
-            DurabilityChoice::None => 0,
+            DurabilityChoice::None => 0, // Writes into the page cache, at most.
         };
         let commands = load.acknowledged as f64;
         let syncs_of_one = syncs as f64 / f64::from(plan.replicas);
