@@ -7,8 +7,10 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use synod_engine::ids::{ClusterId, ReplicaId};
@@ -28,6 +30,12 @@ pub struct Layout {
     pub addresses: Vec<(ReplicaId, SocketAddr)>,
     keep_data: bool,
 }
+
+/// The disk is calm when this many syncs in a row take less than [`CALM_SYNC_MAX`] each.
+const CALM_SYNCS: u32 = 2_000;
+const CALM_SYNC_MAX: Duration = Duration::from_millis(5);
+/// A slow or busy disk is used as it is after this time.
+const SETTLE_MAX: Duration = Duration::from_secs(4);
 
 impl Layout {
     /// Makes the directories, certificates and configuration files.
@@ -68,8 +76,26 @@ impl Layout {
     pub fn settle_disk(&self) -> anyhow::Result<()> {
         let directory = std::fs::File::open(&self.data)
             .with_context(|| format!("{} cannot be opened", self.data.display()))?;
-        rustix::fs::syncfs(&directory)
-            .with_context(|| format!("{} cannot be synced", self.data.display()))
+        let settle = || -> std::io::Result<()> {
+            rustix::fs::syncfs(&directory)?;
+            let probe = self.data.join("probe");
+            let mut file = std::fs::File::create(&probe)?;
+            let started = Instant::now();
+            let mut calm = 0;
+            // What a removal freed is discarded in the background: it is over when syncs are quick for a while.
+            while calm < CALM_SYNCS && started.elapsed() < SETTLE_MAX {
+                let before = Instant::now();
+                file.write_all(&[0; 4096])?;
+                file.sync_data()?;
+                calm = if before.elapsed() < CALM_SYNC_MAX {
+                    calm + 1
+                } else {
+                    0
+                };
+            }
+            std::fs::remove_file(&probe)
+        };
+        settle().with_context(|| format!("{} cannot be synced", self.data.display()))
     }
 
     pub fn replica_config(&self, id: ReplicaId) -> PathBuf {
