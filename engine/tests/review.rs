@@ -15,12 +15,14 @@ use synod_engine::client::{REPLIES_BYTES_MAX, Request};
 use synod_engine::codec;
 use synod_engine::config::Config;
 use synod_engine::driver::Driver;
-use synod_engine::ids::{Ballot, CommandNumber, ReplicaId, ReplicaSet, SessionId, Slot, Time};
+use synod_engine::ids::{
+    Ballot, CommandNumber, Incarnation, ReplicaId, ReplicaSet, SessionId, Slot, Time,
+};
 use synod_engine::machine::KvMachine;
 use synod_engine::machine::kv::KvCommand;
 use synod_engine::message::{Accept, Chosen, Fetch, Heartbeat, HeartbeatRole, Message, Value};
 use synod_engine::persist::OWED_BYTES_MAX;
-use synod_engine::recovery::Recovery;
+use synod_engine::recovery::{OnDisk, Recovery};
 use synod_engine::seams::Arrival;
 use synod_engine::sessions::{Applied, SESSIONS_MAX, Sessions, session_id};
 
@@ -48,7 +50,7 @@ impl One {
         let (disk, outbox) = (DiskHandle::default(), OutboxHandle::default());
         let history = Rc::new(RefCell::new(History::default()));
         let driver = Recovery::new(config, Witness::new(&history))
-            .start(Time(0), disk.clone(), outbox.clone(), Ballot::ZERO, Slot(1))
+            .start(Time(0), disk.clone(), outbox.clone(), OnDisk::default())
             .expect("nothing was trimmed");
         One {
             driver,
@@ -214,6 +216,7 @@ fn a_leader_that_never_gets_established_gives_up() {
         {
             let promise = synod_engine::message::Promise {
                 ballot: prepare.ballot,
+                incarnation: Incarnation::FOUNDING,
                 commit_index: Slot(0),
                 trim_floor: Slot(1),
                 accepted: Vec::new(),

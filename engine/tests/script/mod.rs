@@ -22,7 +22,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use synod_engine::client::Request;
 use synod_engine::config::Config;
-use synod_engine::ids::{Ballot, CommandNumber, Lsn, ReplicaId, SessionId, Slot, Time};
+use synod_engine::ids::{
+    Ballot, CommandNumber, Incarnation, Lsn, ReplicaId, SessionId, Slot, Time,
+};
 use synod_engine::message::{AcceptedValue, Message, Promise, Record};
 use synod_engine::output::Output;
 use synod_engine::replica::{Input, Replay, Replica};
@@ -133,7 +135,7 @@ impl Script {
         for (_, record) in &member.records {
             replay.record(record.clone(), &mut out);
         }
-        member.replica = Some(replay.finish(now, member.durable));
+        member.replica = Some(replay.finish(now, member.durable, Incarnation::FOUNDING));
         for (slot, value) in &out.chosen {
             let _ = writeln!(self.printed, "{replica} replays {slot} {}", bytes(value));
         }
@@ -300,6 +302,7 @@ impl Script {
             .promised();
         let mut promise = Promise {
             ballot,
+            incarnation: Incarnation::FOUNDING,
             commit_index: Slot::ZERO,
             trim_floor: Slot(1),
             accepted: Vec::new(),
