@@ -153,12 +153,12 @@ impl Acceptor {
         });
     }
 
-    /// `appended` is the last record so far.
+    /// Acknowledgements of what is chosen already wait for the record `after`.
     pub fn accept(
         &mut self,
         accept: &Accept,
         slots: &Slots,
-        appended: Lsn,
+        after: Lsn,
         ahead: AheadLimit,
     ) -> AcceptVerdict {
         if accept.ballot < self.promised {
@@ -167,7 +167,7 @@ impl Acceptor {
         }
         // To accept at a ballot is to promise it: the record of the value carries the ballot to disk.
         self.promised = accept.ballot;
-        self.begin(accept.ballot, slots.commit_index(), appended);
+        self.begin(accept.ballot, slots.commit_index(), after);
         if accept.slot <= self.received {
             self.counters.accepts_duplicate += 1;
             return AcceptVerdict::Duplicate;
@@ -191,12 +191,12 @@ impl Acceptor {
     }
 
     /// Starts counting for a higher ballot. What was accepted before counts only where it is known to be chosen.
-    fn begin(&mut self, ballot: Ballot, commit_index: Slot, appended: Lsn) {
+    fn begin(&mut self, ballot: Ballot, commit_index: Slot, after: Lsn) {
         if self.accepting < ballot {
             self.accepting = ballot;
             self.received = commit_index;
             self.acknowledged = Slot::ZERO;
-            self.hold_accepted(commit_index, appended);
+            self.hold_accepted(commit_index, after);
         } else {
             self.received = self.received.max(commit_index);
         }

@@ -126,6 +126,26 @@ fn heartbeat(ballot: Ballot, role: HeartbeatRole, commit_index: u64) -> Message 
 }
 
 #[test]
+fn an_acknowledgement_at_a_new_ballot_waits_for_the_record_of_that_ballot() {
+    let acknowledged = |messages: Vec<Message>| {
+        messages
+            .iter()
+            .any(|message| matches!(message, Message::Accepted(accepted) if accepted.ballot == NEW))
+    };
+    let mut one = One::new(1 << 20);
+    one.hear(2, accept(OLD, 1, 0, value(1, 8)));
+    one.finish_disk();
+    one.hear(2, accept(OLD, 2, 1, value(2, 8)));
+    one.finish_disk();
+    one.turn(Vec::new());
+    // A repeat of what is chosen, by a new leader: nothing to store but its ballot.
+    assert!(!acknowledged(one.hear(3, accept(NEW, 1, 1, value(1, 8)))));
+    assert!(!acknowledged(one.turn(Vec::new())));
+    one.finish_disk();
+    assert!(acknowledged(one.turn(Vec::new())));
+}
+
+#[test]
 fn a_fetch_is_never_answered_with_a_value_that_was_not_chosen() {
     let mut one = One::new(100);
     // An old leader's value is accepted and durable, and never chosen.

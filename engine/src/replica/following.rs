@@ -99,9 +99,15 @@ impl Replica {
         } else {
             AheadLimit::of(&self.config)
         };
-        let appended = self.persist.appended();
         let promised = self.acceptor.promised();
-        let verdict = self.acceptor.accept(&accept, &self.slots, appended, ahead);
+        let appended = self.persist.appended();
+        // Whatever raises the promise gets a record, the next one: no acknowledgement at a ballot leaves before it.
+        let after = if ballot > promised {
+            appended.next()
+        } else {
+            appended
+        };
+        let verdict = self.acceptor.accept(&accept, &self.slots, after, ahead);
         if verdict == AcceptVerdict::Reject {
             return self.reject(from, out);
         }
