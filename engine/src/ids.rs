@@ -44,6 +44,10 @@ pub struct ClientId(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClusterId(pub u128);
 
+/// Which life of a replica's disk: 0 for a founding member, another number after each readmission with an empty disk.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Incarnation(pub u64);
+
 /// Nanoseconds on a monotonic clock with an arbitrary origin.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Time(pub u64);
@@ -81,6 +85,10 @@ impl CommandNumber {
     pub fn plus(self, count: u32) -> CommandNumber {
         CommandNumber(self.0.saturating_add(u64::from(count)))
     }
+}
+
+impl Incarnation {
+    pub const FOUNDING: Incarnation = Incarnation(0);
 }
 
 impl SessionId {
@@ -210,7 +218,14 @@ macro_rules! debug_as_number {
         }
     )*};
 }
-debug_as_number!(Lsn "lsn", SessionId "session", CommandNumber "#", ClientId "client", Time "t");
+debug_as_number!(
+    Lsn "lsn",
+    SessionId "session",
+    CommandNumber "#",
+    ClientId "client",
+    Incarnation "incarnation",
+    Time "t"
+);
 
 #[cfg(test)]
 mod tests {
