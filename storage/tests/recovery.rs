@@ -2,12 +2,16 @@
 
 mod common;
 
-use common::{History, MemoryWal, accepted, counter, disk, open, options, promised, scan, trimmed};
+use common::{
+    History, MemoryWal, Records, accepted, counter, disk, open, options, promised, scan,
+    scan_holes, trimmed,
+};
 use proptest::prelude::*;
 use synod_engine::ids::{Lsn, Slot};
 use synod_engine::seams::Wal;
-use synod_storage::OpenError;
 use synod_storage::backend::MemoryDisk;
+use synod_storage::group::Carried;
+use synod_storage::{Hole, OpenError};
 
 const SEGMENT_BYTES: u64 = 32 << 10;
 const LAST: &str = "wal-0000000000000002.seg";
@@ -26,22 +30,36 @@ fn written() -> (MemoryDisk, History) {
     (disk, history)
 }
 
-/// Durable data is complete, or the refusal names file and offset. Never a panic, a loss, an invention.
-fn complete_or_refused(disk: &MemoryDisk, history: &History, what: &str) -> bool {
-    match scan(disk) {
-        Ok(records) => {
-            assert!(
-                records == history.records,
-                "{what}: opened to other records"
-            );
-            true
+/// Durable data is complete, or a hole or a refusal says where it is not. Never a panic, a loss, an invention.
+fn complete_or_told(disk: &MemoryDisk, history: &History, what: &str) -> bool {
+    match scan_holes(disk) {
+        Ok((records, holes)) => {
+            check_around_holes(&records, &holes, history, what);
+            holes.is_empty()
         }
         Err(error) => {
             let message = error.to_string();
-            let placed = message.contains(".seg, offset ");
-            assert!(placed, "{what}: refused without file and offset: {message}");
+            let placed = message.contains(".seg, offset ") && message.contains("slots above ");
+            assert!(placed, "{what}: refused without a place: {message}");
             false
         }
+    }
+}
+
+/// Everything outside the holes is there, and nothing that a hole hides went beyond what it tells.
+fn check_around_holes(records: &Records, holes: &[Hole], history: &History, what: &str) {
+    let lost = |lsn: &Lsn| {
+        holes
+            .iter()
+            .any(|hole| hole.first <= *lsn && *lsn < hole.next)
+    };
+    let left = history.records.iter().filter(|(lsn, _)| !lost(lsn));
+    assert!(records.iter().eq(left), "{what}: opened to other records");
+    for hole in holes {
+        let mut carried = Carried::default();
+        let before = &history.records[..hole.next.0 as usize - 1];
+        before.iter().for_each(|(_, record)| carried.absorb(record));
+        assert_eq!(hole.carried, carried, "{what}");
     }
 }
 
@@ -55,12 +73,12 @@ fn a_flipped_bit_at_any_byte_loses_nothing_in_silence() {
         let bit = 1u8 << ((byte * 5) % 8);
         disk.tamper(LAST, |bytes| bytes[byte] ^= bit);
         let what = format!("bit {bit:#x} of byte {byte} flipped");
-        let opened = complete_or_refused(&disk, &history, &what);
+        let opened = complete_or_told(&disk, &history, &what);
         // Header, stamps, tables, records, padding: no byte of them may change unseen.
         assert_eq!(opened, byte >= end, "{what}");
         disk.tamper(LAST, |bytes| bytes[byte] ^= bit);
     }
-    assert!(complete_or_refused(&disk, &history, "restored"));
+    assert!(complete_or_told(&disk, &history, "restored"));
 }
 
 #[test]
@@ -70,7 +88,7 @@ fn a_file_cut_at_any_byte_is_refused() {
     for bytes in (0..whole.len()).rev() {
         disk.tamper(LAST, |contents| contents.truncate(bytes));
         let error = scan(&disk).expect_err("a short segment is damage");
-        assert!(matches!(error, OpenError::SegmentSize { .. }), "{error}");
+        assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
         assert!(
             error
                 .to_string()
@@ -78,7 +96,7 @@ fn a_file_cut_at_any_byte_is_refused() {
         );
     }
     disk.tamper(LAST, |contents| *contents = whole);
-    assert!(complete_or_refused(&disk, &history, "restored"));
+    assert!(complete_or_told(&disk, &history, "restored"));
 }
 
 /// A tail of zeros is what a disk leaves that never got the writes. What a later group called durable must be there.
@@ -100,20 +118,21 @@ fn zeros_from_any_byte_on_lose_at_most_the_newest_group() {
 }
 
 #[test]
-fn one_group_of_zeros_before_others_is_damage_not_a_tail() {
-    let (disk, _) = written();
-    for page in 1..4 {
+fn one_group_of_zeros_before_others_is_a_hole_not_a_tail() {
+    let (disk, history) = written();
+    for (page, lsn) in [(1, 4), (2, 4), (3, 4), (4, 5)] {
         let tampered = disk.copy();
         tampered.tamper(LAST, |contents| contents[page * 4096..][..4096].fill(0));
-        let error = scan(&tampered).expect_err("durable data is gone");
-        assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
-        assert!(error.to_string().contains(LAST), "{error}");
+        let (records, holes) = scan_holes(&tampered).expect("a group behind is intact");
+        assert_eq!((holes.len(), holes[0].first), (1, Lsn(lsn)));
+        assert!(holes[0].file.ends_with(LAST), "{holes:?}");
+        check_around_holes(&records, &holes, &history, &format!("page {page}"));
     }
 }
 
 #[test]
 fn damage_in_an_earlier_segment_is_never_a_tail() {
-    let (disk, _) = written();
+    let (disk, history) = written();
     let name = "wal-0000000000000001.seg";
     let end = SEGMENT_BYTES as usize;
     for sector in (0..end).step_by(512) {
@@ -123,32 +142,36 @@ fn damage_in_an_earlier_segment_is_never_a_tail() {
             used = contents[sector..sector + 512].iter().any(|byte| *byte != 0);
             contents[sector..sector + 512].fill(0);
         });
-        match scan(&tampered) {
-            Ok(_) => assert!(!used, "sector {sector} is gone and nobody noticed"),
-            Err(error) => {
-                let message = error.to_string();
-                assert!(message.contains(&format!("{name}, offset ")), "{message}");
-            }
-        }
+        let (records, holes) = scan_holes(&tampered).expect("the next segment is intact");
+        check_around_holes(&records, &holes, &history, &format!("sector {sector}"));
+        assert_eq!(holes.len(), usize::from(used), "sector {sector}");
+        assert!(
+            holes.iter().all(|hole| hole.file.ends_with(name)),
+            "{holes:?}"
+        );
     }
 }
 
 #[test]
-fn a_missing_segment_is_refused() {
+fn a_missing_segment_is_a_hole_or_refused() {
+    let (disk, history) = written();
     for lost in 1..=3 {
-        let (disk, _) = written();
+        let tampered = disk.copy();
         let name = format!("wal-{lost:016}.seg");
-        disk.lose(&name);
-        match scan(&disk) {
-            // Prepared, never used: as if it had not been prepared yet.
-            Ok(_) => assert_eq!(lost, 3),
+        tampered.lose(&name);
+        match scan_holes(&tampered) {
+            Ok((records, holes)) => {
+                check_around_holes(&records, &holes, &history, &name);
+                // The third was prepared and never used: as if it had not been prepared yet.
+                assert_eq!((holes.len(), lost == 2), (usize::from(lost == 1), false));
+            }
             Err(error) => {
                 assert!(matches!(error, OpenError::SegmentMissing { .. }), "{error}");
                 assert!(error.to_string().contains(&name), "{error}");
+                assert_eq!(lost, 2, "{error}");
             }
         }
     }
-    let (disk, _) = written();
     for lost in 1..=3 {
         disk.lose(&format!("wal-{lost:016}.seg"));
     }
