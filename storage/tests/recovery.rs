@@ -3,15 +3,14 @@
 mod common;
 
 use common::{
-    History, MemoryWal, Records, accepted, counter, disk, open, options, promised, scan,
+    History, MemoryWal, accepted, check_around_holes, counter, disk, open, options, promised, scan,
     scan_holes, trimmed,
 };
 use proptest::prelude::*;
 use synod_engine::ids::{Lsn, Slot};
 use synod_engine::seams::Wal;
+use synod_storage::OpenError;
 use synod_storage::backend::MemoryDisk;
-use synod_storage::group::Carried;
-use synod_storage::{Hole, OpenError};
 
 const SEGMENT_BYTES: u64 = 32 << 10;
 const LAST: &str = "wal-0000000000000002.seg";
@@ -34,7 +33,7 @@ fn written() -> (MemoryDisk, History) {
 fn complete_or_told(disk: &MemoryDisk, history: &History, what: &str) -> bool {
     match scan_holes(disk) {
         Ok((records, holes)) => {
-            check_around_holes(&records, &holes, history, what);
+            check_around_holes(&records, &holes, &history.records, what);
             holes.is_empty()
         }
         Err(error) => {
@@ -43,23 +42,6 @@ fn complete_or_told(disk: &MemoryDisk, history: &History, what: &str) -> bool {
             assert!(placed, "{what}: refused without a place: {message}");
             false
         }
-    }
-}
-
-/// Everything outside the holes is there, and nothing that a hole hides went beyond what it tells.
-fn check_around_holes(records: &Records, holes: &[Hole], history: &History, what: &str) {
-    let lost = |lsn: &Lsn| {
-        holes
-            .iter()
-            .any(|hole| hole.first <= *lsn && *lsn < hole.next)
-    };
-    let left = history.records.iter().filter(|(lsn, _)| !lost(lsn));
-    assert!(records.iter().eq(left), "{what}: opened to other records");
-    for hole in holes {
-        let mut carried = Carried::default();
-        let before = &history.records[..hole.next.0 as usize - 1];
-        before.iter().for_each(|(_, record)| carried.absorb(record));
-        assert_eq!(hole.carried, carried, "{what}");
     }
 }
 
@@ -82,42 +64,6 @@ fn a_flipped_bit_at_any_byte_loses_nothing_in_silence() {
 }
 
 #[test]
-fn a_file_cut_at_any_byte_is_refused() {
-    let (disk, history) = written();
-    let whole = disk.contents(LAST);
-    for bytes in (0..whole.len()).rev() {
-        disk.tamper(LAST, |contents| contents.truncate(bytes));
-        let error = scan(&disk).expect_err("a short segment is damage");
-        assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
-        assert!(
-            error
-                .to_string()
-                .contains(&format!("{LAST}, offset {bytes}:"))
-        );
-    }
-    disk.tamper(LAST, |contents| *contents = whole);
-    assert!(complete_or_told(&disk, &history, "restored"));
-}
-
-/// A tail of zeros is what a disk leaves that never got the writes. What a later group called durable must be there.
-#[test]
-fn zeros_from_any_byte_on_lose_at_most_the_newest_group() {
-    let (disk, history) = written();
-    let whole = disk.contents(LAST);
-    let last_group = whole.len() - whole.iter().rev().position(|byte| *byte != 0).unwrap();
-    for from in (0..last_group).rev() {
-        disk.tamper(LAST, |contents| {
-            contents.copy_from_slice(&whole);
-            contents[from..].fill(0);
-        });
-        match scan(&disk) {
-            Ok(records) => assert_eq!(records, history.records[..records.len()], "from {from}"),
-            Err(error) => assert!(error.to_string().contains(".seg, offset "), "{error}"),
-        }
-    }
-}
-
-#[test]
 fn one_group_of_zeros_before_others_is_a_hole_not_a_tail() {
     let (disk, history) = written();
     for (page, lsn) in [(1, 4), (2, 4), (3, 4), (4, 5)] {
@@ -126,7 +72,7 @@ fn one_group_of_zeros_before_others_is_a_hole_not_a_tail() {
         let (records, holes) = scan_holes(&tampered).expect("a group behind is intact");
         assert_eq!((holes.len(), holes[0].first), (1, Lsn(lsn)));
         assert!(holes[0].file.ends_with(LAST), "{holes:?}");
-        check_around_holes(&records, &holes, &history, &format!("page {page}"));
+        check_around_holes(&records, &holes, &history.records, &format!("page {page}"));
     }
 }
 
@@ -143,7 +89,12 @@ fn damage_in_an_earlier_segment_is_never_a_tail() {
             contents[sector..sector + 512].fill(0);
         });
         let (records, holes) = scan_holes(&tampered).expect("the next segment is intact");
-        check_around_holes(&records, &holes, &history, &format!("sector {sector}"));
+        check_around_holes(
+            &records,
+            &holes,
+            &history.records,
+            &format!("sector {sector}"),
+        );
         assert_eq!(holes.len(), usize::from(used), "sector {sector}");
         assert!(
             holes.iter().all(|hole| hole.file.ends_with(name)),
@@ -161,7 +112,7 @@ fn a_missing_segment_is_a_hole_or_refused() {
         tampered.lose(&name);
         match scan_holes(&tampered) {
             Ok((records, holes)) => {
-                check_around_holes(&records, &holes, &history, &name);
+                check_around_holes(&records, &holes, &history.records, &name);
                 // The third was prepared and never used: as if it had not been prepared yet.
                 assert_eq!((holes.len(), lost == 2), (usize::from(lost == 1), false));
             }
@@ -195,39 +146,7 @@ fn torn_tail(disk: &MemoryDisk, history: &mut History) -> (MemoryWal, Lsn) {
 }
 
 #[test]
-fn any_subset_of_unsynced_sectors_leaves_a_prefix_with_everything_durable() {
-    let disk = disk(&options(SEGMENT_BYTES));
-    let mut history = History::default();
-    let (_wal, durable) = torn_tail(&disk, &mut history);
-    assert_eq!(disk.at_risk(), (16, 0));
-    // All subsets of the first group and of half of the second one, its other half there or not.
-    for subset in 0..1u32 << 12 {
-        for rest in [false, true] {
-            let crashed = disk.crash(
-                |i| if i < 12 { subset >> i & 1 == 1 } else { rest },
-                |_| true,
-            );
-            let records = scan(&crashed)
-                .unwrap_or_else(|error| panic!("subset {subset:#x}, {rest}: {error}"));
-            assert!(
-                records.len() as u64 >= durable.0,
-                "subset {subset:#x}, {rest}: durable records lost"
-            );
-            assert_eq!(
-                records,
-                history.records[..records.len()],
-                "subset {subset:#x}, {rest}"
-            );
-            let first_whole = subset & 0xff == 0xff;
-            let second_whole = subset == 0xfff && rest;
-            let expected = 2 + 2 * u64::from(first_whole) + u64::from(second_whole);
-            assert_eq!(records.len() as u64, expected, "subset {subset:#x}, {rest}");
-        }
-    }
-}
-
-#[test]
-fn a_group_behind_a_hole_stays_dead_when_the_wal_goes_on() {
+fn a_group_behind_a_torn_one_stays_dead_when_the_wal_goes_on() {
     let disk = disk(&options(SEGMENT_BYTES));
     let mut history = History::default();
     let (wal, durable) = torn_tail(&disk, &mut history);
