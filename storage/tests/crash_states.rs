@@ -160,8 +160,8 @@ fn any_subset_of_unsynced_sectors_leaves_everything_durable_and_what_follows_who
                     Some(i) if i < tried => subset >> i & 1 == 1,
                     Some(_) | None => others,
                 };
-                let whole = under_way.iter().filter(|(end, _)| (0..*end).all(keeps));
-                let expected = whole.last().map_or(durable, |(_, records)| *records);
+                let mut whole = under_way.iter().filter(|(end, _)| (0..*end).all(keeps));
+                let expected = whole.next_back().map_or(durable, |(_, records)| *records);
                 let found = scan_holes(&disk.crash(keeps, |_| true));
                 let what =
                     format!("group {point}, subset {subset:#x} from {from}, others {others}");

@@ -244,6 +244,26 @@ fn a_damaged_segment_at_the_end_is_refused_used_or_not() {
     }
 }
 
+/// Found by the random damage of `recovery.rs`: the front was said to be a hole of no records.
+#[test]
+fn a_lost_segment_that_held_no_record_is_no_hole() {
+    let options = options(SEGMENT_BYTES);
+    let disk = disk(&options);
+    let (mut wal, _, _) = open(&disk, options).unwrap();
+    wal.durable().unwrap();
+    wal.backend_mut().hold();
+    wal.append(Lsn(1), &accepted(1, 3000));
+    wal.submit();
+    // All that arrives of the only group is its header.
+    let disk = disk.crash(|sector| sector == 0, |_| true);
+    let (mut wal, _, _) = open(&disk, options).unwrap();
+    let mut history = History::default();
+    history.write(&mut wal, accepted(10, 3000));
+    history.write(&mut wal, accepted(11, 3000));
+    disk.lose(&segment(1));
+    assert_eq!(lost(&disk, &history.records, "nothing"), []);
+}
+
 /// Whatever of the front is gone, what is left tells of its promise; and dropped segments are no hole.
 #[test]
 fn the_front_may_be_trimmed_or_lost() {

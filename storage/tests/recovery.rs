@@ -9,8 +9,10 @@ use common::{
 use proptest::prelude::*;
 use synod_engine::ids::{Lsn, Slot};
 use synod_engine::seams::Wal;
-use synod_storage::OpenError;
 use synod_storage::backend::MemoryDisk;
+use synod_storage::disk::Disk;
+use synod_storage::group::Carried;
+use synod_storage::{OpenError, Replayed};
 
 const SEGMENT_BYTES: u64 = 32 << 10;
 const LAST: &str = "wal-0000000000000002.seg";
@@ -220,6 +222,55 @@ fn the_same_seed_at_each_opening_revives_nothing() {
     }
 }
 
+/// Rot, a lost sector, or a lost file, anywhere.
+fn damage(disk: &MemoryDisk, next: &mut impl FnMut() -> usize) {
+    let files = disk.list().unwrap();
+    let names: Vec<_> = files
+        .iter()
+        .filter(|(name, _)| name.starts_with("wal-"))
+        .collect();
+    if names.is_empty() {
+        return;
+    }
+    let name = &names[next() % names.len()].0;
+    // Mostly near the front, where the groups are, and at the starts of groups.
+    let sectors = SEGMENT_BYTES as usize / 512;
+    let sector = match next() % 3 {
+        0 => next() % sectors,
+        1 => next() % 24,
+        _ => next() % (sectors / 8) * 8,
+    };
+    match next() % 9 {
+        0 => disk.lose(name),
+        1..=4 => disk.tamper(name, |bytes| bytes[sector * 512..][..512].fill(0)),
+        _ => disk.tamper(name, |bytes| {
+            bytes[sector * 512 + next() % 512] ^= 1 << (next() % 8)
+        }),
+    }
+}
+
+/// Damage may be refused, be a hole, or look like a torn tail; but every record that is found is the history's, none
+/// of a group that was cut, and a hole tells of at least what it may hide.
+fn invents_nothing(disk: &MemoryDisk, history: &History) {
+    let found = synod_storage::scan_disk(disk, &mut |replayed| match replayed {
+        Replayed::Record(at, record) => {
+            assert_eq!((at.lsn, record), history.records[at.lsn.0 as usize - 1]);
+        }
+        Replayed::Hole(hole) => {
+            let mut hidden = Carried::default();
+            let through = history.through(Lsn(hole.next.0 - 1));
+            through.iter().for_each(|(_, record)| hidden.absorb(record));
+            assert!(
+                hole.first < hole.next && hole.carried == hidden,
+                "{hole:?}, not {hidden:?}"
+            );
+        }
+    });
+    if let Err(error) = found {
+        assert!(error.to_string().contains("--readmit"), "{error}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -264,6 +315,11 @@ proptest! {
                 _ => {
                     drop(wal);
                     disk = disk.crash(|_| next() % 3 > 0, |_| true);
+                    for _ in 0..8 {
+                        let tampered = disk.copy();
+                        (0..1 + next() % 3).for_each(|_| damage(&tampered, &mut next));
+                        invents_nothing(&tampered, &history);
+                    }
                     let (reopened, records, _) = open(&disk, options).unwrap();
                     let last = records.last().map_or(Lsn(0), |(lsn, _)| *lsn);
                     prop_assert!(last >= durable || records.is_empty() && durable == Lsn(0));
