@@ -97,7 +97,7 @@ fn inspect(target: &WalTarget) -> anyhow::Result<()> {
         census.slot_max.unwrap_or(0)
     )?;
     say!("promised     {}", report.promised)?;
-    say!("trim floor   {}", report.trim_floor.0)?;
+    say!("trim floor   {}", lowest_kept(&report))?;
     for segment in &report.segments {
         say!(
             "segment      {}: {} groups, {} bytes, through lsn {}",
@@ -154,6 +154,11 @@ fn verify(target: &WalTarget) -> anyhow::Result<()> {
     }
 }
 
+/// The lowest slot that no trim has dropped, as the engine counts it: slot 1 while nothing was trimmed.
+fn lowest_kept(report: &ScanReport) -> u64 {
+    report.trim_floor.0.max(1)
+}
+
 /// Holes are damage, though not the end of this replica: its peers have what it lost.
 fn refuse_holes(report: &ScanReport, directory: &Path) -> anyhow::Result<()> {
     let Some(first) = report.holes.first() else {
@@ -200,7 +205,7 @@ fn describe(report: &ScanReport, census: &Census) -> Value {
         "bytes": report.bytes,
         "last_lsn": report.last_lsn.0,
         "promised": report.promised.to_string(),
-        "trim_floor": report.trim_floor.0,
+        "trim_floor": lowest_kept(report),
         "accepted": census.accepted,
         "chosen": census.chosen,
         "promises": census.promised,

@@ -146,7 +146,7 @@ impl<D: Disk> Recovery<'_, D> {
         }
     }
 
-    /// Goes on at the group of `header`; what lies before it is a hole, if records are missing at all.
+    /// Goes on at the group of `header`; what lies before it is a hole.
     pub(super) fn skip(
         &mut self,
         glimpses: &[Glimpse],
@@ -166,9 +166,6 @@ impl<D: Disk> Recovery<'_, D> {
             };
             self.leave(glimpse, end, groups);
         }
-        if first == header.first {
-            return;
-        }
         let (glimpse, offset, why) = blame(glimpses, at, to.0, gap);
         self.hole(Hole {
             first,
@@ -180,7 +177,11 @@ impl<D: Disk> Recovery<'_, D> {
         });
     }
 
+    /// A segment that is gone may have held no record at all: a first group that was torn.
     fn hole(&mut self, hole: Hole) {
+        if hole.first == hole.next {
+            return;
+        }
         self.found.holes.push(hole.clone());
         (self.visit)(Replayed::Hole(hole));
     }

@@ -7,6 +7,7 @@ use synod_engine::message::{Accept, Record};
 use synod_engine::seams::{Wal, WalRead};
 use synod_storage::backend::{MemoryBackend, MemoryDisk};
 use synod_storage::config::Options;
+use synod_storage::group::Carried;
 use synod_storage::wal::Opened;
 use synod_storage::{Hole, OpenError, Replayed, WalCore, initialise, scan_disk};
 
@@ -74,6 +75,28 @@ pub fn scan_holes(disk: &MemoryDisk) -> Result<(Records, Vec<Hole>), OpenError> 
     })?;
     assert_eq!(report.holes, holes);
     Ok((records, holes))
+}
+
+/// Everything outside the holes is there, and nothing that a hole hides went beyond what it tells.
+pub fn check_around_holes(
+    records: &Records,
+    holes: &[Hole],
+    history: &[(Lsn, Record)],
+    what: &str,
+) {
+    let lost = |lsn: &Lsn| {
+        holes
+            .iter()
+            .any(|hole| hole.first <= *lsn && *lsn < hole.next)
+    };
+    let left = history.iter().filter(|(lsn, _)| !lost(lsn));
+    assert!(records.iter().eq(left), "{what}: opened to other records");
+    for hole in holes {
+        let mut carried = Carried::default();
+        let before = &history[..hole.next.0 as usize - 1];
+        before.iter().for_each(|(_, record)| carried.absorb(record));
+        assert_eq!(hole.carried, carried, "{what}");
+    }
 }
 
 pub fn record_of(replayed: Replayed) -> Option<(Lsn, Record)> {
