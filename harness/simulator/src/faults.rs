@@ -61,9 +61,9 @@ pub enum Fault {
     ClockJump,
     /// A client sends again before a reply could have come.
     ClientRetry,
-    /// A client's frame arrives twice.
+    /// A client's frame arrives once more, later, over another connection.
     ClientDuplicate,
-    /// A client's frames overtake each other.
+    /// A client's frame arrives late over a former connection, behind what was sent after it.
     ClientReorder,
     /// A client loses its connections.
     ClientDisconnect,

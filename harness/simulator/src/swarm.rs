@@ -214,7 +214,7 @@ impl Plan {
 
     fn draw_clients(&mut self, random: &mut Random) {
         let clients = random.between(1, 6);
-        let per_second = random.one_of(&[10, 30, 60, 120, 200]);
+        let per_second = random.one_of(&[5, 20, 40, 80, 160]);
         let keys = random.one_of(&[1, 3, 10]);
         let impatient = self.faults.contains(Fault::ClientRetry);
         for _ in 0..clients {

@@ -140,20 +140,29 @@ impl<S: Seams> World<S> {
         if reorders && self.client_links.permille(CLIENT_REORDERS) {
             at += self.client_links.below(20 * delay + MS);
             self.strikes.note(Fault::ClientReorder);
-        } else {
-            at = at.max(known.last_to_replica + 1);
-            known.last_to_replica = at;
+            return self.send_late(to, at, frame);
         }
-        let life = self.member(to).life;
-        let client = connection;
-        let arrival = Arrival::Client { client, frame };
+        at = at.max(known.last_to_replica + 1);
+        known.last_to_replica = at;
         if duplicates && self.client_links.permille(CLIENT_DUPLICATES) {
             self.strikes.note(Fault::ClientDuplicate);
             let again = at + self.client_links.below(100 * MS);
-            let arrival = arrival.clone();
-            self.schedule(again, Event::Deliver { to, life, arrival });
+            self.send_late(to, again, frame.clone());
         }
+        let life = self.member(to).life;
+        let arrival = Arrival::Client { client: connection, frame };
         self.schedule(at, Event::Deliver { to, life, arrival });
+    }
+
+    /// A frame that comes late comes over a former connection of its client: streams keep their order. Nobody hears
+    /// what it is answered, and the connection goes soon after.
+    fn send_late(&mut self, to: ReplicaId, at: u64, frame: Bytes) {
+        let client = self.new_connection(None, to);
+        let life = self.member(to).life;
+        let arrival = Arrival::Client { client, frame };
+        self.schedule(at, Event::Deliver { to, life, arrival });
+        let arrival = Arrival::ClientGone { client };
+        self.schedule(at + 100 * MS, Event::Deliver { to, life, arrival });
     }
 
     fn send_to_client(&mut self, connection: ClientId, frame: Bytes) {
