@@ -32,6 +32,7 @@ pub fn initialise<D: Disk>(disk: &D, options: &Options) -> Result<(), OpenError>
         ready_files: Default::default(),
         ready_files_max: 0,
         hints: Hints::default(),
+        paces: false,
     };
     keeper.prepare(Sequence::FIRST).map_err(OpenError::io(
         "preparing",

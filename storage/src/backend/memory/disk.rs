@@ -260,11 +260,14 @@ impl NameChange {
 impl Contents {
     /// Makes the chosen unsynced writes durable.
     fn settle(&mut self, chosen: impl Fn(&Unsynced) -> bool) {
-        let (settled, left): (Vec<_>, Vec<_>) = self.unsynced.drain(..).partition(chosen);
-        for write in settled {
-            put(&mut self.durable, write.offset, &write.bytes);
-        }
-        self.unsynced = left;
+        let durable = &mut self.durable;
+        self.unsynced.retain(|write| {
+            let settled = chosen(write);
+            if settled {
+                put(durable, write.offset, &write.bytes);
+            }
+            !settled
+        });
     }
 }
 
@@ -361,8 +364,14 @@ impl Disk for MemoryDisk {
     fn sync_directory(&self) -> io::Result<()> {
         let mut state = self.state();
         state.change(0)?;
-        state.durable_names = state.names.clone();
-        state.name_changes.clear();
+        let State {
+            durable_names,
+            name_changes,
+            ..
+        } = &mut *state;
+        for change in name_changes.drain(..) {
+            change.apply(durable_names);
+        }
         Ok(())
     }
 
