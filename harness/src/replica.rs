@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use synod_engine::driver::Driver;
-use synod_engine::ids::Time;
+use synod_engine::ids::{Incarnation, Time};
 use synod_engine::machine::{KvMachine, LogMachine};
-use synod_engine::recovery::Recovery;
+use synod_engine::recovery::{OnDisk, Recovery};
 use synod_engine::seams::StateMachine;
 use synod_storage::{FileWal, OpenReport};
 use synod_transport::{Inbox, Limits, MTU_MAX_DEFAULT, QuicNetwork, TransportConfig};
@@ -96,8 +96,13 @@ impl<M: StateMachine + Default> Replica<M> {
             CounterFd::new(wal_event).context("the event of the WAL cannot be watched")?;
         let clock = Instant::now();
         announce(&settings, &report)?;
+        let on_disk = OnDisk {
+            incarnation: Incarnation::FOUNDING,
+            promised: report.promised,
+            trim_floor: report.trim_floor,
+        };
         let driver = recovery
-            .start(now(clock), wal, network, report.promised, report.trim_floor)
+            .start(now(clock), wal, network, on_disk)
             .map_err(usage)?;
         Ok(Replica {
             driver,
