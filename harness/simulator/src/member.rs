@@ -6,8 +6,8 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use synod_engine::driver::Driver;
-use synod_engine::ids::{ClusterId, Lsn, ReplicaId, Slot};
-use synod_engine::recovery::Recovery;
+use synod_engine::ids::{ClusterId, Incarnation, Lsn, ReplicaId, Slot};
+use synod_engine::recovery::{OnDisk, Recovery};
 use synod_engine::seams::{Arrival, Wal, WalFailed};
 use synod_storage::backend::{MemoryBackend, MemoryDisk};
 use synod_storage::config::Options;
@@ -157,8 +157,11 @@ impl<S: Seams> Member<S> {
             self.clock.at(now),
             seams.wal(self.id, wal.clone()),
             seams.network(self.id, outbox.clone()),
-            opened.carried.promised,
-            opened.carried.trim_floor,
+            OnDisk {
+                incarnation: Incarnation::FOUNDING,
+                promised: opened.carried.promised,
+                trim_floor: opened.carried.trim_floor,
+            },
         );
         let driver = driver.map_err(|error| Violation::new(MEMORY, error.to_string()))?;
         if driver.replica().promised() < self.shadow.promised() {

@@ -9,7 +9,8 @@ use crate::swarm::Plan;
 use crate::trace::Trace;
 use crate::world::World;
 
-/// Once a quorum is healed, a leader must be found within this many election timeouts: failed candidacies during the
+/// Once a quorum is healed, a leader must be found within this many election timeouts, and the time that the slowest
+/// of the quorum needs to fetch what it lacks: failed candidacies during the
 /// storm have doubled patience and back-off, and both are waited for before the first good one.
 pub const LEADER_WITHIN_TIMEOUTS: u64 = 30;
 
@@ -64,13 +65,14 @@ fn converge<S: Seams>(
 ) -> Result<(), Violation> {
     let healed_at = world.now;
     let timeout = world.plan.timers.election_timeout_ns;
-    wait(world, LEADER_WITHIN_TIMEOUTS * timeout, |world| {
+    let fetching = fetching_ns(world, working);
+    wait(world, LEADER_WITHIN_TIMEOUTS * timeout + fetching, |world| {
         let serving = world.serving().is_some_and(|leader| working.contains(leader));
         if serving { Ok(()) } else { Err("no leader serves".to_string()) }
     })?;
     outcome.leader_ns = world.now - healed_at;
     outcome.leader_millitimeouts = outcome.leader_ns * 1_000 / timeout;
-    wait(world, CONVERGED_WITHIN_TIMEOUTS * timeout, |world| {
+    wait(world, CONVERGED_WITHIN_TIMEOUTS * timeout + fetching, |world| {
         if let Some(client) = world.clients.iter().find(|client| !client.done()) {
             let (index, left) = (client.index, client.left);
             let outstanding = client.outstanding();
@@ -87,6 +89,21 @@ fn converge<S: Seams>(
     })?;
     outcome.converged_ns = world.now - healed_at;
     Ok(())
+}
+
+/// How long the healed replica that lags most may take to catch up, if it fetches slot by slot: no leader is
+/// established before its acceptors hold what is chosen.
+fn fetching_ns<S: Seams>(world: &World<S>, working: ReplicaSet) -> u64 {
+    let plan = &world.plan;
+    let through = world.committed_through().0;
+    let held = working
+        .iter()
+        .filter_map(|replica| world.driver(replica))
+        .map(|driver| driver.replica().commit_index().0)
+        .min();
+    let links = 2 * (plan.links.delay_min_ns + 2 * plan.links.jitter_ns);
+    let slot = links + 2 * plan.turn_ns + plan.disk_min_ns + 2 * plan.disk_jitter_ns;
+    (through - held.unwrap_or(0)) * slot
 }
 
 /// Runs until `what_is_missing` finds nothing, for at most so many nanoseconds.

@@ -166,7 +166,7 @@ impl Plan {
         if random.permille(500) {
             self.limits.window_slots_max = random.one_of(&[1, 2, 7, 64]);
             self.limits.cache_bytes_max = random.one_of(&[0, 512, 4 * KIB, 64 * KIB]);
-            self.limits.fetch_bytes_max = random.one_of(&[1, 2_000, 30_000]);
+            self.limits.fetch_bytes_max = random.one_of(&[500, 4_000, 30_000]);
         }
         let scale = random.one_of(&[(1, 1), (1, 1), (1, 3), (3, 1)]);
         let scaled = |ns: u64| ns * scale.0 / scale.1;
