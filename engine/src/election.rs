@@ -218,7 +218,13 @@ impl Election {
                     && heartbeat.commit_index > commit_index
                     && heartbeat.trim_floor <= commit_index.next()
             })
-            .max_by_key(|(_, heartbeat)| heartbeat.commit_index)
+            // A question to somebody who does not hear it costs a timeout.
+            .max_by_key(|(_, heartbeat)| {
+                (
+                    heartbeat.hears.contains(config.replica),
+                    heartbeat.commit_index,
+                )
+            })
             .map(|(replica, _)| replica)
     }
 
