@@ -84,6 +84,11 @@ impl Client {
         self.operations.len()
     }
 
+    /// Commands submitted so far in all its sessions but abandoned ones.
+    pub fn submitted(&self) -> u64 {
+        self.completed + self.operations.len() as u64
+    }
+
     pub fn retries(&self) -> u64 {
         self.session.counters().retries
     }
@@ -145,7 +150,10 @@ impl Client {
 
     /// When [`Client::act`] has something to do again.
     pub fn due(&self, now: u64) -> u64 {
-        let mut due = self.session.deadline().map_or(u64::MAX, |deadline| deadline.0);
+        let mut due = self
+            .session
+            .deadline()
+            .map_or(u64::MAX, |deadline| deadline.0);
         let has_room = self.operations.len() < self.plan.window as usize;
         if self.session.is_open() && self.left > 0 && has_room {
             due = due.min(self.submit_at);
@@ -155,7 +163,11 @@ impl Client {
 
     fn submit_if_due(&mut self, now: u64) {
         let room = u64::from(self.plan.window).saturating_sub(self.operations.len() as u64);
-        let count = self.random.between(1, u64::from(self.plan.run)).min(room).min(self.left);
+        let count = self
+            .random
+            .between(1, u64::from(self.plan.run))
+            .min(room)
+            .min(self.left);
         if now < self.submit_at || count == 0 || !self.session.is_open() {
             return;
         }
@@ -172,7 +184,11 @@ impl Client {
             .submit(Time(now), commands.freeze(), count as u32)
             .expect("the session is open and has room");
         for (number, command) in (first.0..).map(CommandNumber).zip(hashes) {
-            self.operations.push_back(Operation { number, command, invoked: now });
+            self.operations.push_back(Operation {
+                number,
+                command,
+                invoked: now,
+            });
         }
         self.left -= count;
         self.submit_at = now + self.random.exponential(self.plan.think_ns);
@@ -184,10 +200,17 @@ impl Client {
         let value = self.value();
         let kind = self.random.below(100);
         let command = match kind {
-            0..50 => KvCommand::Put { key: &key, value: &value },
+            0..50 => KvCommand::Put {
+                key: &key,
+                value: &value,
+            },
             50..80 => KvCommand::Get { key: &key },
             80..90 => KvCommand::Delete { key: &key },
-            _ => KvCommand::Cas { key: &key, expected: self.last_value.as_deref(), value: &value },
+            _ => KvCommand::Cas {
+                key: &key,
+                expected: self.last_value.as_deref(),
+                value: &value,
+            },
         };
         let command = command.encode().expect("the key is short");
         if kind < 50 {
@@ -253,19 +276,31 @@ impl Client {
         let wrong = |what: String| Err(Violation::new(LINEARIZABLE, what));
         for (number, reply) in (replies.first.0..).map(CommandNumber).zip(replies.iter()) {
             let Some(operation) = self.operations.pop_front().filter(|o| o.number == number) else {
-                return wrong(format!("client {} gets a reply to {number:?}, which it never sent", self.index));
+                return wrong(format!(
+                    "client {} gets a reply to {number:?}, which it never sent",
+                    self.index
+                ));
             };
             let Some((executed, slot)) = model.lookup(replies.session, number) else {
-                return wrong(format!("client {}'s {number:?} is acknowledged and in no slot", self.index));
+                return wrong(format!(
+                    "client {}'s {number:?} is acknowledged and in no slot",
+                    self.index
+                ));
             };
             if executed.reply != xxh3_64(reply) {
-                return wrong(format!("client {}'s {number:?} has another reply than in {slot}", self.index));
+                return wrong(format!(
+                    "client {}'s {number:?} has another reply than in {slot}",
+                    self.index
+                ));
             }
             if number < self.shared_below {
                 continue;
             }
             if executed.command != operation.command {
-                return wrong(format!("client {}'s {number:?} is another command in {slot}", self.index));
+                return wrong(format!(
+                    "client {}'s {number:?} is another command in {slot}",
+                    self.index
+                ));
             }
             let committed_at = agreement.committed_at(slot).unwrap_or(u64::MAX);
             if committed_at < operation.invoked || committed_at > now {
@@ -288,7 +323,11 @@ impl Client {
     pub fn forged_request(&mut self) -> Option<Bytes> {
         let session = self.session_id?;
         let first = self.operations.front()?.number;
-        let count = self.sent_end.0.checked_sub(first.0).filter(|count| *count > 0)?;
+        let count = self
+            .sent_end
+            .0
+            .checked_sub(first.0)
+            .filter(|count| *count > 0)?;
         let mut commands = BytesMut::new();
         for _ in 0..count {
             let command = self.command();

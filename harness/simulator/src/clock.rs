@@ -60,7 +60,10 @@ mod tests {
             for deadline in (0..100_000).step_by(997).map(Time) {
                 let met = clock.when(deadline, 1_000);
                 assert!(clock.at(met) >= deadline);
-                assert!(met == 1_000 || clock.at(met - 1) < deadline, "{rate} {deadline:?}");
+                assert!(
+                    met == 1_000 || clock.at(met - 1) < deadline,
+                    "{rate} {deadline:?}"
+                );
             }
         }
     }

@@ -35,7 +35,10 @@ pub fn initialised(plan: &Plan, replica: ReplicaId, stale_files: usize) -> Memor
 /// How many of the recycled files are not in use yet.
 pub fn stale_files_left(disk: &MemoryDisk) -> usize {
     let files = disk.list().expect("listing a memory disk works");
-    files.iter().filter(|(name, _)| name.starts_with("ready-")).count()
+    files
+        .iter()
+        .filter(|(name, _)| name.starts_with("ready-"))
+        .count()
 }
 
 fn put_file(disk: &MemoryDisk, name: &str, contents: &[u8]) {
@@ -57,7 +60,10 @@ fn donor(plan: &Plan, replica: ReplicaId, segments: usize) -> MemoryDisk {
     let (mut wal, _) = MemoryBackend::open(&disk, options, &mut |_, _| {})
         .expect("an initialised disk can be opened");
     let groups_per_segment = plan.segment_bytes / 4096 - 1;
-    let ballot = Ballot { round: 1, replica: ReplicaId(1) };
+    let ballot = Ballot {
+        round: 1,
+        replica: ReplicaId(1),
+    };
     for slot in 1..=groups_per_segment * segments as u64 {
         let accept = Accept {
             ballot,

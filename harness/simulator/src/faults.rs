@@ -275,10 +275,18 @@ mod tests {
     fn names_are_read_back_and_unknown_ones_list_the_known() {
         assert_eq!(FaultSet::parse("all"), Ok(FaultSet::ALL));
         assert_eq!(FaultSet::parse("none"), Ok(FaultSet::NONE));
-        assert_eq!(FaultSet::parse(&FaultSet::ALL.to_string()), Ok(FaultSet::ALL));
+        assert_eq!(
+            FaultSet::parse(&FaultSet::ALL.to_string()),
+            Ok(FaultSet::ALL)
+        );
         let some = FaultSet::parse("loss, crash").expect("both exist");
         assert_eq!(some.iter().collect::<Vec<_>>(), [Fault::Loss, Fault::Crash]);
-        let message = FaultSet::parse("loss,fire").expect_err("no fire").to_string();
-        assert!(message.contains("`fire`") && message.contains("torn-write"), "{message}");
+        let message = FaultSet::parse("loss,fire")
+            .expect_err("no fire")
+            .to_string();
+        assert!(
+            message.contains("`fire`") && message.contains("torn-write"),
+            "{message}"
+        );
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::faults::{Fault, FaultSet};
 use crate::isolation::isolated;
+use crate::partitions::{PROGRESS_WITHIN_TIMEOUTS, Topology, recovery_millitimeouts};
 use crate::run::{LEADER_WITHIN_TIMEOUTS, simulate};
 use crate::seams::Honest;
 use crate::shrink::{Shrunk, shrink};
@@ -27,6 +28,8 @@ pub struct Request {
     pub faults: FaultSet,
     pub jobs: usize,
     pub json: bool,
+    /// Not a sweep, but how long each partial partition keeps the cluster without a leader that makes progress.
+    pub partial_partitions: bool,
 }
 
 impl Default for Request {
@@ -41,6 +44,7 @@ impl Default for Request {
             faults: FaultSet::ALL,
             jobs: 2,
             json: false,
+            partial_partitions: false,
         }
     }
 }
@@ -52,7 +56,9 @@ impl Request {
         while let Some(name) = arguments.next() {
             let mut number = || {
                 let value = arguments.next().unwrap_or_default();
-                value.parse::<u64>().map_err(|_| format!("{name} needs a number, not `{value}`"))
+                value
+                    .parse::<u64>()
+                    .map_err(|_| format!("{name} needs a number, not `{value}`"))
             };
             match name.as_str() {
                 "--seeds" => request.seeds = number()?,
@@ -62,6 +68,7 @@ impl Request {
                 "--jobs" => request.jobs = number()?.max(1) as usize,
                 "--trace" => request.trace = true,
                 "--json" => request.json = true,
+                "--partial-partitions" => request.partial_partitions = true,
                 "--faults" => {
                     let list = arguments.next().unwrap_or_default();
                     request.faults = FaultSet::parse(&list).map_err(|error| error.to_string())?;
@@ -89,14 +96,18 @@ impl Request {
 pub fn parse_replicas(list: &str) -> Result<Vec<u8>, String> {
     let size = |text: &str| {
         let size = text.trim().parse::<u8>().ok();
-        size.filter(|size| (1..=15).contains(size))
-            .ok_or_else(|| format!("`{text}` is no cluster size; sizes are 1 to 15, separated by commas"))
+        size.filter(|size| (1..=15).contains(size)).ok_or_else(|| {
+            format!("`{text}` is no cluster size; sizes are 1 to 15, separated by commas")
+        })
     };
     list.split(',').map(size).collect()
 }
 
 /// Runs it, prints what came of it, and returns the exit code.
 pub fn run(request: &Request) -> u8 {
+    if request.partial_partitions {
+        return run_partitions(request);
+    }
     match request.seed {
         Some(seed) if request.trace => run_traced(request, seed),
         Some(seed) => run_sweep(&Request {
@@ -137,11 +148,17 @@ fn run_sweep(request: &Request) -> u8 {
     let (summary, failed) = sweep(&search, Honest, |summary| progress.show(summary));
     progress.end();
     let shrunk = failed.as_ref().and_then(|failed| {
-        eprintln!("seed {} fails: {}; shrinking it", failed.seed, failed.violation);
+        eprintln!(
+            "seed {} fails: {}; shrinking it",
+            failed.seed, failed.violation
+        );
         shrink(failed.seed, &search.bounds, &Honest)
     });
     if request.json {
-        println!("{}", json(&summary, failed.as_ref(), shrunk.as_ref(), request));
+        println!(
+            "{}",
+            json(&summary, failed.as_ref(), shrunk.as_ref(), request)
+        );
     } else {
         print_summary(&summary);
         if let Some(failed) = &failed {
@@ -149,6 +166,55 @@ fn run_sweep(request: &Request) -> u8 {
         }
     }
     u8::from(failed.is_some())
+}
+
+/// Median and worst over the seeds, per topology; exit code 1 if the worst is over the bound.
+fn run_partitions(request: &Request) -> u8 {
+    let mut code = 0;
+    let mut objects = Vec::new();
+    for topology in Topology::ALL {
+        let mut times = Vec::new();
+        for seed in (0..request.seeds).map(|i| request.first_seed.wrapping_add(i)) {
+            match isolated(move || recovery_millitimeouts(topology, seed)) {
+                Ok(time) => times.push((time, seed)),
+                Err(violation) => {
+                    println!("{}: seed {seed} fails: {violation}", topology.name());
+                    return 1;
+                }
+            }
+        }
+        times.sort_unstable();
+        let (median, _) = times.get(times.len() / 2).copied().unwrap_or_default();
+        let (worst, seed) = times.last().copied().unwrap_or_default();
+        let over = worst > PROGRESS_WITHIN_TIMEOUTS * 1_000;
+        code |= u8::from(over);
+        objects.push(format!(
+            "{}:{{\"seeds\":{},\"median\":{},\"worst\":{},\"worst_seed\":{seed}}}",
+            quoted(topology.name()),
+            times.len(),
+            thousandths(median),
+            thousandths(worst)
+        ));
+        if !request.json {
+            println!(
+                "{:<22} median {} worst {} election timeouts until a leader makes progress (seed {seed}; {} seeds, \
+                 allowed {PROGRESS_WITHIN_TIMEOUTS}){}",
+                topology.name(),
+                thousandths(median),
+                thousandths(worst),
+                times.len(),
+                if over { " FAILED" } else { "" }
+            );
+        }
+    }
+    if request.json {
+        println!("{{{}}}", objects.join(","));
+    }
+    code
+}
+
+fn thousandths(value: u64) -> String {
+    format!("{}.{:03}", value / 1_000, value % 1_000)
 }
 
 struct Progress {
@@ -199,12 +265,13 @@ fn print_summary(summary: &Summary) {
     println!("{} seeds passed", summary.seeds);
     println!("{:>14} virtual seconds", summary.virtual_ns / 1_000_000_000);
     println!("{:>14} client operations checked", summary.operations);
-    println!("{:>14} virtual seconds per wall second and core", summary.speed());
-    let worst = summary.leader_millitimeouts_worst;
     println!(
-        "{:>11}.{:02} election timeouts from healing to a leader at worst (seed {}; allowed: {LEADER_WITHIN_TIMEOUTS})",
-        worst / 1_000,
-        worst % 1_000 / 10,
+        "{:>14} virtual seconds per wall second and core",
+        summary.speed()
+    );
+    println!(
+        "{:>14} election timeouts from healing to a leader at worst (seed {}; allowed: {LEADER_WITHIN_TIMEOUTS})",
+        thousandths(summary.leader_millitimeouts_worst),
         summary.leader_worst_seed
     );
     println!(
@@ -220,13 +287,21 @@ fn print_summary(summary: &Summary) {
 
 fn print_failure(failed: &FailedSeed, shrunk: Option<&Shrunk>, request: &Request) {
     println!("\nFAILED: seed {}: {}", failed.seed, failed.violation);
-    println!("repeat it with: {}", repeat_command(failed.seed, request.faults, request));
+    println!(
+        "repeat it with: {}",
+        repeat_command(failed.seed, request.faults, request)
+    );
     let Some(shrunk) = shrunk else {
-        println!("it did not fail again: the simulation is not deterministic, which is a bug of its own");
+        println!(
+            "it did not fail again: the simulation is not deterministic, which is a bug of its own"
+        );
         return;
     };
     println!("faults needed: {}", shrunk.faults);
-    println!("repeat only these: {}", repeat_command(failed.seed, shrunk.faults, request));
+    println!(
+        "repeat only these: {}",
+        repeat_command(failed.seed, shrunk.faults, request)
+    );
     println!("with them: {}", shrunk.violation);
     println!("the last events before:");
     for line in &shrunk.trace {
@@ -278,14 +353,13 @@ fn json(
     });
     format!(
         "{{\"seeds_passed\":{},\"virtual_seconds\":{},\"operations_checked\":{},\"virtual_seconds_per_wall_second_per_core\":{},\
-         \"wall_ms\":{},\"leader_election_timeouts_worst\":{}.{:03},\"converged_ms_worst\":{},\"strikes\":{{{}}},\"failure\":{failure}}}",
+         \"wall_ms\":{},\"leader_election_timeouts_worst\":{},\"converged_ms_worst\":{},\"strikes\":{{{}}},\"failure\":{failure}}}",
         summary.seeds,
         summary.virtual_ns / 1_000_000_000,
         summary.operations,
         summary.speed(),
         summary.wall_ns / 1_000_000,
-        summary.leader_millitimeouts_worst / 1_000,
-        summary.leader_millitimeouts_worst % 1_000,
+        thousandths(summary.leader_millitimeouts_worst),
         summary.converged_ns_worst / 1_000_000,
         strikes.join(",")
     )

@@ -20,7 +20,10 @@ thread_local! {
 }
 
 /// Runs `work`. If it panics, `on_panic` is told; then this returns `None`, or never, if panics abort here.
-pub fn guarded<T>(on_panic: impl FnOnce(Violation) + 'static, work: impl FnOnce() -> T) -> Option<T> {
+pub fn guarded<T>(
+    on_panic: impl FnOnce(Violation) + 'static,
+    work: impl FnOnce() -> T,
+) -> Option<T> {
     install_hook();
     GUARD.with(|guard| *guard.borrow_mut() = Some(Box::new(on_panic)));
     let outcome = panic::catch_unwind(AssertUnwindSafe(work)).ok();

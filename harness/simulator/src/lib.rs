@@ -17,6 +17,7 @@ pub mod isolation;
 pub mod links;
 pub mod member;
 pub mod outbox;
+pub mod partitions;
 pub mod production_client;
 pub mod random;
 pub mod run;

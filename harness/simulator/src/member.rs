@@ -166,7 +166,10 @@ impl<S: Seams> Member<S> {
         let driver = driver.map_err(|error| Violation::new(MEMORY, error.to_string()))?;
         if driver.replica().promised() < self.shadow.promised() {
             let (now, before) = (driver.replica().promised(), self.shadow.promised());
-            let what = format!("{} recovers the promise {now}, it had made {before}", self.id);
+            let what = format!(
+                "{} recovers the promise {now}, it had made {before}",
+                self.id
+            );
             return Err(Violation::new(MEMORY, what).into());
         }
         self.running = Some(Running {
@@ -203,12 +206,16 @@ impl<S: Seams> Member<S> {
         let running = self.running.as_mut().expect("only what runs is observed");
         running.wal.take_appended(&mut running.appended);
         for Appended { lsn, seen, value } in running.appended.drain(..) {
-            if let Seen::Accepted { slot, ballot, hash, .. } = seen {
+            if let Seen::Accepted {
+                slot, ballot, hash, ..
+            } = seen
+            {
                 agreement.proposed(slot, ballot, hash, &value)?;
             }
             self.shadow.append(lsn, seen)?;
         }
-        self.shadow.advance(running.wal.claimed_durable(), agreement)?;
+        self.shadow
+            .advance(running.wal.claimed_durable(), agreement)?;
         let commit_index = running.driver.replica().commit_index();
         while running.committed < commit_index {
             let slot = running.committed.next();

@@ -66,27 +66,47 @@ fn converge<S: Seams>(
     let healed_at = world.now;
     let timeout = world.plan.timers.election_timeout_ns;
     let fetching = fetching_ns(world, working);
-    wait(world, LEADER_WITHIN_TIMEOUTS * timeout + fetching, |world| {
-        let serving = world.serving().is_some_and(|leader| working.contains(leader));
-        if serving { Ok(()) } else { Err("no leader serves".to_string()) }
-    })?;
+    wait(
+        world,
+        LEADER_WITHIN_TIMEOUTS * timeout + fetching,
+        |world| {
+            let serving = world
+                .serving()
+                .is_some_and(|leader| working.contains(leader));
+            if serving {
+                Ok(())
+            } else {
+                Err("no leader serves".to_string())
+            }
+        },
+    )?;
     outcome.leader_ns = world.now - healed_at;
     outcome.leader_millitimeouts = outcome.leader_ns * 1_000 / timeout;
-    wait(world, CONVERGED_WITHIN_TIMEOUTS * timeout + fetching, |world| {
-        if let Some(client) = world.clients.iter().find(|client| !client.done()) {
-            let (index, left) = (client.index, client.left);
-            let outstanding = client.outstanding();
-            return Err(format!("client {index} waits for {outstanding} replies and has {left} to send"));
-        }
-        let through = world.committed_through();
-        let behind = working.iter().find(|replica| {
-            world.driver(*replica).is_none_or(|driver| driver.state().applied() < through)
-        });
-        match behind {
-            None => Ok(()),
-            Some(replica) => Err(format!("{replica} has not applied everything up to {through}")),
-        }
-    })?;
+    wait(
+        world,
+        CONVERGED_WITHIN_TIMEOUTS * timeout + fetching,
+        |world| {
+            if let Some(client) = world.clients.iter().find(|client| !client.done()) {
+                let (index, left) = (client.index, client.left);
+                let outstanding = client.outstanding();
+                return Err(format!(
+                    "client {index} waits for {outstanding} replies and has {left} to send"
+                ));
+            }
+            let through = world.committed_through();
+            let behind = working.iter().find(|replica| {
+                world
+                    .driver(*replica)
+                    .is_none_or(|driver| driver.state().applied() < through)
+            });
+            match behind {
+                None => Ok(()),
+                Some(replica) => Err(format!(
+                    "{replica} has not applied everything up to {through}"
+                )),
+            }
+        },
+    )?;
     outcome.converged_ns = world.now - healed_at;
     Ok(())
 }

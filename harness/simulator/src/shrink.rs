@@ -28,7 +28,10 @@ pub struct Shrunk {
 /// the number of runs is what is bounded: one per fault and one for the trace.
 pub fn shrink<S: Seams + Clone + Send>(seed: u64, bounds: &Bounds, seams: &S) -> Option<Shrunk> {
     let run = |faults: FaultSet, trace: Option<Arc<Mutex<VecDeque<String>>>>| {
-        let bounds = Bounds { faults, ..bounds.clone() };
+        let bounds = Bounds {
+            faults,
+            ..bounds.clone()
+        };
         let seams = seams.clone();
         isolated(move || {
             let trace = trace.map_or_else(Trace::default, |lines| Trace::to(keep_last(lines)));

@@ -65,7 +65,10 @@ pub fn message(message: &Message) -> String {
         Message::Reject(m) => format!("Reject, promised {}", m.promised),
         Message::Accept(m) => {
             let value = value(&m.value);
-            format!("Accept {} {} commit {} {value}", m.ballot, m.slot, m.commit_index)
+            format!(
+                "Accept {} {} commit {} {value}",
+                m.ballot, m.slot, m.commit_index
+            )
         }
         Message::Accepted(m) => format!("Accepted {} through {}", m.ballot, m.through),
         Message::Heartbeat(m) => format!(
@@ -85,11 +88,18 @@ pub fn answer(message: &ServerMessage) -> String {
     match message {
         ServerMessage::Replies(r) => {
             let (session, first) = (r.session, r.first);
-            format!("Replies {session:?} {first:?} × {} {}", r.count, value(&r.replies))
+            format!(
+                "Replies {session:?} {first:?} × {} {}",
+                r.count,
+                value(&r.replies)
+            )
         }
         ServerMessage::Opened { token, session } => format!("Opened token {token:x} {session:?}"),
         ServerMessage::Refused(r) => {
-            format!("Refused {:?} expected {:?} {:?}", r.session, r.expected, r.reason)
+            format!(
+                "Refused {:?} expected {:?} {:?}",
+                r.session, r.expected, r.reason
+            )
         }
         ServerMessage::Leader { ballot, leader } => match leader {
             Some(leader) => format!("Leader {leader} at {ballot}"),

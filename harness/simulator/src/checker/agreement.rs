@@ -95,7 +95,8 @@ impl Agreement {
             .iter_mut()
             .find(|vote| vote.ballot == ballot && vote.hash == hash);
         let Some(vote) = vote else {
-            let what = format!("{acceptor} has a value for {slot} at {ballot} that nobody proposed");
+            let what =
+                format!("{acceptor} has a value for {slot} at {ballot} that nobody proposed");
             return Err(Violation::new(AGREEMENT, what));
         };
         vote.durable_at.insert(acceptor);
@@ -172,7 +173,12 @@ mod tests {
     }
 
     /// Proposes `value` at `round` and lets these replicas accept it.
-    fn vote(agreement: &mut Agreement, round: u64, value: &'static [u8], by: &[u8]) -> Result<(), Violation> {
+    fn vote(
+        agreement: &mut Agreement,
+        round: u64,
+        value: &'static [u8],
+        by: &[u8],
+    ) -> Result<(), Violation> {
         let value = Value::from_static(value);
         let hash = Agreement::hash_of(&value);
         agreement.proposed(SLOT, ballot(round), hash, &value)?;
@@ -187,7 +193,10 @@ mod tests {
         vote(&mut agreement, 2, b"b", &[2, 3]).expect("the first choice");
         vote(&mut agreement, 3, b"b", &[1, 2]).expect("the same value again");
         let error = vote(&mut agreement, 4, b"a", &[1, 3]).expect_err("another value");
-        assert!(error.to_string().contains("two values are chosen"), "{error}");
+        assert!(
+            error.to_string().contains("two values are chosen"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -203,13 +212,21 @@ mod tests {
         let (a, b) = (Value::from_static(b"a"), Value::from_static(b"b"));
         let (a, b) = (Agreement::hash_of(&a), Agreement::hash_of(&b));
         vote(&mut agreement, 1, b"a", &[1]).expect("no quorum yet");
-        agreement.committed(7, ReplicaId(1), SLOT, a).expect_err("one of three is no quorum");
+        agreement
+            .committed(7, ReplicaId(1), SLOT, a)
+            .expect_err("one of three is no quorum");
         // The same acceptor twice counts once.
         vote(&mut agreement, 1, b"a", &[1]).expect("a repeat");
-        agreement.committed(7, ReplicaId(1), SLOT, a).expect_err("still one of three");
+        agreement
+            .committed(7, ReplicaId(1), SLOT, a)
+            .expect_err("still one of three");
         vote(&mut agreement, 1, b"a", &[2]).expect("the quorum");
-        agreement.committed(7, ReplicaId(1), SLOT, b).expect_err("not the chosen value");
-        let value = agreement.committed(7, ReplicaId(1), SLOT, a).expect("chosen");
+        agreement
+            .committed(7, ReplicaId(1), SLOT, b)
+            .expect_err("not the chosen value");
+        let value = agreement
+            .committed(7, ReplicaId(1), SLOT, a)
+            .expect("chosen");
         assert_eq!(value, Some(Value::from_static(b"a")));
         assert_eq!(agreement.committed(9, ReplicaId(2), SLOT, a), Ok(None));
         assert_eq!(agreement.committed_at(SLOT), Some(7));

@@ -91,7 +91,9 @@ impl Model {
                     Some((expected, slot)) if expected.command == executed.command => {
                         format!("its reply differs from the model's, in {slot}")
                     }
-                    Some((_, slot)) => format!("the agreed log has another command there, in {slot}"),
+                    Some((_, slot)) => {
+                        format!("the agreed log has another command there, in {slot}")
+                    }
                 };
                 let what = format!("{replica} executes its {}th command: {what}", index + 1);
                 return Err(Violation::new(EXACTLY_ONCE, what));
@@ -112,12 +114,14 @@ impl Model {
             return Ok(());
         };
         if self.after_slot.get(index) != Some(&position) {
-            let what = format!("{replica} executed {position} commands up to {slot}, not as the model");
+            let what =
+                format!("{replica} executed {position} commands up to {slot}, not as the model");
             return Err(Violation::new(EXACTLY_ONCE, what));
         }
         let known = self.state_hashes[index].get_or_insert(state_hash);
         if *known != state_hash {
-            let what = format!("the state of {replica} after {slot} differs from another replica's");
+            let what =
+                format!("the state of {replica} after {slot} differs from another replica's");
             return Err(Violation::new(EQUAL_STATE, what));
         }
         Ok(())
@@ -127,13 +131,18 @@ impl Model {
     pub fn check_replies(&self, replica: ReplicaId, replies: &Replies) -> Result<(), Violation> {
         for (number, reply) in (replies.first.0..).zip(replies.iter()) {
             let number = CommandNumber(number);
-            let expected = self.lookup(replies.session, number).map(|(executed, _)| executed.reply);
+            let expected = self
+                .lookup(replies.session, number)
+                .map(|(executed, _)| executed.reply);
             if expected != Some(xxh3_64(reply)) {
                 let why = match expected {
                     None => "which the agreed log does not hold",
                     Some(_) => "but not with the reply of the model",
                 };
-                let what = format!("{replica} answers {number:?} of {:?}, {why}", replies.session);
+                let what = format!(
+                    "{replica} answers {number:?} of {:?}, {why}",
+                    replies.session
+                );
                 return Err(Violation::new(LINEARIZABLE, what));
             }
         }
@@ -164,7 +173,11 @@ fn run(values: &mut BTreeMap<Bytes, Bytes>, command: &[u8], reply: &mut BytesMut
         Some(KvCommand::Delete { key }) => {
             reply.put_u8(if values.remove(key).is_some() { 0 } else { 2 });
         }
-        Some(KvCommand::Cas { key, expected, value }) => {
+        Some(KvCommand::Cas {
+            key,
+            expected,
+            value,
+        }) => {
             let present = values.get(key).cloned();
             if present.as_deref() == expected {
                 values.insert(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));

@@ -8,10 +8,22 @@ use super::{Agreement, DURABILITY, MEMORY, Violation};
 /// A record, its value shortened to a hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
-    Promised { ballot: Ballot },
-    Accepted { slot: Slot, ballot: Ballot, hash: u64, commit_index: Slot },
-    Chosen { slot: Slot, hash: u64 },
-    Trimmed { floor: Slot },
+    Promised {
+        ballot: Ballot,
+    },
+    Accepted {
+        slot: Slot,
+        ballot: Ballot,
+        hash: u64,
+        commit_index: Slot,
+    },
+    Chosen {
+        slot: Slot,
+        hash: u64,
+    },
+    Trimmed {
+        floor: Slot,
+    },
 }
 
 pub struct Shadow {
@@ -100,13 +112,18 @@ impl Shadow {
     pub fn advance(&mut self, durable: Lsn, agreement: &mut Agreement) -> Result<(), Violation> {
         while self.durable < durable {
             let Some(seen) = self.records.get(self.durable.0 as usize).copied() else {
-                let what = format!("{} claims {durable:?} durable, which is not written", self.replica);
+                let what = format!(
+                    "{} claims {durable:?} durable, which is not written",
+                    self.replica
+                );
                 return Err(Violation::new(DURABILITY, what));
             };
             self.durable = self.durable.next();
             match seen {
                 Seen::Promised { ballot } => self.promised = self.promised.max(ballot),
-                Seen::Accepted { slot, ballot, hash, .. } => {
+                Seen::Accepted {
+                    slot, ballot, hash, ..
+                } => {
                     self.promised = self.promised.max(ballot);
                     *entry(&mut self.newest, slot) = Some((ballot, hash));
                     agreement.accepted(self.replica, slot, ballot, hash)?;
@@ -121,11 +138,18 @@ impl Shadow {
     }
 
     /// A restarted replica found these records: all that was durable, and nothing that was never written.
-    pub fn recovered(&mut self, found: &[(Lsn, Seen)], agreement: &mut Agreement) -> Result<(), Violation> {
+    pub fn recovered(
+        &mut self,
+        found: &[(Lsn, Seen)],
+        agreement: &mut Agreement,
+    ) -> Result<(), Violation> {
         for (lsn, seen) in found {
             let written = self.records.get(lsn.0 as usize - 1);
             if written != Some(seen) {
-                let what = format!("{} found {seen:?} at {lsn:?}, written was {written:?}", self.replica);
+                let what = format!(
+                    "{} found {seen:?} at {lsn:?}, written was {written:?}",
+                    self.replica
+                );
                 return Err(Violation::new(MEMORY, what));
             }
         }
@@ -142,7 +166,9 @@ impl Shadow {
         self.records.truncate(last.0 as usize);
         self.held.clear();
         for index in 0..self.records.len() {
-            if let Seen::Accepted { slot, hash, .. } | Seen::Chosen { slot, hash } = self.records[index] {
+            if let Seen::Accepted { slot, hash, .. } | Seen::Chosen { slot, hash } =
+                self.records[index]
+            {
                 *entry(&mut self.held, slot) = Some(hash);
             }
         }
@@ -167,17 +193,22 @@ impl Shadow {
                 let what = format!("{} proposes at {}", self.replica, accept.ballot);
                 Err(Violation::new(AGREEMENT_OF_BALLOTS, what))
             }
-            Message::Accept(_)
-            | Message::Reject(_)
-            | Message::Heartbeat(_)
-            | Message::Fetch(_) => Ok(()),
+            Message::Accept(_) | Message::Reject(_) | Message::Heartbeat(_) | Message::Fetch(_) => {
+                Ok(())
+            }
         }
     }
 
     fn check_prepare(&mut self, ballot: Ballot, life: u64) -> Result<(), Violation> {
         let (highest, of_life) = self.prepared;
-        if ballot.replica != self.replica || ballot < highest || ballot == highest && life != of_life {
-            let what = format!("{} asks for {ballot} after {highest} in another life", self.replica);
+        if ballot.replica != self.replica
+            || ballot < highest
+            || ballot == highest && life != of_life
+        {
+            let what = format!(
+                "{} asks for {ballot} after {highest} in another life",
+                self.replica
+            );
             return Err(Violation::new(AGREEMENT_OF_BALLOTS, what));
         }
         self.prepared = (ballot, life);
@@ -195,14 +226,20 @@ impl Shadow {
             return Err(Violation::new(DURABILITY, what));
         }
         if ballot < self.promised_to_others {
-            let what = format!("{} promises {ballot} after {}", self.replica, self.promised_to_others);
+            let what = format!(
+                "{} promises {ballot} after {}",
+                self.replica, self.promised_to_others
+            );
             return Err(Violation::new(MEMORY, what));
         }
         self.promised_to_others = ballot;
         for (acknowledged_at, through) in &self.acknowledged {
             for slot in promise.commit_index.0 + 1..=through.0 {
                 let slot = Slot(slot);
-                let listed = promise.accepted.iter().find(|accepted| accepted.slot == slot);
+                let listed = promise
+                    .accepted
+                    .iter()
+                    .find(|accepted| accepted.slot == slot);
                 let kept = listed.is_some_and(|listed| {
                     listed.ballot >= *acknowledged_at
                         || agreement.chosen(slot) == Some(Agreement::hash_of(&listed.value))
@@ -226,7 +263,10 @@ impl Shadow {
         agreement: &Agreement,
     ) -> Result<(), Violation> {
         if ballot < self.promised_to_others {
-            let what = format!("{} acknowledges at {ballot} after it promised {}", self.replica, self.promised_to_others);
+            let what = format!(
+                "{} acknowledges at {ballot} after it promised {}",
+                self.replica, self.promised_to_others
+            );
             return Err(Violation::new(MEMORY, what));
         }
         while self.newest_is_chosen(self.settled.next(), agreement) {
@@ -272,7 +312,10 @@ impl Shadow {
     ) -> Result<(), Violation> {
         for (slot, value) in (from.0..).map(Slot).zip(values) {
             if agreement.chosen(slot) != Some(Agreement::hash_of(value)) {
-                let what = format!("{} hands out a value for {slot} that was never chosen", self.replica);
+                let what = format!(
+                    "{} hands out a value for {slot} that was never chosen",
+                    self.replica
+                );
                 return Err(Violation::new(super::AGREEMENT, what));
             }
         }

@@ -42,10 +42,17 @@ impl<S: Seams> World<S> {
         let index = self.clients.len();
         let random = Random::new(self.plan.seed, stream::CLIENT + index as u64);
         let replicas = self.plan.replicas;
-        self.clients.push(Client::new(index, plan, replicas, random));
+        self.clients
+            .push(Client::new(index, plan, replicas, random));
         for replica in self.replicas() {
             if self.alive(replica) {
-                self.schedule(self.now, Event::Connect { client: index, replica });
+                self.schedule(
+                    self.now,
+                    Event::Connect {
+                        client: index,
+                        replica,
+                    },
+                );
             }
         }
     }
@@ -101,7 +108,14 @@ impl<S: Seams> World<S> {
             let arrival = Arrival::ClientGone { client: connection };
             let life = self.member(replica).life;
             let at = self.now + self.plan.client_delay_ns;
-            self.schedule(at, Event::Deliver { to: replica, life, arrival });
+            self.schedule(
+                at,
+                Event::Deliver {
+                    to: replica,
+                    life,
+                    arrival,
+                },
+            );
         }
     }
 
@@ -150,7 +164,10 @@ impl<S: Seams> World<S> {
             self.send_late(to, again, frame.clone());
         }
         let life = self.member(to).life;
-        let arrival = Arrival::Client { client: connection, frame };
+        let arrival = Arrival::Client {
+            client: connection,
+            frame,
+        };
         self.schedule(at, Event::Deliver { to, life, arrival });
     }
 
@@ -192,7 +209,8 @@ impl<S: Seams> World<S> {
 
     /// A replica answers a client: whatever it says of a command must be what the agreed log says.
     pub(super) fn reply(&mut self, from: ReplicaId, client: ClientId, frame: Bytes) {
-        let message = ServerMessage::decode(frame.clone()).expect("replicas send well-formed frames");
+        let message =
+            ServerMessage::decode(frame.clone()).expect("replicas send well-formed frames");
         match &message {
             ServerMessage::Replies(replies) => {
                 let checked = self.model.check_replies(from, replies);
@@ -251,7 +269,10 @@ impl<S: Seams> World<S> {
             let (lost, pause) = (random.permille(700), random.below(2_000 * MS));
             if lost {
                 self.disconnect(index, replica);
-                let event = Event::Connect { client: index, replica };
+                let event = Event::Connect {
+                    client: index,
+                    replica,
+                };
                 self.schedule(self.now + pause, event);
             }
         }
@@ -265,10 +286,16 @@ impl<S: Seams> World<S> {
         let any = ReplicaId(1 + random.below(u64::from(self.plan.replicas)) as u8);
         let to = self.clients[index].leader().unwrap_or(any);
         let client = &mut self.clients[index];
-        let frame = if forges { client.forged_request() } else { client.last_request() };
+        let frame = if forges {
+            client.forged_request()
+        } else {
+            client.last_request()
+        };
         if let Some(frame) = frame.filter(|_| self.alive(to)) {
             self.strikes.note(Fault::SharedSession);
-            self.trace_line(format_args!("somebody sends in the session of client {index}"));
+            self.trace_line(format_args!(
+                "somebody sends in the session of client {index}"
+            ));
             let connection = self.new_connection(None, to);
             self.send_to_replica(connection, frame);
         }
@@ -289,7 +316,9 @@ impl<S: Seams> World<S> {
         self.trace_line(format_args!("{opens} sessions are to be opened at {to}"));
         let connection = self.new_connection(None, to);
         for i in 0..opens {
-            let open = ClientMessage::Open { token: token.wrapping_add(i) };
+            let open = ClientMessage::Open {
+                token: token.wrapping_add(i),
+            };
             self.send_to_replica(connection, open.encode().slice(FRAME_PREFIX_BYTES..));
         }
         let garbage = Bytes::copy_from_slice(&token.to_le_bytes());

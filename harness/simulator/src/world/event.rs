@@ -10,17 +10,48 @@ use synod_engine::seams::Arrival;
 use crate::faults::Fault;
 
 pub enum Event {
-    Deliver { to: ReplicaId, life: u64, arrival: Arrival },
-    Turn { at: ReplicaId, life: u64 },
-    Wake { at: ReplicaId, life: u64 },
-    Written { at: ReplicaId, life: u64, write: u64 },
-    ToClient { connection: ClientId, frame: Bytes },
-    Client { index: usize },
-    Connect { client: usize, replica: ReplicaId },
-    Start { replica: ReplicaId, life: u64 },
-    Resume { replica: ReplicaId },
-    Strike { fault: Fault },
-    Mend { mending: Mending },
+    Deliver {
+        to: ReplicaId,
+        life: u64,
+        arrival: Arrival,
+    },
+    Turn {
+        at: ReplicaId,
+        life: u64,
+    },
+    Wake {
+        at: ReplicaId,
+        life: u64,
+    },
+    Written {
+        at: ReplicaId,
+        life: u64,
+        write: u64,
+    },
+    ToClient {
+        connection: ClientId,
+        frame: Bytes,
+    },
+    Client {
+        index: usize,
+    },
+    Connect {
+        client: usize,
+        replica: ReplicaId,
+    },
+    Start {
+        replica: ReplicaId,
+        life: u64,
+    },
+    Resume {
+        replica: ReplicaId,
+    },
+    Strike {
+        fault: Fault,
+    },
+    Mend {
+        mending: Mending,
+    },
 }
 
 /// How a condition ends.
@@ -28,7 +59,12 @@ pub enum Mending {
     Links(Vec<(ReplicaId, ReplicaId)>),
     Slow(ReplicaId, ReplicaId),
     /// A flapping link goes up or down once more.
-    Flap { from: ReplicaId, to: ReplicaId, is_cut: bool, left: u64 },
+    Flap {
+        from: ReplicaId,
+        to: ReplicaId,
+        is_cut: bool,
+        left: u64,
+    },
     Room(ReplicaId),
 }
 

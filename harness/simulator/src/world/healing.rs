@@ -30,7 +30,10 @@ impl<S: Seams> World<S> {
         let mut random = Random::new(self.plan.seed, stream::HEALING);
         let mut order: Vec<ReplicaId> = self.replicas().collect();
         random.shuffle(&mut order);
-        let count = random.between(self.plan.working_min() as u64, u64::from(self.plan.replicas));
+        let count = random.between(
+            self.plan.working_min() as u64,
+            u64::from(self.plan.replicas),
+        );
         let working: ReplicaSet = order.into_iter().take(count as usize).collect();
         self.trace_line(format_args!("{working} are healed"));
         for replica in self.replicas() {

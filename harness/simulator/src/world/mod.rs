@@ -4,6 +4,7 @@ mod clients;
 mod event;
 mod healing;
 mod lives;
+pub mod shapes;
 mod strikes;
 
 use std::collections::BinaryHeap;
@@ -446,19 +447,32 @@ impl<S: Seams> World<S> {
 
     fn transmit(&mut self, from: ReplicaId, to: ReplicaId, lane: Lane, frame: Bytes) {
         let life = self.member(to).life;
-        let World { links, strikes, events, sequence, now, .. } = self;
+        let World {
+            links,
+            strikes,
+            events,
+            sequence,
+            now,
+            ..
+        } = self;
         links.transmit(*now, (from, to, lane), frame, strikes, |at, frame| {
             *sequence += 1;
             let arrival = Arrival::Peer { from, frame };
             let event = Event::Deliver { to, life, arrival };
-            events.push(Entry { at, sequence: *sequence, event });
+            events.push(Entry {
+                at,
+                sequence: *sequence,
+                event,
+            });
         });
     }
 
     fn check_frame(&mut self, from: ReplicaId, frame: &Bytes) {
         let message = codec::decode(frame.clone()).expect("replicas send well-formed frames");
         let member = &mut self.members[usize::from(from.0) - 1];
-        let checked = member.shadow.check_sent(&message, member.life, &self.agreement);
+        let checked = member
+            .shadow
+            .check_sent(&message, member.life, &self.agreement);
         self.violate(checked);
     }
 
@@ -466,7 +480,11 @@ impl<S: Seams> World<S> {
         if self.trace.listens() {
             let message = codec::decode(frame.clone()).expect("replicas send well-formed frames");
             let text = trace::message(&message);
-            let cut = if self.links.open(from, to) { "" } else { " (cut)" };
+            let cut = if self.links.open(from, to) {
+                ""
+            } else {
+                " (cut)"
+            };
             self.trace_line(format_args!("{from} -> {to} {text}{cut}"));
         }
     }

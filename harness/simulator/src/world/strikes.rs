@@ -1,15 +1,15 @@
 //! When scheduled faults strike, and what they do.
 
-use synod_engine::ids::{ReplicaId, ReplicaSet};
+use synod_engine::ids::ReplicaId;
 use synod_storage::backend::Fault as DiskFault;
 
 use crate::faults::Fault;
-use crate::random::Random;
 use crate::seams::Seams;
 
 use super::World;
 use super::event::{Event, Mending};
 use super::lives::STORM_RESTARTS_MAX;
+use super::shapes::{chain, constrained_election, one_way, partition, quorum_loss};
 
 const MS: u64 = 1_000_000;
 
@@ -163,7 +163,12 @@ impl<S: Seams> World<S> {
         }
         let pause = MS + self.faults[Fault::FlappingLink as usize].below(300 * MS);
         let (is_cut, left) = (!is_cut, left.saturating_sub(1));
-        let mending = Mending::Flap { from, to, is_cut, left };
+        let mending = Mending::Flap {
+            from,
+            to,
+            is_cut,
+            left,
+        };
         self.schedule(self.now + pause, Event::Mend { mending });
     }
 
@@ -178,7 +183,12 @@ impl<S: Seams> World<S> {
                 }
             }
             Mending::Slow(from, to) => self.links.slow(from, to, 0),
-            Mending::Flap { from, to, is_cut, left } => self.flap(from, to, is_cut, left),
+            Mending::Flap {
+                from,
+                to,
+                is_cut,
+                left,
+            } => self.flap(from, to, is_cut, left),
         }
     }
 
@@ -206,7 +216,9 @@ impl<S: Seams> World<S> {
                 member.failure_expected = true;
                 member.disk.power_off_at(member.disk.changes() + 1 + call);
                 self.strikes.note(fault);
-                self.trace_line(format_args!("the power of {replica} fails in {call} disk calls"));
+                self.trace_line(format_args!(
+                    "the power of {replica} fails in {call} disk calls"
+                ));
             }
             Fault::RestartStorm => {
                 let storms = random.between(2, STORM_RESTARTS_MAX);
@@ -224,7 +236,9 @@ impl<S: Seams> World<S> {
                 let ahead = random.one_of(&[10, 500, 5_000]) * MS;
                 let ahead = MS + random.below(ahead);
                 self.strikes.note(fault);
-                self.trace_line(format_args!("the clock of {replica} jumps {ahead} ns ahead"));
+                self.trace_line(format_args!(
+                    "the clock of {replica} jumps {ahead} ns ahead"
+                ));
                 let now = self.now;
                 self.member_mut(replica).clock.jump(now, ahead);
                 self.turn_soon(replica);
@@ -268,68 +282,4 @@ impl<S: Seams> World<S> {
         member.disk_is_full = false;
         member.disk.fill(false);
     }
-}
-
-type Cut = Vec<(ReplicaId, ReplicaId)>;
-
-fn both_ways(pairs: impl Iterator<Item = (ReplicaId, ReplicaId)>) -> Cut {
-    pairs.flat_map(|(a, b)| [(a, b), (b, a)]).collect()
-}
-
-fn pairs(replicas: u8) -> impl Iterator<Item = (ReplicaId, ReplicaId)> {
-    (1..=replicas).flat_map(move |a| (a + 1..=replicas).map(move |b| (ReplicaId(a), ReplicaId(b))))
-}
-
-fn one_way(replicas: u8, random: &mut Random) -> Cut {
-    let mut all: Cut = both_ways(pairs(replicas));
-    random.shuffle(&mut all);
-    let count = random.between(1, all.len() as u64 / 2) as usize;
-    all.truncate(count);
-    all
-}
-
-/// Two sides that hear nothing of each other, of any sizes.
-fn partition(replicas: u8, random: &mut Random) -> Cut {
-    let mut side = ReplicaSet::EMPTY;
-    for replica in ReplicaSet::first(replicas).iter() {
-        if random.permille(500) {
-            side.insert(replica);
-        }
-    }
-    both_ways(pairs(replicas).filter(|(a, b)| side.contains(*a) != side.contains(*b)))
-}
-
-/// Any replica but `not`.
-fn other_than(replicas: u8, not: ReplicaId, random: &mut Random) -> ReplicaId {
-    let drawn = ReplicaId(1 + random.below(u64::from(replicas) - 1) as u8);
-    if drawn.0 >= not.0 { ReplicaId(drawn.0 + 1) } else { drawn }
-}
-
-/// Every link is cut but those of one replica, which is not the leader (Omni-Paxos, Ng et al., EuroSys 2023, §2).
-pub fn quorum_loss(replicas: u8, leader: ReplicaId, random: &mut Random) -> Vec<(ReplicaId, ReplicaId)> {
-    let hub = other_than(replicas, leader, random);
-    both_ways(pairs(replicas).filter(|(a, b)| *a != hub && *b != hub))
-}
-
-/// The leader is cut off, and of the rest only one replica hears the others (ibid.).
-pub fn constrained_election(
-    replicas: u8,
-    leader: ReplicaId,
-    random: &mut Random,
-) -> Vec<(ReplicaId, ReplicaId)> {
-    let hub = other_than(replicas, leader, random);
-    let cut = move |a: ReplicaId, b: ReplicaId| a == leader || b == leader || a != hub && b != hub;
-    both_ways(pairs(replicas).filter(move |(a, b)| cut(*a, *b)))
-}
-
-/// Each replica hears its neighbours only, the leader at one end (ibid.).
-pub fn chain(replicas: u8, leader: ReplicaId, random: &mut Random) -> Vec<(ReplicaId, ReplicaId)> {
-    let mut order: Vec<ReplicaId> = ReplicaSet::first(replicas).without(leader).iter().collect();
-    random.shuffle(&mut order);
-    order.insert(0, leader);
-    let place = move |replica: ReplicaId| order.iter().position(|known| *known == replica);
-    both_ways(pairs(replicas).filter(move |(a, b)| {
-        let (a, b) = (place(*a), place(*b));
-        a.zip(b).is_some_and(|(a, b)| a.abs_diff(b) > 1)
-    }))
 }
