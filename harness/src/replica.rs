@@ -11,7 +11,7 @@ use synod_engine::ids::{Incarnation, Time};
 use synod_engine::machine::{KvMachine, LogMachine};
 use synod_engine::recovery::{OnDisk, Recovery};
 use synod_engine::seams::StateMachine;
-use synod_storage::{FileWal, OpenReport};
+use synod_storage::{FileWal, Notes, OpenReport, Replayed};
 use synod_transport::{Inbox, Limits, MTU_MAX_DEFAULT, QuicNetwork, TransportConfig};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -73,6 +73,7 @@ struct Replica<M: StateMachine> {
     driver: Driver<FileWal, QuicNetwork, M>,
     inbox: Inbox,
     wal_event: CounterFd,
+    wal_notes: Notes,
     idle_spin: IdleSpin,
     clock: Instant,
 }
@@ -80,12 +81,23 @@ struct Replica<M: StateMachine> {
 impl<M: StateMachine + Default> Replica<M> {
     fn open(settings: ReplicaSettings) -> anyhow::Result<Replica<M>> {
         let mut recovery = Recovery::new(settings.engine.clone(), M::default());
-        let (wal, report) = synod_storage::open(settings.storage.clone(), &mut |lsn, record| {
-            recovery.visit(lsn, record);
-        })
-        .map_err(usage)?;
+        let mut hole = None;
+        let (wal, report) =
+            synod_storage::open(settings.storage.clone(), &mut |replayed| match replayed {
+                Replayed::Record(at, record) => recovery.visit(at.lsn, record),
+                Replayed::Hole(found) => hole = hole.take().or(Some(found)),
+            })
+            .map_err(usage)?;
         for note in &report.notes {
             tracing::warn!("{note}");
+        }
+        if let Some(hole) = hole {
+            return Err(usage(format!(
+                "{}, offset {}: damaged ({}), and this replica cannot repair it yet",
+                hole.file.display(),
+                hole.offset,
+                hole.why
+            )));
         }
         let (network, inbox) = listen(&settings)?;
         let wal_event = wal
@@ -94,6 +106,7 @@ impl<M: StateMachine + Default> Replica<M> {
             .context("the event of the WAL cannot be shared")?;
         let wal_event =
             CounterFd::new(wal_event).context("the event of the WAL cannot be watched")?;
+        let wal_notes = wal.notes();
         let clock = Instant::now();
         announce(&settings, &report)?;
         let on_disk = OnDisk {
@@ -108,6 +121,7 @@ impl<M: StateMachine + Default> Replica<M> {
             driver,
             inbox,
             wal_event,
+            wal_notes,
             idle_spin: IdleSpin::new(settings.idle_spin()),
             clock,
         })
@@ -124,6 +138,9 @@ impl<M: StateMachine + Default> Replica<M> {
             self.driver
                 .turn(now(self.clock), &mut arrivals)
                 .map_err(|failed| DiskFailed(failed.to_string()))?;
+            for note in self.wal_notes.take() {
+                tracing::warn!("{note}");
+            }
             let deadline = self.clock + Duration::from_nanos(self.driver.deadline().0);
             if sleep.deadline() != deadline.into() {
                 sleep.as_mut().reset(deadline.into());

@@ -1,6 +1,6 @@
 //! A data directory: its identity and its first segment.
 
-use synod_engine::ids::{ClusterId, ReplicaId};
+use synod_engine::ids::{ClusterId, Incarnation, ReplicaId};
 
 use crate::buffer::PAGE_BYTES;
 use crate::config::Options;
@@ -12,15 +12,34 @@ use crate::format::{
 };
 use crate::keeper::{Hints, Keeper};
 
-/// Makes an empty directory a replica's. The identity comes last: a directory with an identity has its first
-/// segment, so "no segment at all" is always a loss; an interrupted init is simply done again.
+/// Makes an empty directory a founding member's. Refuses one that holds anything of a WAL.
 pub fn initialise<D: Disk>(disk: &D, options: &Options) -> Result<(), OpenError> {
+    found(disk, options, Incarnation::FOUNDING)
+}
+
+/// Makes an empty directory that of a replica which lost its disk. Its incarnation, drawn from the seed, says so for
+/// ever: what it promised before is gone, and it must not vote as if it had never promised anything. Refuses a
+/// directory that holds anything of a WAL.
+pub fn readmit<D: Disk>(disk: &D, options: &Options) -> Result<(), OpenError> {
+    let drawn = mix(options.seed, 0x696e_6361_726e);
+    let founding = Incarnation::FOUNDING.0;
+    let another = if drawn == founding {
+        founding + 1
+    } else {
+        drawn
+    };
+    found(disk, options, Incarnation(another))
+}
+
+/// The identity comes last: a directory with an identity has its first segment, so "no segment at all" is always a
+/// loss; an interrupted init is simply done again.
+fn found<D: Disk>(disk: &D, options: &Options, incarnation: Incarnation) -> Result<(), OpenError> {
     options.check();
     clear_remains(disk)?;
     let identity = Identity {
         cluster: options.cluster,
         replica: options.replica,
-        incarnation: mix(options.seed, 0x696e_6361_726e),
+        incarnation,
         segment_bytes: options.segment_bytes,
     };
     let mut keeper = Keeper {
@@ -28,7 +47,7 @@ pub fn initialise<D: Disk>(disk: &D, options: &Options) -> Result<(), OpenError>
         cluster: identity.cluster,
         replica: identity.replica,
         segment_bytes: identity.segment_bytes,
-        seed: mix(identity.incarnation, options.seed),
+        seed: mix(identity.incarnation.0, options.seed),
         ready_files: Default::default(),
         ready_files_max: 0,
         hints: Hints::default(),
