@@ -1,14 +1,20 @@
 //! The disk of a new replica, with recycled files if the seed says so.
 
-use synod_engine::ids::{Ballot, Lsn, ReplicaId, Slot};
+use synod_engine::ids::{Ballot, Incarnation, Lsn, ReplicaId, Slot};
 use synod_engine::message::{Accept, Record, Value};
 use synod_engine::seams::Wal;
 use synod_storage::backend::{MemoryBackend, MemoryDisk};
 use synod_storage::disk::{Disk, OpenMode};
-use synod_storage::initialise;
+use synod_storage::format::{GROUPS_AT, PAGE, SECTOR, mix};
+use synod_storage::{initialise, readmit, scan_disk};
 
+use crate::faults::Fault;
 use crate::member::options;
+use crate::random::Random;
 use crate::swarm::Plan;
+
+/// Attempts to draw a higher incarnation than the one before.
+const READMISSION_DRAWS_MAX: u64 = 1_000;
 
 /// Bytes of a stale record's value: about what the clients write, so that groups of old and new begin at the same places.
 const STALE_VALUE_BYTES: usize = 200;
@@ -41,6 +47,88 @@ pub fn stale_files_left(disk: &MemoryDisk) -> usize {
         .count()
 }
 
+/// A disk as `synod replica --readmit` leaves it: empty, of a life after `former`.
+pub fn readmitted(
+    plan: &Plan,
+    replica: ReplicaId,
+    life: u64,
+    former: Incarnation,
+) -> (MemoryDisk, Incarnation) {
+    for attempt in 0..READMISSION_DRAWS_MAX {
+        let disk = MemoryDisk::new();
+        let mut options = options(plan, replica, life);
+        options.seed = mix(options.seed, attempt);
+        readmit(&disk, &options).expect("an empty disk can be readmitted");
+        let report = scan_disk(&disk, &mut |_| {}).expect("a new disk can be read");
+        let incarnation = report.identity.incarnation;
+        // Incarnations have to grow; the storage draws them at random.
+        if incarnation > former {
+            return (disk, incarnation);
+        }
+    }
+    unreachable!("no seed gives an incarnation above {former:?}")
+}
+
+/// Changes synced data of a WAL behind its back. Returns false if there is nothing yet that could be damaged.
+///
+/// Flipped bits may hit anything in a segment: they are always told from what was never written. A sector that is
+/// lost or replaced whole may not: where nothing behind proves that it was written, it looks like the torn end of
+/// the log, and no log of this kind can tell. So those strike segments with a used one behind.
+pub fn damage(disk: &MemoryDisk, fault: Fault, random: &mut Random) -> bool {
+    let mut used = used_segments(disk);
+    if fault != Fault::BitRot {
+        used.pop();
+    }
+    if used.is_empty() {
+        return false;
+    }
+    let name = random
+        .one_of(&used.iter().map(String::as_str).collect::<Vec<_>>())
+        .to_string();
+    let contents = disk.contents(&name);
+    let end = contents.iter().rposition(|byte| *byte != 0).unwrap_or(0) + 1;
+    let sectors = (end as u64).div_ceil(SECTOR as u64);
+    let groups_at = GROUPS_AT / SECTOR as u64;
+    match fault {
+        Fault::BitRot => {
+            for _ in 0..random.between(1, 8) {
+                let (byte, bit) = (random.below(end as u64) as usize, random.below(8));
+                disk.tamper(&name, |bytes| bytes[byte] ^= 1 << bit);
+            }
+        }
+        Fault::MisdirectedWrite => {
+            // One sector of a group went where another one was.
+            let from = random.between(groups_at, sectors - 1) as usize * SECTOR;
+            let to = random.between(groups_at, sectors - 1) as usize * SECTOR;
+            let sector = contents[from..from + SECTOR].to_vec();
+            disk.tamper(&name, |bytes| {
+                bytes[to..to + SECTOR].copy_from_slice(&sector)
+            });
+            return from != to;
+        }
+        _ => {
+            // A page of a group never arrived.
+            let page = PAGE / SECTOR;
+            let at = random.between(groups_at, sectors - 1) as usize / page * PAGE;
+            disk.tamper(&name, |bytes| bytes[at..at + PAGE].fill(0));
+        }
+    }
+    true
+}
+
+/// The segments that hold groups, oldest first.
+fn used_segments(disk: &MemoryDisk) -> Vec<String> {
+    let files = disk.list().expect("listing a memory disk works");
+    let names = files.into_iter().map(|(name, _)| name);
+    let segments = names.filter(|name| name.starts_with("wal-") && name.ends_with(".seg"));
+    segments
+        .filter(|name| {
+            let first = &disk.contents(name)[GROUPS_AT as usize..][..SECTOR];
+            first.iter().any(|byte| *byte != 0)
+        })
+        .collect()
+}
+
 fn put_file(disk: &MemoryDisk, name: &str, contents: &[u8]) {
     disk.open(name, OpenMode::CreateSegment)
         .and_then(|file| {
@@ -57,7 +145,7 @@ fn donor(plan: &Plan, replica: ReplicaId, segments: usize) -> MemoryDisk {
     let mut options = options(plan, replica, 1 << 20);
     options.segments_ready = 1;
     initialise(&disk, &options).expect("an empty disk can be initialised");
-    let (mut wal, _) = MemoryBackend::open(&disk, options, &mut |_, _| {})
+    let (mut wal, _) = MemoryBackend::open(&disk, options, &mut |_| {})
         .expect("an initialised disk can be opened");
     let groups_per_segment = plan.segment_bytes / 4096 - 1;
     let ballot = Ballot {

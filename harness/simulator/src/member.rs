@@ -6,13 +6,14 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use synod_engine::driver::Driver;
-use synod_engine::ids::{ClusterId, Incarnation, Lsn, ReplicaId, Slot};
-use synod_engine::recovery::{OnDisk, Recovery};
+use synod_engine::ids::{ClusterId, Incarnation, ReplicaId, Slot};
+use synod_engine::recovery::{Hole, OnDisk, Recovery};
 use synod_engine::seams::{Arrival, Wal, WalFailed};
+use synod_storage::Replayed;
 use synod_storage::backend::{MemoryBackend, MemoryDisk};
 use synod_storage::config::Options;
 
-use crate::checker::{Agreement, Executed, MEMORY, Model, Seen, Shadow, Violation};
+use crate::checker::{Agreement, Executed, Found, MEMORY, Model, Seen, Shadow, Violation};
 use crate::clock::Clock;
 use crate::outbox::{Outbox, Sent};
 use crate::seams::Seams;
@@ -45,8 +46,23 @@ pub struct Member<S: Seams> {
     pub storms: u64,
     /// Never to be started again.
     pub gone: bool,
+    pub impairment: Impairment,
+    /// The life in which that happened.
+    pub impaired_in: u64,
+    /// Under which life of its disk the cluster knows it, or shall.
+    pub incarnation: Incarnation,
     /// Recycled files that were put on its disk and are not used yet.
     pub stale_files: usize,
+}
+
+/// What a replica lost of what it had acknowledged, and has not got back yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Impairment {
+    None,
+    /// Synced data was changed behind its back.
+    Damaged,
+    /// Everything is gone.
+    Wiped,
 }
 
 pub struct Running<S: Seams> {
@@ -70,6 +86,8 @@ pub struct Running<S: Seams> {
 pub enum StartFailed {
     /// The disk did not work, as was to be expected.
     Disk(String),
+    /// The damage done to the disk is more than the replica can repair: the operator has to wipe and readmit it.
+    Damaged(String),
     Violation(Violation),
 }
 
@@ -108,6 +126,9 @@ impl<S: Seams> Member<S> {
             failure_expected: false,
             storms: 0,
             gone: false,
+            impairment: Impairment::None,
+            impaired_in: 0,
+            incarnation: Incarnation::FOUNDING,
             stale_files,
         }
     }
@@ -127,19 +148,33 @@ impl<S: Seams> Member<S> {
         let witness = Witness::default();
         let done = witness.done();
         let mut recovery = Recovery::new(config, witness);
-        let mut found: Vec<(Lsn, Seen)> = Vec::new();
+        let mut found = Found::default();
         let opened = MemoryBackend::open(
             &self.disk,
             options(plan, self.id, self.life),
-            &mut |at, record| {
-                found.push((at.lsn, Seen::of(&record)));
-                recovery.visit(at.lsn, record);
+            &mut |replayed| match replayed {
+                Replayed::Record(at, record) => {
+                    found.records.push((at.lsn, Seen::of(&record)));
+                    recovery.visit(at.lsn, record);
+                }
+                Replayed::Hole(hole) => {
+                    found.holes.push((hole.first, hole.next));
+                    recovery.hole(Hole {
+                        next: hole.next,
+                        promised: hole.carried.promised,
+                        trim_floor: hole.carried.trim_floor,
+                        slot_max: hole.carried.slot_max,
+                    });
+                }
             },
         );
         let (mut core, opened) = match opened {
             Ok(opened) => opened,
             Err(error) if self.failure_expected || self.disk_is_full => {
                 return Err(StartFailed::Disk(error.to_string()));
+            }
+            Err(error) if self.impairment == Impairment::Damaged => {
+                return Err(StartFailed::Damaged(error.to_string()));
             }
             Err(error) => {
                 let what = format!("{} refuses its WAL: {error}", self.id);
@@ -158,7 +193,7 @@ impl<S: Seams> Member<S> {
             seams.wal(self.id, wal.clone()),
             seams.network(self.id, outbox.clone()),
             OnDisk {
-                incarnation: Incarnation::FOUNDING,
+                incarnation: opened.incarnation,
                 promised: opened.carried.promised,
                 trim_floor: opened.carried.trim_floor,
             },
@@ -239,6 +274,23 @@ impl<S: Seams> Member<S> {
             model.check_state(self.id, state.applied(), running.position, hash)?;
         }
         Ok(())
+    }
+
+    /// Notes whether what it lost is back: it takes part again, and everything that it was given is on its disk.
+    pub fn note_repair(&mut self) {
+        let replica = self
+            .running
+            .as_ref()
+            .map(|running| running.driver.replica());
+        let whole = replica.is_some_and(|replica| {
+            // Damage that a running replica has not met yet is repaired at its next start at the earliest.
+            self.life > self.impaired_in
+                && replica.may_promise()
+                && replica.durable() == replica.appended()
+        });
+        if whole {
+            self.impairment = Impairment::None;
+        }
     }
 
     /// Takes what the replica sent.

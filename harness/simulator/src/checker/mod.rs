@@ -6,7 +6,7 @@ mod shadow;
 
 pub use agreement::Agreement;
 pub use model::{Executed, Model};
-pub use shadow::{Seen, Shadow};
+pub use shadow::{Found, Seen, Shadow};
 
 /// What a checker found: the property, and who and what broke it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -43,8 +43,29 @@ pub struct Shadow {
     promised_to_others: Ballot,
     /// How far was acknowledged at which ballot; neither is below another entry's in both.
     acknowledged: Vec<(Ballot, Slot)>,
+    /// The ballot of the last acknowledgement, and up to where its slots were checked then.
+    vouched: (Ballot, Slot),
     /// The highest ballot that was asked for, and in which life.
     prepared: (Ballot, u64),
+}
+
+/// What a recovery found.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    pub records: Vec<(Lsn, Seen)>,
+    /// The first lost lsn, and the first one behind.
+    pub holes: Vec<(Lsn, Lsn)>,
+}
+
+impl Found {
+    fn last(&self) -> Lsn {
+        let record = self.records.last().map_or(Lsn::ZERO, |(lsn, _)| *lsn);
+        let hole = self
+            .holes
+            .last()
+            .map_or(Lsn::ZERO, |(_, next)| Lsn(next.0 - 1));
+        record.max(hole)
+    }
 }
 
 impl Seen {
@@ -78,6 +99,7 @@ impl Shadow {
             settled: Slot::ZERO,
             promised_to_others: Ballot::ZERO,
             acknowledged: Vec::new(),
+            vouched: (Ballot::ZERO, Slot::ZERO),
             prepared: (Ballot::ZERO, 0),
         }
     }
@@ -137,42 +159,64 @@ impl Shadow {
         Ok(())
     }
 
-    /// A restarted replica found these records: all that was durable, and nothing that was never written.
-    pub fn recovered(
-        &mut self,
-        found: &[(Lsn, Seen)],
-        agreement: &mut Agreement,
-    ) -> Result<(), Violation> {
-        for (lsn, seen) in found {
+    /// A restarted replica found this: all that was durable or a hole where it was, and nothing that was never written.
+    pub fn recovered(&mut self, found: &Found, agreement: &mut Agreement) -> Result<(), Violation> {
+        let wrong = |what: String| Err(Violation::new(MEMORY, what));
+        for (lsn, seen) in &found.records {
             let written = self.records.get(lsn.0 as usize - 1);
             if written != Some(seen) {
-                let what = format!(
+                return wrong(format!(
                     "{} found {seen:?} at {lsn:?}, written was {written:?}",
                     self.replica
-                );
-                return Err(Violation::new(MEMORY, what));
+                ));
             }
         }
-        let last = found.last().map_or(Lsn::ZERO, |(lsn, _)| *lsn);
-        if last < self.durable || found.len() as u64 != last.0 {
-            let what = format!(
-                "{} found {} records up to {last:?}, durable were all up to {:?}",
+        let last = found.last();
+        let lost: u64 = found
+            .holes
+            .iter()
+            .map(|(first, next)| next.0 - first.0)
+            .sum();
+        if last < self.durable || found.records.len() as u64 + lost != last.0 {
+            return wrong(format!(
+                "{} found {} records and {lost} lost ones up to {last:?}, durable were all up to {:?}",
                 self.replica,
-                found.len(),
+                found.records.len(),
                 self.durable
-            );
-            return Err(Violation::new(MEMORY, what));
+            ));
         }
         self.records.truncate(last.0 as usize);
         self.held.clear();
-        for index in 0..self.records.len() {
-            if let Seen::Accepted { slot, hash, .. } | Seen::Chosen { slot, hash } =
-                self.records[index]
-            {
-                *entry(&mut self.held, slot) = Some(hash);
+        for seen in &self.records {
+            if let Seen::Accepted { slot, hash, .. } | Seen::Chosen { slot, hash } = seen {
+                *entry(&mut self.held, *slot) = Some(*hash);
             }
         }
-        self.advance(last, agreement)
+        self.advance(last, agreement)?;
+        if lost > 0 {
+            self.newest_from(&found.records);
+        }
+        Ok(())
+    }
+
+    /// What was lost is durable no more, until it is written again.
+    fn newest_from(&mut self, records: &[(Lsn, Seen)]) {
+        self.settled = Slot::ZERO;
+        self.vouched = (Ballot::ZERO, Slot::ZERO);
+        self.newest.clear();
+        for (_, seen) in records {
+            match seen {
+                Seen::Accepted {
+                    slot, ballot, hash, ..
+                } => {
+                    *entry(&mut self.newest, *slot) = Some((*ballot, *hash));
+                }
+                Seen::Chosen { slot, hash } => {
+                    *entry(&mut self.newest, *slot) = Some((Ballot::ZERO, *hash));
+                }
+                Seen::Promised { .. } | Seen::Trimmed { .. } => {}
+            }
+        }
     }
 
     /// Checks a message that leaves against what is durable, and remembers what it promises.
@@ -272,13 +316,10 @@ impl Shadow {
         while self.newest_is_chosen(self.settled.next(), agreement) {
             self.settled = self.settled.next();
         }
-        let said_before = self
-            .acknowledged
-            .iter()
-            .filter(|(at, _)| *at == ballot)
-            .map(|(_, through)| *through)
-            .max();
-        let checked = self.settled.max(said_before.unwrap_or(Slot::ZERO));
+        let (at, said) = self.vouched;
+        let checked = self
+            .settled
+            .max(if at == ballot { said } else { Slot::ZERO });
         for slot in (checked.0 + 1..=through.0).map(Slot) {
             let newest = self.newest.get(slot.0 as usize - 1).copied().flatten();
             let at_ballot = newest.is_some_and(|(at, _)| at == ballot);
@@ -290,6 +331,7 @@ impl Shadow {
                 return Err(Violation::new(DURABILITY, what));
             }
         }
+        self.vouched = (ballot, through.max(checked));
         let news = (ballot, through);
         let covers = |a: &(Ballot, Slot), b: &(Ballot, Slot)| a.0 >= b.0 && a.1 >= b.1;
         if !self.acknowledged.iter().any(|known| covers(known, &news)) {

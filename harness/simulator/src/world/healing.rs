@@ -2,6 +2,7 @@
 
 use synod_engine::ids::{ReplicaId, ReplicaSet};
 
+use crate::member::Impairment;
 use crate::random::Random;
 use crate::seams::Seams;
 
@@ -30,6 +31,10 @@ impl<S: Seams> World<S> {
         let mut random = Random::new(self.plan.seed, stream::HEALING);
         let mut order: Vec<ReplicaId> = self.replicas().collect();
         random.shuffle(&mut order);
+        // The quorum consists of replicas that lost nothing: of each chosen value one of them has a copy. Others may
+        // be healed as well and have to be repaired.
+        self.impairments_left();
+        order.sort_by_key(|replica| self.member(*replica).impairment != Impairment::None);
         let count = random.between(
             self.plan.working_min() as u64,
             u64::from(self.plan.replicas),

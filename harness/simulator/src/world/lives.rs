@@ -2,9 +2,10 @@
 
 use synod_engine::ids::ReplicaId;
 
+use crate::checker::Shadow;
 use crate::disk;
 use crate::faults::Fault;
-use crate::member::StartFailed;
+use crate::member::{Impairment, Member, StartFailed};
 use crate::seams::Seams;
 
 use super::World;
@@ -49,6 +50,11 @@ impl<S: Seams> World<S> {
             Err(StartFailed::Disk(why)) => {
                 self.trace_line(format_args!("{replica} cannot start: {why}"));
                 self.stop_and_restart(replica);
+            }
+            Err(StartFailed::Damaged(why)) => {
+                self.trace_line(format_args!("{replica} cannot repair its disk: {why}"));
+                self.wipe(replica);
+                self.restart_later(replica);
             }
             Err(StartFailed::Violation(violation)) => self.violate(Err(violation)),
         }
@@ -117,6 +123,60 @@ impl<S: Seams> World<S> {
         let pause = MS + random.below(longest);
         let life = self.member(replica).life;
         self.schedule(self.now + pause, Event::Start { replica, life });
+    }
+
+    /// How many more replicas may lose something of what they acknowledged.
+    ///
+    /// This is where it is decided what is survivable: see [`crate::swarm::Plan::impaired_max`]. A replica counts from
+    /// the damage until it takes part again with everything on its disk.
+    pub(super) fn impairments_left(&mut self) -> usize {
+        for member in &mut self.members {
+            member.note_repair();
+        }
+        let impaired = |member: &&Member<S>| member.impairment != Impairment::None;
+        let count = self.members.iter().filter(impaired).count();
+        self.plan.impaired_max().saturating_sub(count)
+    }
+
+    /// Changes what the disk of a replica had acknowledged. It finds out when it restarts, now or later.
+    pub(super) fn damage(&mut self, fault: Fault, replica: ReplicaId) {
+        let now_is_better = self.faults[fault as usize].permille(700);
+        if self.impairments_left() == 0 || !self.alive(replica) {
+            return;
+        }
+        if now_is_better {
+            self.crash(replica);
+        }
+        let index = usize::from(replica.0) - 1;
+        let member = &mut self.members[index];
+        if disk::damage(&member.disk, fault, &mut self.faults[fault as usize]) {
+            member.impairment = Impairment::Damaged;
+            member.impaired_in = member.life - u64::from(now_is_better);
+            self.strikes.note(fault);
+            self.trace_line(format_args!("{fault} on the disk of {replica}"));
+        }
+        if now_is_better {
+            self.restart_later(replica);
+        }
+    }
+
+    /// The disk of a replica is replaced by an empty one, and the operator readmits it.
+    pub(super) fn wipe(&mut self, replica: ReplicaId) {
+        if self.alive(replica) {
+            self.crash(replica);
+        }
+        let index = usize::from(replica.0) - 1;
+        let member = &mut self.members[index];
+        let (disk, incarnation) =
+            disk::readmitted(&self.plan, replica, member.life, member.incarnation);
+        member.disk = disk;
+        member.incarnation = incarnation;
+        member.shadow = Shadow::new(replica);
+        member.impairment = Impairment::Wiped;
+        member.impaired_in = member.life.saturating_sub(1);
+        member.stale_files = 0;
+        member.disk.fill(member.disk_is_full);
+        self.trace_line(format_args!("{replica} has an empty disk, {incarnation:?}"));
     }
 
     /// Stops a replica's turns until then; its clock goes on.

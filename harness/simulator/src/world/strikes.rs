@@ -88,7 +88,16 @@ impl<S: Seams> World<S> {
             Fault::DiskStall | Fault::SyncError | Fault::DiskFull => {
                 self.strike_disk(fault, replica);
             }
-            Fault::BitRot | Fault::MisdirectedWrite | Fault::LostWrite | Fault::Wipe => {}
+            Fault::BitRot | Fault::MisdirectedWrite | Fault::LostWrite => {
+                self.damage(fault, replica);
+            }
+            Fault::Wipe => {
+                if self.impairments_left() > 0 {
+                    self.strikes.note(fault);
+                    self.wipe(replica);
+                    self.restart_later(replica);
+                }
+            }
             Fault::ClientDisconnect
             | Fault::AbandonedSession
             | Fault::SharedSession
