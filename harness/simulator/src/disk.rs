@@ -82,12 +82,9 @@ pub fn damage(disk: &MemoryDisk, fault: Fault, random: &mut Random) -> bool {
     if used.is_empty() {
         return false;
     }
-    let name = random
-        .one_of(&used.iter().map(String::as_str).collect::<Vec<_>>())
-        .to_string();
+    let (name, end) = used.swap_remove(random.below(used.len() as u64) as usize);
     let contents = disk.contents(&name);
-    let end = contents.iter().rposition(|byte| *byte != 0).unwrap_or(0) + 1;
-    let sectors = (end as u64).div_ceil(SECTOR as u64);
+    let sectors = end / SECTOR as u64;
     let groups_at = GROUPS_AT / SECTOR as u64;
     match fault {
         Fault::BitRot => {
@@ -116,16 +113,14 @@ pub fn damage(disk: &MemoryDisk, fault: Fault, random: &mut Random) -> bool {
     true
 }
 
-/// The segments that hold groups, oldest first.
-fn used_segments(disk: &MemoryDisk) -> Vec<String> {
-    let files = disk.list().expect("listing a memory disk works");
-    let names = files.into_iter().map(|(name, _)| name);
-    let segments = names.filter(|name| name.starts_with("wal-") && name.ends_with(".seg"));
+/// The segments that hold groups of this WAL, oldest first, and where these end.
+fn used_segments(disk: &MemoryDisk) -> Vec<(String, u64)> {
+    let report = scan_disk(disk, &mut |_| {});
+    let segments = report.map_or(Vec::new(), |report| report.segments);
     segments
-        .filter(|name| {
-            let first = &disk.contents(name)[GROUPS_AT as usize..][..SECTOR];
-            first.iter().any(|byte| *byte != 0)
-        })
+        .iter()
+        .filter(|segment| segment.end > GROUPS_AT)
+        .map(|segment| (segment.sequence.segment_name(), segment.end))
         .collect()
 }
 
