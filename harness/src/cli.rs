@@ -30,6 +30,8 @@ pub enum Command {
     Client(ClientArguments),
     /// Look into the write-ahead log of a stopped replica
     Wal(WalArguments),
+    /// Run whole clusters in simulated time under every fault, and check everything
+    Simulate(SimulateArguments),
     #[command(hide = true)]
     Load(LoadArguments),
 }
@@ -180,6 +182,43 @@ pub struct WalTarget {
 }
 
 #[derive(Args)]
+#[command(
+    after_help = SIMULATE_EXAMPLES
+)]
+pub struct SimulateArguments {
+    /// How many seeds, each a cluster with its own size, faults and load [default: 1000; 100 for --partial-partitions]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub seeds: Option<u64>,
+    /// The first seed; the default is fixed, so that two runs are the same
+    #[arg(long, default_value_t = synod_simulator::sweep::FIRST_SEED, value_name = "N")]
+    pub first_seed: u64,
+    /// Only this seed
+    #[arg(long, value_name = "N", conflicts_with_all = ["seeds", "first_seed"])]
+    pub seed: Option<u64>,
+    /// Print every event of the seed
+    #[arg(long, requires = "seed")]
+    pub trace: bool,
+    /// The cluster sizes to draw from
+    #[arg(long, value_delimiter = ',', default_value = "3,5,7", value_name = "N,…", value_parser = clap::value_parser!(u8).range(1..=15))]
+    pub replicas: Vec<u8>,
+    /// Simulated seconds per seed; in the last sixth, a quorum is healed and must converge
+    #[arg(long, default_value_t = 60, value_name = "S", value_parser = clap::value_parser!(u64).range(6..=86_400))]
+    pub virtual_seconds: u64,
+    /// Which faults may strike: all, none, or names separated by commas
+    #[arg(long, default_value = "all", value_name = "LIST", value_parser = synod_simulator::faults::FaultSet::parse)]
+    pub faults: synod_simulator::faults::FaultSet,
+    /// Threads; each runs whole seeds
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub jobs: u16,
+    /// Measure instead how long each of the three partial partitions leaves a loaded cluster without progress
+    #[arg(long, conflicts_with_all = ["seed", "replicas", "virtual_seconds", "faults"])]
+    pub partial_partitions: bool,
+    /// Print one JSON object to stdout
+    #[arg(long, conflicts_with = "trace")]
+    pub json: bool,
+}
+
+#[derive(Args)]
 pub struct LoadArguments {
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
@@ -248,6 +287,16 @@ pub struct RunArguments {
     #[arg(long)]
     pub json: bool,
 }
+
+const SIMULATE_EXAMPLES: &str = "\
+Examples:\n\
+\x20 synod simulate                                   1000 seeds under every fault\n\
+\x20 synod simulate --faults loss,crash --replicas 3  only these faults, on clusters of three\n\
+\x20 synod simulate --seed 7 --trace                  one seed again, with every event\n\
+\x20 synod simulate --partial-partitions              time to a leader under each partial partition\n\
+\n\
+One seed is one history, on any machine. A failure is printed with its seed, the faults it needs and the events\n\
+before it. Exit codes: 0 nothing was wrong, 1 a check failed, 2 wrong usage.";
 
 const SYNOD_EXAMPLES: &str = "\
 Start here:\n\

@@ -14,6 +14,7 @@ mod parent;
 mod replica;
 mod replica_file;
 mod run;
+mod simulate;
 mod toml_file;
 mod utc;
 mod verify;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Command::Client(arguments) => client::run(&arguments),
         Command::Wal(arguments) => wal::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
+        Command::Simulate(arguments) => return simulate::run(&arguments),
         Command::Load(arguments) => load::run(&arguments),
     };
     match result {

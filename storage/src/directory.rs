@@ -52,6 +52,7 @@ fn found<D: Disk>(disk: &D, options: &Options, incarnation: Incarnation) -> Resu
         ready_files: Default::default(),
         ready_files_max: 0,
         hints: Hints::default(),
+        paces: false,
     };
     keeper.prepare(Sequence::FIRST).map_err(OpenError::io(
         "preparing",

@@ -59,6 +59,9 @@ pub struct Keeper<D: Disk> {
     pub ready_files: VecDeque<String>,
     pub ready_files_max: usize,
     pub hints: Hints,
+    /// Whether it shares a real disk with the loop, and so leaves it idle now and then. In place there is no loop
+    /// beside it, and no clock in a simulation.
+    pub paces: bool,
 }
 
 impl<D: Disk> Keeper<D> {
@@ -195,7 +198,7 @@ impl<D: Disk> Keeper<D> {
             self.disk
                 .write_at(&file, at, &zeros.as_ref()[..bytes as usize])?;
             at += bytes;
-            if self.hints.ready.load(Ordering::Relaxed) > 0 {
+            if self.paces && self.hints.ready.load(Ordering::Relaxed) > 0 {
                 std::thread::sleep(started.elapsed());
             }
         }

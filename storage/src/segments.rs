@@ -77,6 +77,7 @@ impl<D: Disk> Segments<D> {
             ready_files: recovered.ready_files.iter().cloned().collect(),
             ready_files_max: options.segments_ready + READY_FILES_MAX,
             hints: hints.clone(),
+            paces: signal.is_some(),
         };
         let used = &recovered.segments;
         let mut segments = Segments {
