@@ -1,0 +1,10 @@
+pub mod agreement;
+pub mod fingerprint;
+pub mod intern;
+pub mod node;
+pub mod property;
+pub mod scope;
+pub mod search;
+pub mod tampering;
+pub mod universe;
+pub mod words;

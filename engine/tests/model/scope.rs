@@ -1,0 +1,86 @@
+//! How much of the space is explored, and what is broken on purpose.
+
+use synod_engine::config::Config;
+use synod_engine::ids::ReplicaId;
+
+/// Acceptors of the model. Replicas 1 and 2 may also propose.
+pub const REPLICAS: u8 = 3;
+pub const PROPOSERS: u8 = 2;
+
+/// One hour: longer than any timer, so that after a jump of a replica's clock everything is overdue.
+pub const JUMP_NS: u64 = 3_600_000_000_000;
+
+/// The bounds of one exhaustive search. Whatever is not named here is unbounded: messages are lost, delayed,
+/// reordered and repeated without limit, and disks finish when they like.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    pub name: &'static str,
+    /// How often replica 1, and replica 2, stand.
+    pub stands: [u8; PROPOSERS as usize],
+    /// Client requests, each a value of its own, over all leaders together.
+    pub requests: u8,
+    /// Crashes over all replicas together; each is followed by a restart.
+    pub crashes: u8,
+    /// Whether the search starts with replica 1 as leader whose no-op everybody holds as chosen, instead of with
+    /// an empty cluster.
+    pub led: bool,
+    /// Whether a leader may send the Accept of a slot more than once to the same peer (with a newer commit index).
+    pub resends: bool,
+    /// Whether chosen values leave memory at once, so that fetches are served from the WAL.
+    pub evicts: bool,
+    /// Whether a follower that knows itself behind asks for what is chosen.
+    pub fetches: bool,
+    pub bug: Option<Bug>,
+}
+
+/// What is broken on purpose, in the model around the product, to see that the properties can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// The disk reports records as durable that a crash still takes.
+    DiskLosesDurable,
+    /// `Promised` records get lost on their way to the disk.
+    PromisesNotWritten,
+    /// The replica is told that its records are durable before they are.
+    RepliesBeforeSync,
+    /// An Accepted of an older ballot counts for the current one.
+    StaleAcknowledgement,
+    /// One replica's Accepted counts for both peers of the leader.
+    AcknowledgedTwice,
+    /// What a Promise lists as accepted is ignored.
+    PromiseWithoutValues,
+    /// The lowest ballot in the promises wins, not the highest.
+    LowestBallotWins,
+    /// One acceptance is taken for a quorum.
+    QuorumOfOne,
+    /// A restart forgets what was accepted, though not what was promised.
+    RestartForgetsAccepted,
+    /// A follower takes the slot of an Accept for chosen.
+    AcceptTakenForChosen,
+}
+
+impl Scope {
+    pub fn config(&self, replica: ReplicaId) -> Config {
+        let mut config = Config::new(replica, REPLICAS, 7);
+        let timers = &mut config.timers;
+        // No randomness, and nothing that waits for a clock: every heartbeat and every repetition is due at once,
+        // and only explicit actions let time pass. A disk never counts as stalled, since that only takes options away.
+        timers.election_jitter_ns = 0;
+        timers.heartbeat_ns = 0;
+        timers.retransmit_ns = 0;
+        timers.disk_stall_ns = u64::MAX;
+        if self.evicts {
+            config.limits.cache_bytes_max = 0;
+        }
+        if self.bug == Some(Bug::QuorumOfOne) {
+            config.quorums.accept = 1;
+        }
+        config
+    }
+
+    pub fn with_bug(&self, bug: Bug) -> Scope {
+        Scope {
+            bug: Some(bug),
+            ..self.clone()
+        }
+    }
+}

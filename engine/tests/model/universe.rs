@@ -1,0 +1,400 @@
+//! Every local state, message and step met so far, each computed once by the production code and then remembered:
+//! the core is deterministic, so the same event in the same state gives the same result. A state of the cluster is
+//! then a handful of numbers (as in Guerraoui and Yabandeh, "Model checking a networked system without the network",
+//! NSDI 2011, though here all interleavings are still walked).
+
+use std::rc::Rc;
+
+use synod_engine::ids::{Ballot, ReplicaId, ReplicaSet, Slot};
+use synod_engine::message::{Heartbeat, HeartbeatRole, Message, Value};
+
+use crate::model::agreement::{self, Facts};
+use crate::model::fingerprint::{self, Fingerprint, Role};
+use crate::model::intern::{Interner, QuickMap};
+use crate::model::node::{Event, Node, Sent, peers};
+use crate::model::property::{Property, Violation, check};
+use crate::model::scope::{Bug, REPLICAS, Scope};
+use crate::model::{tampering, words};
+
+/// A local state of one replica.
+pub struct Core {
+    pub node: Node,
+    pub role: Role,
+    facts: u32,
+}
+
+pub struct Envelope {
+    pub from: ReplicaId,
+    pub to: ReplicaId,
+    pub message: Message,
+}
+
+/// Everything that one replica ever sent: the network keeps it, so that any of it can arrive, late and repeatedly.
+pub struct Mail {
+    /// Numbers of envelopes, ascending.
+    pub envelopes: Vec<u32>,
+    /// Of those, the ones to each replica.
+    to: [Vec<u32>; REPLICAS as usize],
+}
+
+/// An event of one replica, by numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Move {
+    Deliver(u32),
+    Fetch(u32),
+    /// The heartbeat that this peer sent before anything happened arrives, late.
+    HearEarly(ReplicaId),
+    Durable(u32),
+    Crash {
+        keep: u32,
+    },
+    Stand,
+    Request(u8),
+}
+
+/// What a move leads to: the next local state and what is sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    pub core: u32,
+    pub post: u32,
+}
+
+pub type Steps = Rc<[(Move, Step)]>;
+
+pub struct Universe {
+    pub scope: Scope,
+    /// What each replica's heartbeats said before anything happened.
+    early: Vec<(ReplicaId, Message)>,
+    cores: Interner<Fingerprint, Core>,
+    facts: Interner<Facts, Facts>,
+    envelopes: Interner<String, Envelope>,
+    /// What is sent in one step.
+    posts: Interner<Vec<u32>, Vec<u32>>,
+    mails: Interner<Vec<u32>, Mail>,
+    steps: QuickMap<(u32, Move), Option<Step>>,
+    arrivals: QuickMap<(u32, u32), Steps>,
+    posted: QuickMap<(u32, u32), u32>,
+    backed: QuickMap<(u32, u32), ()>,
+    agreed: QuickMap<([u32; REPLICAS as usize], u8), ()>,
+}
+
+impl Universe {
+    /// With the replicas as they are when each has heard of the others.
+    pub fn new(scope: Scope) -> Universe {
+        let mut nodes: Vec<Node> = (1..=REPLICAS)
+            .map(|id| Node::new(&scope, ReplicaId(id)))
+            .collect();
+        let early = early_heartbeats(&scope, &mut nodes);
+        let mut universe = Universe {
+            scope,
+            early,
+            cores: Interner::new(),
+            facts: Interner::new(),
+            envelopes: Interner::new(),
+            posts: Interner::new(),
+            mails: Interner::new(),
+            steps: QuickMap::default(),
+            arrivals: QuickMap::default(),
+            posted: QuickMap::default(),
+            backed: QuickMap::default(),
+            agreed: QuickMap::default(),
+        };
+        for node in nodes {
+            universe.core_of(node);
+        }
+        assert_eq!(universe.cores.len(), usize::from(REPLICAS));
+        universe.mail_of(Vec::new());
+        universe
+    }
+
+    /// The numbers of the local states that the replicas begin with; the empty mail is number 0.
+    pub fn beginning(&self) -> [u32; REPLICAS as usize] {
+        std::array::from_fn(|index| index as u32)
+    }
+
+    pub fn core(&self, number: u32) -> &Core {
+        self.cores.get(number)
+    }
+
+    pub fn mail(&self, number: u32) -> &Mail {
+        self.mails.get(number)
+    }
+
+    pub fn envelope(&self, number: u32) -> &Envelope {
+        self.envelopes.get(number)
+    }
+
+    /// Distinct local states, and distinct steps of the production code.
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.cores.len(), self.steps.len())
+    }
+
+    /// What the mail of another replica can do to this one.
+    pub fn arrivals(&mut self, core: u32, mail: u32) -> Result<Steps, Violation> {
+        if let Some(steps) = self.arrivals.get(&(core, mail)) {
+            return Ok(steps.clone());
+        }
+        let to = self.core(core).node.id();
+        let mut steps = Vec::new();
+        for envelope in self.mail(mail).to[usize::from(to.0) - 1].clone() {
+            let mut moves = vec![Move::Deliver(envelope)];
+            let heartbeat = matches!(self.envelope(envelope).message, Message::Heartbeat(_));
+            if heartbeat && self.scope.fetches && self.core(core).role == Role::Follower {
+                moves.push(Move::Fetch(envelope));
+            }
+            for event in moves {
+                if let Some(step) = self.step(core, event)?
+                    && (step.core != core || !self.posts.get(step.post).is_empty())
+                {
+                    steps.push((event, step));
+                }
+            }
+        }
+        let steps: Steps = steps.into();
+        self.arrivals.insert((core, mail), steps.clone());
+        Ok(steps)
+    }
+
+    /// A move of the replica in this local state, if it is possible.
+    pub fn step(&mut self, core: u32, event: Move) -> Result<Option<Step>, Violation> {
+        if let Some(step) = self.steps.get(&(core, event)) {
+            return Ok(*step);
+        }
+        let after = self.after(core, event)?;
+        let step = after.map(|(node, sent)| Step {
+            post: self.post_of(node.id(), sent),
+            core: self.core_of(node),
+        });
+        self.steps.insert((core, event), step);
+        Ok(step)
+    }
+
+    fn after(&self, core: u32, event: Move) -> Result<Option<(Node, Sent)>, Violation> {
+        let node = &self.core(core).node;
+        let scope = &self.scope;
+        match event {
+            Move::Deliver(number) => {
+                let envelope = self.envelope(number);
+                match scope.bug {
+                    None => node.after(scope, Event::Deliver(envelope.from, &envelope.message)),
+                    Some(bug) => tampering::deliver(scope, bug, node, envelope),
+                }
+            }
+            Move::Fetch(number) => {
+                let envelope = self.envelope(number);
+                node.after(scope, Event::Fetch(envelope.from, &envelope.message))
+            }
+            Move::HearEarly(from) => {
+                let (_, message) = &self.early[usize::from(from.0) - 1];
+                node.after(scope, Event::Deliver(from, message))
+            }
+            Move::Durable(count) => node.after(scope, Event::Durable(count as usize)),
+            Move::Crash { keep } => node.after(
+                scope,
+                Event::Crash {
+                    keep: keep as usize,
+                },
+            ),
+            Move::Stand => {
+                let mut heard = self.early.clone();
+                heard.retain(|(from, _)| *from != node.id());
+                node.after(scope, Event::Stand(&heard))
+            }
+            Move::Request(index) => node.after(scope, Event::Request(index)),
+        }
+    }
+
+    fn core_of(&mut self, node: Node) -> u32 {
+        let (fingerprint, role) = fingerprint::of(&self.scope, &node);
+        let facts = Facts {
+            votes: node.votes(),
+            learned: node.learned().to_vec(),
+        };
+        let facts = self.facts.number(facts, Facts::clone);
+        self.cores
+            .number(fingerprint, |_| Core { node, role, facts })
+    }
+
+    fn post_of(&mut self, from: ReplicaId, sent: Sent) -> u32 {
+        let mut numbers: Vec<u32> = sent
+            .into_iter()
+            .filter_map(|(to, message)| Some((to, relevant(from, message)?)))
+            .map(|(to, message)| {
+                let key = format!("{from} {to} {message:?}");
+                self.envelopes
+                    .number(key, |_| Envelope { from, to, message })
+            })
+            .collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        self.posts.number(numbers, Vec::clone)
+    }
+
+    fn mail_of(&mut self, numbers: Vec<u32>) -> u32 {
+        let envelopes = &self.envelopes;
+        self.mails.number(numbers, |numbers| Mail {
+            envelopes: numbers.clone(),
+            to: std::array::from_fn(|index| {
+                let to = |number: &u32| usize::from(envelopes.get(*number).to.0) == index + 1;
+                numbers.iter().copied().filter(to).collect()
+            }),
+        })
+    }
+
+    /// The mail after one more post. What a ballot proposes in a slot must not change.
+    pub fn posted(&mut self, mail: u32, post: u32) -> Result<u32, Violation> {
+        if let Some(mail) = self.posted.get(&(mail, post)) {
+            return Ok(*mail);
+        }
+        let mut numbers = self.mail(mail).envelopes.clone();
+        for number in self.posts.get(post) {
+            let repeated = self.check_proposal(&numbers, *number)?;
+            if !(repeated && !self.scope.resends)
+                && let Err(place) = numbers.binary_search(number)
+            {
+                numbers.insert(place, *number);
+            }
+        }
+        let next = self.mail_of(numbers);
+        self.posted.insert((mail, post), next);
+        Ok(next)
+    }
+
+    /// Whether this is an Accept of a slot that the same peer was sent before, with the same value then.
+    fn check_proposal(&self, before: &[u32], number: u32) -> Result<bool, Violation> {
+        let envelope = self.envelope(number);
+        let Message::Accept(accept) = &envelope.message else {
+            return Ok(false);
+        };
+        let mut repeated = false;
+        for earlier in before.iter().map(|number| self.envelope(*number)) {
+            if let Message::Accept(known) = &earlier.message
+                && (known.ballot, known.slot) == (accept.ballot, accept.slot)
+            {
+                repeated |= earlier.to == envelope.to;
+                check(known.value == accept.value, Property::BallotReuse, || {
+                    let (slot, ballot) = (accept.slot, accept.ballot);
+                    let (one, other) = (words::of_value(&known.value), words::of_value(&accept.value));
+                    format!("{} proposed both {one} and {other} in {slot} at {ballot}", envelope.from)
+                })?;
+            }
+        }
+        Ok(repeated)
+    }
+
+    /// Whether a replica has sent an Accept of its current ballot to this peer.
+    pub fn streams_to(&self, core: u32, mail: u32, peer: ReplicaId) -> bool {
+        let ballot = self.core(core).node.replica.promised();
+        self.mail(mail).to[usize::from(peer.0) - 1]
+            .iter()
+            .any(|number| {
+                matches!(&self.envelope(*number).message, Message::Accept(accept) if accept.ballot == ballot)
+            })
+    }
+
+    /// Whoever stands does so at a ballot that it never used before.
+    pub fn check_fresh(&self, core: u32, mail: u32) -> Result<(), Violation> {
+        let node = &self.core(core).node;
+        let ballot = node.replica.promised();
+        for number in &self.mail(mail).envelopes {
+            let used = match &self.envelope(*number).message {
+                Message::Prepare(prepare) => prepare.ballot,
+                Message::Accept(accept) => accept.ballot,
+                Message::Promise(_)
+                | Message::Reject(_)
+                | Message::Accepted(_)
+                | Message::Heartbeat(_)
+                | Message::Fetch(_)
+                | Message::Chosen(_) => Ballot::ZERO,
+            };
+            check(used < ballot, Property::BallotReuse, || {
+                format!("{} stands at {ballot}, having used {used}", node.id())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// What a replica promised and acknowledged is backed by its state and its disk.
+    pub fn check_backed(&mut self, core: u32, mail: u32) -> Result<(), Violation> {
+        if self.backed.contains_key(&(core, mail)) {
+            return Ok(());
+        }
+        let node = &self.core(core).node;
+        for number in &self.mail(mail).envelopes {
+            node.check_backed(&self.envelope(*number).message)?;
+        }
+        self.backed.insert((core, mail), ());
+        Ok(())
+    }
+
+    pub fn check_agreement(
+        &mut self,
+        cores: [u32; REPLICAS as usize],
+        requests: u8,
+    ) -> Result<(), Violation> {
+        let numbers = cores.map(|core| self.core(core).facts);
+        if self.agreed.contains_key(&(numbers, requests)) {
+            return Ok(());
+        }
+        agreement::check_all(numbers.map(|number| self.facts.get(number)), requests)?;
+        self.agreed.insert((numbers, requests), ());
+        Ok(())
+    }
+}
+
+/// What each replica says when it has heard of all others, before anything else happens.
+fn early_heartbeats(scope: &Scope, nodes: &mut [Node]) -> Vec<(ReplicaId, Message)> {
+    let mut heartbeats: Vec<(ReplicaId, Message)> = Vec::new();
+    // First what each says by itself, then what it says having heard that.
+    for _ in 0..2 {
+        let before = std::mem::take(&mut heartbeats);
+        for node in nodes.iter_mut() {
+            let id = node.id();
+            let mut sent = Sent::new();
+            for (from, message) in before.iter().filter(|(from, _)| *from != id) {
+                let event = Event::Deliver(*from, message);
+                let after = node.after(scope, event).expect("nothing can go wrong yet");
+                (*node, sent) = after.expect("messages can always arrive");
+            }
+            if before.is_empty() {
+                let after = node.after(scope, Event::Durable(0));
+                (*node, sent) = after
+                    .expect("nothing can go wrong yet")
+                    .expect("it is possible");
+            }
+            let (_, heartbeat) = sent.pop().expect("a heartbeat is always due");
+            heartbeats.push((id, heartbeat));
+        }
+    }
+    for (id, message) in &heartbeats {
+        let Message::Heartbeat(heartbeat) = message else {
+            panic!("{id} sent {message:?} before anything happened");
+        };
+        assert_eq!(heartbeat.hears, ReplicaSet::first(REPLICAS));
+        assert_eq!(heartbeat.role, HeartbeatRole::Searching);
+    }
+    heartbeats
+}
+
+/// The message as the model keeps it, or nothing for one that is lost. Of the heartbeats only those of leaders are
+/// kept, since they tell followers what is chosen; the others let leaders send again what the network repeats anyway.
+/// Fields that nobody reads who can receive it are made equal: what a leader received, and whom it hears.
+fn relevant(from: ReplicaId, message: Message) -> Option<Message> {
+    match message {
+        Message::Heartbeat(heartbeat) if heartbeat.role == HeartbeatRole::Leading => {
+            Some(Message::Heartbeat(Heartbeat {
+                hears: ReplicaSet::one(from),
+                received: heartbeat.commit_index,
+                ..heartbeat
+            }))
+        }
+        Message::Heartbeat(_) => None,
+        Message::Prepare(_)
+        | Message::Promise(_)
+        | Message::Reject(_)
+        | Message::Accept(_)
+        | Message::Accepted(_)
+        | Message::Fetch(_)
+        | Message::Chosen(_) => Some(message),
+    }
+}
