@@ -16,10 +16,12 @@
 use std::fmt::Write;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use synod_engine::ids::{ReplicaId, ReplicaSet};
+use synod_engine::message::Record;
 use synod_engine::output::Output;
 
 use crate::model::node::Node;
-use crate::model::scope::{PROPOSERS, Scope};
+use crate::model::scope::Scope;
 
 /// What a replica is as a proposer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,30 +34,59 @@ pub enum Role {
 /// Two hashes of the same text with different beginnings: equal texts have equal ones, and others practically never.
 pub type Fingerprint = (u64, u64);
 
-pub fn of(scope: &Scope, node: &Node) -> (Fingerprint, Role) {
+pub fn of(scope: &Scope, node: &Node) -> (Fingerprint, Role, ReplicaSet) {
     let text = format!("{:?}", node.replica);
     let role = role(&text);
+    let learns = scope.fetches || node.stands() > 0 || role == Role::Candidate;
     // Whom to fetch from depends on what was heard.
-    let fetches = role == Role::Candidate || text.contains("behind_since: Some");
+    let heard = learns && (role == Role::Candidate || text.contains("behind_since: Some"));
     let cut = Cut {
-        rounds: node.id().0 <= PROPOSERS,
-        heard: fetches,
+        rounds: node.stands() > 0,
+        learns,
+        heard,
         durable: node.durable() as u64,
         now: node.now().0,
     };
     let mut canonical = String::with_capacity(text.len());
     cut.copy(&text, &mut canonical);
-    let mut out = Output::default();
-    cut.copy(&format!("{:?}", node.replay(scope, &mut out)), &mut canonical);
+    write_disk(scope, node, &cut, &mut canonical);
     let _ = write!(
         canonical,
-        "{:?} {:?} {:?} {:?}",
+        "{:?} {:?} {:?} {:?} {:?}",
         node.id(),
-        &node.wal()[node.durable()..],
+        node.stands(),
+        node.given(),
         node.votes(),
         node.learned()
     );
-    (hash(&canonical), role)
+    (hash(&canonical), role, paused(&text))
+}
+
+/// What a restart would make of the durable records, and the others as they are; or, if there will be no restart,
+/// only what is being accepted by the others.
+fn write_disk(scope: &Scope, node: &Node, cut: &Cut, canonical: &mut String) {
+    let rest = &node.wal()[node.durable()..];
+    if node.mortal() {
+        let mut out = Output::default();
+        let replay = node.replay(scope, &mut out);
+        cut.copy(&format!("{replay:?}"), canonical);
+        let _ = write!(canonical, "{rest:?}");
+        return;
+    }
+    for record in rest {
+        let _ = match record {
+            Record::Accepted(accept) => {
+                write!(
+                    canonical,
+                    "{} {} {:?},",
+                    accept.slot, accept.ballot, accept.value
+                )
+            }
+            Record::Promised { .. } | Record::Chosen { .. } | Record::Trimmed { .. } => {
+                write!(canonical, "other,")
+            }
+        };
+    }
 }
 
 fn hash(text: &str) -> Fingerprint {
@@ -80,9 +111,26 @@ fn role(text: &str) -> Role {
     }
 }
 
+/// The peers to which a leader sends no Accepts yet.
+fn paused(text: &str) -> ReplicaSet {
+    text.split("Peer { replica: r")
+        .skip(1)
+        .filter(|peer| {
+            peer.split("streaming: ")
+                .nth(1)
+                .is_some_and(|s| s.starts_with("false"))
+        })
+        .map(|peer| {
+            let (id, _) = peer.split_once(',').expect("a peer has more fields");
+            ReplicaId(id.parse().expect("a replica's number"))
+        })
+        .collect()
+}
+
 /// Which parts of the debug text stay.
 struct Cut {
     rounds: bool,
+    learns: bool,
     heard: bool,
     durable: u64,
     now: u64,
@@ -108,16 +156,24 @@ impl Cut {
     }
 
     fn skipped(&self, rest: &str) -> Option<&'static str> {
-        const NAMES: [&str; 6] = [
+        const NAMES: [&str; 8] = [
             "config: ",
             "counters: ",
             "election: ",
             "leadership: ",
             "announced: ",
             "latency: ",
+            "unacknowledged: ",
+            "unacknowledged_bytes: ",
         ];
         if !self.rounds && rest.starts_with("round_seen: ") {
             return Some("round_seen: ");
+        }
+        if !self.learns && rest.starts_with("known: ") {
+            return Some("known: ");
+        }
+        if !self.learns && rest.starts_with("behind_since: ") {
+            return Some("behind_since: ");
         }
         NAMES.into_iter().find(|name| rest.starts_with(name))
     }

@@ -1,9 +1,10 @@
 //! One replica of the model: the production core, its disk, and what it ever learned.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use synod_engine::ids::{Ballot, Lsn, ReplicaId, Slot, Time};
-use synod_engine::message::{Accepted, Chosen, Message, Promise, Record, Value};
+use synod_engine::message::{Chosen, Message, Promise, Record, Value};
 use synod_engine::output::Output;
 use synod_engine::replica::{Input, Replay, Replica};
 
@@ -22,6 +23,22 @@ pub struct Node {
     durable: usize,
     /// The chosen value of each slot, as far as this replica ever learned it: kept across crashes, to compare with.
     learned: Vec<Value>,
+    given: Given,
+    /// How often it may still stand.
+    stands: u8,
+    /// Whether any replica may still crash. If not, nobody will ever read the WAL again.
+    mortal: bool,
+}
+
+/// What a replica's word was given for, whatever became of the messages: kept across crashes, to compare with.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// The highest ballot in a Promise that left.
+    promise: Ballot,
+    /// How far the Accepted messages of each ballot reached.
+    accepted: BTreeMap<Ballot, Slot>,
+    /// The highest ballot that this replica used as a proposer.
+    used: Ballot,
 }
 
 /// What can happen to a replica. Messages come with their sender.
@@ -55,6 +72,9 @@ impl Node {
             wal: Vec::new(),
             durable: 0,
             learned: Vec::new(),
+            given: Given::default(),
+            stands: scope.stands_of(replica),
+            mortal: scope.crashes > 0,
         }
     }
 
@@ -76,6 +96,26 @@ impl Node {
 
     pub fn learned(&self) -> &[Value] {
         &self.learned
+    }
+
+    pub fn stands(&self) -> u8 {
+        self.stands
+    }
+
+    pub fn mortal(&self) -> bool {
+        self.mortal
+    }
+
+    /// The same replica when nobody may crash any more.
+    pub fn immortal(&self) -> Node {
+        Node {
+            mortal: false,
+            ..self.clone()
+        }
+    }
+
+    pub fn given(&self) -> &Given {
+        &self.given
     }
 
     /// This replica after an event and what it sent, or nothing if the event is not possible.
@@ -139,6 +179,10 @@ impl Node {
         heard: &[(ReplicaId, Message)],
         sent: &mut Sent,
     ) -> Result<bool, Violation> {
+        let Some(stands) = self.stands.checked_sub(1) else {
+            return Ok(false);
+        };
+        self.stands = stands;
         self.now = self.now.plus(JUMP_NS);
         let promised = self.replica.promised();
         self.turn(scope, vec![Input::Deadline], sent)?;
@@ -150,12 +194,19 @@ impl Node {
             })
             .collect();
         inputs.push(Input::Deadline);
+        let used = self.given.used;
         self.turn(scope, inputs, sent)?;
-        Ok(self.stood_at(promised).is_some())
+        let Some(ballot) = self.stood_at(promised) else {
+            return Ok(false);
+        };
+        check(ballot > used, Property::BallotReuse, || {
+            format!("{} stands at {ballot}, having used {used}", self.id())
+        })?;
+        Ok(true)
     }
 
     /// The ballot of a candidacy that began after `promised` was promised.
-    pub fn stood_at(&self, promised: Ballot) -> Option<Ballot> {
+    fn stood_at(&self, promised: Ballot) -> Option<Ballot> {
         let ballot = self.replica.promised();
         (ballot > promised && ballot.replica == self.id()).then_some(ballot)
     }
@@ -196,6 +247,7 @@ impl Node {
         }
         for outgoing in out.messages {
             self.check_leaving(&outgoing.message)?;
+            self.given.note(&outgoing.message);
             for to in outgoing.to.iter() {
                 sent.push((to, outgoing.message.clone()));
             }
@@ -281,7 +333,7 @@ impl Node {
                 promise.commit_index
             }
             Message::Accepted(accepted) => {
-                self.check_kept(accepted)?;
+                self.check_kept(accepted.ballot, accepted.through)?;
                 Slot::ZERO
             }
             Message::Prepare(prepare) => prepare.commit_index,
@@ -299,7 +351,7 @@ impl Node {
     /// What a Promise says is on disk, and it says all that is on disk.
     fn check_promise(&self, promise: &Promise) -> Result<(), Violation> {
         let (id, ballot) = (self.id(), promise.ballot);
-        let durable = highest_ballot(&self.wal[..self.durable]);
+        let durable = self.written();
         check(durable >= ballot, Property::DurablePromise, || {
             format!("{id} sends a Promise of {ballot}, but on its disk is only {durable}")
         })?;
@@ -308,48 +360,29 @@ impl Node {
             check(
                 slot <= promise.commit_index || told.is_some_and(|told| told.ballot >= accepted),
                 Property::DurablePromise,
-                || format!("{id} hides in its Promise of {ballot} what it accepted in {slot} at {accepted}"),
+                || {
+                    format!(
+                        "{id} hides in its Promise of {ballot} what it accepted in {slot} at {accepted}"
+                    )
+                },
             )?;
         }
         Ok(())
     }
 
-    /// Whether a Promise or Accepted that left is still backed by what is durable here.
-    pub fn check_backed(&self, message: &Message) -> Result<(), Violation> {
-        let ballot = match message {
-            Message::Promise(promise) => promise.ballot,
-            Message::Accepted(accepted) => {
-                self.check_kept(accepted)?;
-                accepted.ballot
-            }
-            Message::Prepare(_)
-            | Message::Reject(_)
-            | Message::Accept(_)
-            | Message::Heartbeat(_)
-            | Message::Fetch(_)
-            | Message::Chosen(_) => return Ok(()),
-        };
-        let promised = self.replica.promised();
-        check(promised >= ballot, Property::DurablePromise, || {
-            format!("{} promised {ballot}, and now only {promised}", self.id())
-        })
-    }
-
-    /// Every slot that was acknowledged is durable: at that ballot or a later one, or as the chosen value.
-    fn check_kept(&self, accepted: &Accepted) -> Result<(), Violation> {
-        for slot in (1..=accepted.through.0).map(Slot) {
+    /// Every slot that was acknowledged is durable: at that ballot or a later one, or as the chosen value. (An Accepted
+    /// of nothing but chosen slots is not a promise: its ballot may be forgotten in a crash.)
+    fn check_kept(&self, ballot: Ballot, through: Slot) -> Result<(), Violation> {
+        for slot in (1..=through.0).map(Slot) {
             let chosen = self.learned.get(slot.0 as usize - 1);
             let kept = match self.newest(slot) {
                 None => false,
-                Some((at, value)) => {
-                    at.is_some_and(|at| at >= accepted.ballot) || chosen == Some(value)
-                }
+                Some((at, value)) => at.is_some_and(|at| at >= ballot) || chosen == Some(value),
             };
             check(kept, Property::DurablePromise, || {
                 format!(
-                    "{} acknowledged {slot} at {}, which is not on its disk",
-                    self.id(),
-                    accepted.ballot
+                    "{} acknowledged {slot} at {ballot}, which is not on its disk",
+                    self.id()
                 )
             })?;
         }
@@ -358,6 +391,13 @@ impl Node {
 
     fn check_watermarks(&self) -> Result<(), Violation> {
         let (id, promised) = (self.id(), self.replica.promised());
+        let given = self.given.promise;
+        check(promised >= given, Property::DurablePromise, || {
+            format!("{id} sent a Promise of {given}, and now it is bound to {promised} only")
+        })?;
+        for (ballot, through) in &self.given.accepted {
+            self.check_kept(*ballot, *through)?;
+        }
         let written = highest_ballot(&self.wal);
         check(promised >= written, Property::PromisedBelowAccepted, || {
             format!("{id} promised {promised}, but wrote {written}")
@@ -368,6 +408,20 @@ impl Node {
             Property::CommitIndex,
             || format!("{id} has the commit index {commit_index} and never said what is there"),
         )
+    }
+
+    /// The highest ballot on the disk.
+    fn written(&self) -> Ballot {
+        highest_ballot(&self.wal[..self.durable])
+    }
+
+    /// The highest ballot that no crash can take back.
+    pub fn bound_to(&self) -> Ballot {
+        if self.mortal {
+            self.written()
+        } else {
+            self.replica.promised()
+        }
     }
 
     /// Everything that this replica accepted durably, at whatever ballot.
@@ -384,6 +438,22 @@ impl Node {
         votes.sort();
         votes.dedup();
         votes
+    }
+}
+
+impl Given {
+    fn note(&mut self, message: &Message) {
+        match message {
+            Message::Promise(promise) => self.promise = self.promise.max(promise.ballot),
+            Message::Accepted(accepted) => {
+                let through = self.accepted.entry(accepted.ballot).or_default();
+                *through = accepted.through.max(*through);
+            }
+            Message::Prepare(prepare) => self.used = self.used.max(prepare.ballot),
+            Message::Accept(accept) => self.used = self.used.max(accept.ballot),
+            Message::Reject(_) | Message::Heartbeat(_) | Message::Fetch(_) | Message::Chosen(_) => {
+            }
+        }
     }
 }
 

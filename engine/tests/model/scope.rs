@@ -24,8 +24,10 @@ pub struct Scope {
     /// Whether the search starts with replica 1 as leader whose no-op everybody holds as chosen, instead of with
     /// an empty cluster.
     pub led: bool,
-    /// Whether a leader may send the Accept of a slot more than once to the same peer (with a newer commit index).
+    /// Whether the Accept of a slot, or a Promise, is also sent again with a newer commit index, or with more in it.
     pub resends: bool,
+    /// Whether Rejects arrive. All they do is to end a candidacy or leadership, and to raise the next ballot.
+    pub rejects: bool,
     /// Whether chosen values leave memory at once, so that fetches are served from the WAL.
     pub evicts: bool,
     /// Whether a follower that knows itself behind asks for what is chosen.
@@ -50,8 +52,6 @@ pub enum Bug {
     PromiseWithoutValues,
     /// The lowest ballot in the promises wins, not the highest.
     LowestBallotWins,
-    /// One acceptance is taken for a quorum.
-    QuorumOfOne,
     /// A restart forgets what was accepted, though not what was promised.
     RestartForgetsAccepted,
     /// A follower takes the slot of an Accept for chosen.
@@ -71,10 +71,13 @@ impl Scope {
         if self.evicts {
             config.limits.cache_bytes_max = 0;
         }
-        if self.bug == Some(Bug::QuorumOfOne) {
-            config.quorums.accept = 1;
-        }
         config
+    }
+
+    /// How often a replica stands, the candidacy that comes before the search included.
+    pub fn stands_of(&self, replica: ReplicaId) -> u8 {
+        let stands = self.stands.get(usize::from(replica.0) - 1).copied();
+        stands.unwrap_or(0) + u8::from(self.led && replica == ReplicaId(1))
     }
 
     pub fn with_bug(&self, bug: Bug) -> Scope {

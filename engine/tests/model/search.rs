@@ -5,27 +5,28 @@ use std::time::{Duration, Instant};
 
 use synod_engine::ids::ReplicaId;
 
-use crate::model::fingerprint::Role;
 use crate::model::intern::QuickMap;
-use crate::model::node::peers;
 use crate::model::property::Violation;
-use crate::model::scope::{Bug, PROPOSERS, REPLICAS, Scope};
-use crate::model::universe::{Move, Step, Universe};
+use crate::model::scope::{Bug, REPLICAS, Scope};
+use crate::model::universe::{EMPTY, Move, Step, Universe};
 use crate::model::words;
 
 /// The whole cluster, as numbers of the universe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct State {
     cores: [u32; REPLICAS as usize],
-    /// Everything that each replica ever sent.
-    mails: [u32; REPLICAS as usize],
+    /// What the network keeps, by sender and then receiver: everything ever sent that can still make a difference.
+    mails: Mails,
     spent: Spent,
 }
+
+type Mails = [[u32; REPLICAS as usize]; REPLICAS as usize];
+
+const NO_MAIL: Mails = [[EMPTY; REPLICAS as usize]; REPLICAS as usize];
 
 /// What the scope bounds, as far as it is used up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Spent {
-    stands: [u8; PROPOSERS as usize],
     requests: u8,
     crashes: u8,
 }
@@ -82,6 +83,23 @@ impl Search {
                 break;
             }
             depth += 1;
+            if std::env::var("DEPTHS").is_ok() {
+                let mut c = [const { std::collections::BTreeSet::new() }; 12];
+                for st in search.seen.keys() {
+                    for i in 0..3 {
+                        c[i].insert(st.cores[i]);
+                        for j in 0..3 {
+                            c[3 + 3 * i + j].insert(st.mails[i][j]);
+                        }
+                    }
+                }
+                println!(
+                    "depth {depth} states {} next {} cores+mails {:?}",
+                    search.seen.len(),
+                    search.next.len(),
+                    c.each_ref().map(|s| s.len())
+                );
+            }
             std::mem::swap(&mut now, &mut search.next);
         }
         let (local_states, local_steps) = search.universe.sizes();
@@ -96,10 +114,10 @@ impl Search {
     }
 
     fn new(scope: &Scope) -> Search {
-        let universe = Universe::new(scope.clone());
+        let universe = Universe::new(scope);
         let state = State {
             cores: universe.beginning(),
-            mails: [0; REPLICAS as usize],
+            mails: NO_MAIL,
             spent: Spent::default(),
         };
         let mut search = Search {
@@ -110,6 +128,7 @@ impl Search {
             transitions: 0,
         };
         let state = if scope.led { search.lead(state) } else { state };
+        search.universe.begin(scope.bug);
         search.seen.insert(state, 0);
         search.arrivals.push(Arrival {
             before: 0,
@@ -122,53 +141,50 @@ impl Search {
 
     /// Replica 1 leads, everything it sent has arrived and is durable, and the network is empty: the first leader
     /// of a cluster on a calm day.
-    fn lead(&mut self, mut state: State) -> State {
-        let mut step = |search: &mut Search, state: &mut State, replica: usize, by: Move| {
-            let step = search
-                .universe
-                .step(state.cores[replica], by)
-                .unwrap_or_else(|violation| panic!("on a calm day: {violation}"));
-            let Some(step) = step else { return };
-            state.cores[replica] = step.core;
-            state.mails[replica] = search
-                .universe
-                .posted(state.mails[replica], step.post)
-                .unwrap_or_else(|violation| panic!("on a calm day: {violation}"));
-        };
-        step(self, &mut state, 0, Move::Stand);
+    fn lead(&mut self, state: State) -> State {
+        let mut state = self.calm(state, 0, Move::Stand);
         loop {
             let before = state;
             for replica in 0..usize::from(REPLICAS) {
                 let node = &self.universe.core(state.cores[replica]).node;
                 if node.durable() < node.wal().len() {
                     let all = node.wal().len() as u32;
-                    step(self, &mut state, replica, Move::Durable(all));
+                    state = self.calm(state, replica, Move::Durable(all));
                 }
-                for other in peers(ReplicaId(replica as u8 + 1)) {
-                    let mail = state.mails[usize::from(other.0) - 1];
-                    for number in self.universe.mail(mail).envelopes.clone() {
-                        if usize::from(self.universe.envelope(number).to.0) == replica + 1 {
-                            step(self, &mut state, replica, Move::Deliver(number));
-                        }
+                for other in 0..usize::from(REPLICAS) {
+                    for number in self.universe.mail(state.mails[other][replica]).to_vec() {
+                        state = self.calm(state, replica, Move::Deliver(number));
                     }
                 }
             }
             if state == before {
-                state.mails = [0; REPLICAS as usize];
+                state.mails = NO_MAIL;
                 return state;
             }
         }
+    }
+
+    fn calm(&mut self, state: State, replica: usize, by: Move) -> State {
+        let step = self.universe.step(state.cores[replica], by);
+        step.and_then(|step| {
+            let step = step.expect("on a calm day everything is possible");
+            self.after(state, replica, step, state.spent)
+        })
+        .unwrap_or_else(|violation| panic!("on a calm day: {violation}"))
     }
 
     /// Takes every move that is possible in a state.
     fn expand(&mut self, state: State, number: u32) -> Result<(), Box<Found>> {
         for replica in 0..usize::from(REPLICAS) {
             for other in (0..usize::from(REPLICAS)).filter(|other| *other != replica) {
-                let arrivals = self
-                    .universe
-                    .arrivals(state.cores[replica], state.mails[other]);
+                let mail = state.mails[other][replica];
+                let arrivals = self.universe.arrivals(state.cores[replica], mail);
                 let arrivals = arrivals.map_err(|violation| {
-                    self.found(violation, number, Some(format!("r{} gets its mail", replica + 1)))
+                    self.found(
+                        violation,
+                        number,
+                        Some(format!("r{} gets its mail", replica + 1)),
+                    )
                 })?;
                 for (by, step) in arrivals.iter() {
                     self.go(state, number, replica, *by, *step, state.spent)?;
@@ -183,35 +199,26 @@ impl Search {
     fn own_moves(&mut self, state: State, number: u32, replica: usize) -> Result<(), Box<Found>> {
         let core = self.universe.core(state.cores[replica]);
         let (durable, appended) = (core.node.durable() as u32, core.node.wal().len() as u32);
-        let (role, serves) = (core.role, core.node.replica.serves());
+        let (paused, serves) = (core.paused, core.node.replica.serves());
         let spent = state.spent;
         let scope = self.universe.scope.clone();
         for count in durable + 1..=appended {
             self.attempt(state, number, replica, Move::Durable(count), spent)?;
         }
-        if role == Role::Leader {
-            for peer in peers(ReplicaId(replica as u8 + 1)) {
-                let (core, mail) = (state.cores[replica], state.mails[replica]);
-                if !self.universe.streams_to(core, mail, peer) {
-                    self.attempt(state, number, replica, Move::HearEarly(peer), spent)?;
-                }
-            }
+        for peer in paused.iter() {
+            self.attempt(state, number, replica, Move::HearEarly(peer), spent)?;
         }
         if spent.crashes < scope.crashes {
             let after = Spent {
                 crashes: spent.crashes + 1,
                 ..spent
             };
-            let lost = scope.bug == Some(Bug::DiskLosesDurable);
-            for keep in if lost { 0 } else { durable }..=appended {
+            let lost = u32::from(scope.bug == Some(Bug::DiskLosesDurable));
+            for keep in durable.saturating_sub(lost)..=appended {
                 self.attempt(state, number, replica, Move::Crash { keep }, after)?;
             }
         }
-        if replica < usize::from(PROPOSERS) && spent.stands[replica] < scope.stands[replica] {
-            let mut after = spent;
-            after.stands[replica] += 1;
-            self.attempt(state, number, replica, Move::Stand, after)?;
-        }
+        self.attempt(state, number, replica, Move::Stand, spent)?;
         if serves && spent.requests < scope.requests {
             let after = Spent {
                 requests: spent.requests + 1,
@@ -253,14 +260,11 @@ impl Search {
         spent: Spent,
     ) -> Result<(), Box<Found>> {
         self.transitions += 1;
-        let mail = self.universe.posted(state.mails[replica], step.post);
-        let mail = mail.map_err(|violation| {
+        let after = self.after(state, replica, step, spent);
+        let after = after.map_err(|violation| {
             let words = self.words(replica, by);
             self.found(violation, before, Some(words))
         })?;
-        let mut after = State { spent, ..state };
-        after.cores[replica] = step.core;
-        after.mails[replica] = mail;
         let number = self.arrivals.len() as u32;
         let entry = self.seen.entry(after).or_insert(number);
         if *entry != number {
@@ -271,26 +275,36 @@ impl Search {
             replica: replica as u8,
             by,
         });
-        self.check(state, after, replica, by)
+        self.universe
+            .check_agreement(after.cores, after.spent.requests)
             .map_err(|violation| self.found(violation, number, None))?;
         self.next.push((after, number));
         Ok(())
     }
 
-    fn check(
+    /// The state after a step of one replica: its mail is posted, and what became of no use is forgotten.
+    fn after(
         &mut self,
-        before: State,
-        after: State,
+        state: State,
         replica: usize,
-        by: Move,
-    ) -> Result<(), Violation> {
-        let core = after.cores[replica];
-        if by == Move::Stand {
-            self.universe.check_fresh(core, before.mails[replica])?;
+        step: Step,
+        spent: Spent,
+    ) -> Result<State, Violation> {
+        let mut after = State { spent, ..state };
+        after.cores[replica] = step.core;
+        for other in (0..usize::from(REPLICAS)).filter(|other| *other != replica) {
+            let incoming = &mut after.mails[other][replica];
+            *incoming = self.universe.alive(*incoming, step.core);
+            if step.posts[other] != EMPTY {
+                let outgoing = &mut after.mails[replica][other];
+                let posted = self.universe.posted(*outgoing, step.posts[other])?;
+                *outgoing = self.universe.alive(posted, after.cores[other]);
+            }
         }
-        self.universe.check_backed(core, after.mails[replica])?;
-        self.universe
-            .check_agreement(after.cores, after.spent.requests)
+        if spent.crashes > state.spent.crashes && spent.crashes == self.universe.scope.crashes {
+            after.cores = after.cores.map(|core| self.universe.immortal(core));
+        }
+        Ok(after)
     }
 
     fn found(&self, violation: Violation, at: u32, last: Option<String>) -> Box<Found> {
@@ -325,7 +339,10 @@ impl Search {
             Move::Fetch(number) => {
                 let envelope = self.universe.envelope(number);
                 let message = words::of_message(&envelope.message);
-                format!("{id} gets from {}: {message}; it asks for what it lacks", envelope.from)
+                format!(
+                    "{id} gets from {}: {message}; it asks for what it lacks",
+                    envelope.from
+                )
             }
             Move::HearEarly(from) => format!("{id} gets an early heartbeat of {from}"),
             Move::Durable(count) => format!("{id}'s disk has finished {count} records"),

@@ -5,13 +5,13 @@
 
 use std::rc::Rc;
 
-use synod_engine::ids::{Ballot, ReplicaId, ReplicaSet, Slot};
-use synod_engine::message::{Heartbeat, HeartbeatRole, Message, Value};
+use synod_engine::ids::{Ballot, ReplicaId, ReplicaSet};
+use synod_engine::message::{Heartbeat, HeartbeatRole, Message};
 
 use crate::model::agreement::{self, Facts};
 use crate::model::fingerprint::{self, Fingerprint, Role};
 use crate::model::intern::{Interner, QuickMap};
-use crate::model::node::{Event, Node, Sent, peers};
+use crate::model::node::{Event, Node, Sent};
 use crate::model::property::{Property, Violation, check};
 use crate::model::scope::{Bug, REPLICAS, Scope};
 use crate::model::{tampering, words};
@@ -20,6 +20,8 @@ use crate::model::{tampering, words};
 pub struct Core {
     pub node: Node,
     pub role: Role,
+    /// The peers to which a leader sends no Accepts yet.
+    pub paused: ReplicaSet,
     facts: u32,
 }
 
@@ -27,14 +29,6 @@ pub struct Envelope {
     pub from: ReplicaId,
     pub to: ReplicaId,
     pub message: Message,
-}
-
-/// Everything that one replica ever sent: the network keeps it, so that any of it can arrive, late and repeatedly.
-pub struct Mail {
-    /// Numbers of envelopes, ascending.
-    pub envelopes: Vec<u32>,
-    /// Of those, the ones to each replica.
-    to: [Vec<u32>; REPLICAS as usize],
 }
 
 /// An event of one replica, by numbers.
@@ -52,12 +46,15 @@ pub enum Move {
     Request(u8),
 }
 
-/// What a move leads to: the next local state and what is sent.
+/// What a move leads to: the next local state, and what is sent to each replica.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
     pub core: u32,
-    pub post: u32,
+    pub posts: [u32; REPLICAS as usize],
 }
+
+/// The number of the mail without envelopes.
+pub const EMPTY: u32 = 0;
 
 pub type Steps = Rc<[(Move, Step)]>;
 
@@ -68,19 +65,24 @@ pub struct Universe {
     cores: Interner<Fingerprint, Core>,
     facts: Interner<Facts, Facts>,
     envelopes: Interner<String, Envelope>,
-    /// What is sent in one step.
-    posts: Interner<Vec<u32>, Vec<u32>>,
-    mails: Interner<Vec<u32>, Mail>,
+    /// Sets of envelopes from one replica to another: what one step sends, and what the network keeps. Number 0 is
+    /// the empty set.
+    mails: Interner<Vec<u32>, Vec<u32>>,
     steps: QuickMap<(u32, Move), Option<Step>>,
     arrivals: QuickMap<(u32, u32), Steps>,
     posted: QuickMap<(u32, u32), u32>,
-    backed: QuickMap<(u32, u32), ()>,
+    alive: QuickMap<(u32, u32), u32>,
+    immortals: QuickMap<u32, u32>,
     agreed: QuickMap<([u32; REPLICAS as usize], u8), ()>,
 }
 
 impl Universe {
-    /// With the replicas as they are when each has heard of the others.
-    pub fn new(scope: Scope) -> Universe {
+    /// With the replicas as they are when each has heard of the others, and nothing tampered with yet.
+    pub fn new(scope: &Scope) -> Universe {
+        let scope = Scope {
+            bug: None,
+            ..scope.clone()
+        };
         let mut nodes: Vec<Node> = (1..=REPLICAS)
             .map(|id| Node::new(&scope, ReplicaId(id)))
             .collect();
@@ -91,23 +93,31 @@ impl Universe {
             cores: Interner::new(),
             facts: Interner::new(),
             envelopes: Interner::new(),
-            posts: Interner::new(),
             mails: Interner::new(),
             steps: QuickMap::default(),
             arrivals: QuickMap::default(),
             posted: QuickMap::default(),
-            backed: QuickMap::default(),
+            alive: QuickMap::default(),
+            immortals: QuickMap::default(),
             agreed: QuickMap::default(),
         };
         for node in nodes {
             universe.core_of(node);
         }
         assert_eq!(universe.cores.len(), usize::from(REPLICAS));
-        universe.mail_of(Vec::new());
+        universe.mails.number(Vec::new(), Vec::clone);
         universe
     }
 
-    /// The numbers of the local states that the replicas begin with; the empty mail is number 0.
+    /// From here on things go as the scope says, bug included.
+    pub fn begin(&mut self, bug: Option<Bug>) {
+        self.scope.bug = bug;
+        self.steps.clear();
+        self.arrivals.clear();
+        self.alive.clear();
+    }
+
+    /// The numbers of the local states that the replicas begin with.
     pub fn beginning(&self) -> [u32; REPLICAS as usize] {
         std::array::from_fn(|index| index as u32)
     }
@@ -116,7 +126,7 @@ impl Universe {
         self.cores.get(number)
     }
 
-    pub fn mail(&self, number: u32) -> &Mail {
+    pub fn mail(&self, number: u32) -> &[u32] {
         self.mails.get(number)
     }
 
@@ -134,9 +144,8 @@ impl Universe {
         if let Some(steps) = self.arrivals.get(&(core, mail)) {
             return Ok(steps.clone());
         }
-        let to = self.core(core).node.id();
         let mut steps = Vec::new();
-        for envelope in self.mail(mail).to[usize::from(to.0) - 1].clone() {
+        for envelope in self.mail(mail).to_vec() {
             let mut moves = vec![Move::Deliver(envelope)];
             let heartbeat = matches!(self.envelope(envelope).message, Message::Heartbeat(_));
             if heartbeat && self.scope.fetches && self.core(core).role == Role::Follower {
@@ -144,7 +153,7 @@ impl Universe {
             }
             for event in moves {
                 if let Some(step) = self.step(core, event)?
-                    && (step.core != core || !self.posts.get(step.post).is_empty())
+                    && (step.core != core || step.posts != [EMPTY; REPLICAS as usize])
                 {
                     steps.push((event, step));
                 }
@@ -162,7 +171,7 @@ impl Universe {
         }
         let after = self.after(core, event)?;
         let step = after.map(|(node, sent)| Step {
-            post: self.post_of(node.id(), sent),
+            posts: self.posts_of(node.id(), sent),
             core: self.core_of(node),
         });
         self.steps.insert((core, event), step);
@@ -204,41 +213,70 @@ impl Universe {
         }
     }
 
+    /// The same local state when nobody may crash any more.
+    pub fn immortal(&mut self, core: u32) -> u32 {
+        if let Some(immortal) = self.immortals.get(&core) {
+            return *immortal;
+        }
+        let immortal = self.core_of(self.core(core).node.immortal());
+        self.immortals.insert(core, immortal);
+        immortal
+    }
+
     fn core_of(&mut self, node: Node) -> u32 {
-        let (fingerprint, role) = fingerprint::of(&self.scope, &node);
+        let (fingerprint, role, paused) = fingerprint::of(&self.scope, &node);
         let facts = Facts {
             votes: node.votes(),
             learned: node.learned().to_vec(),
         };
         let facts = self.facts.number(facts, Facts::clone);
-        self.cores
-            .number(fingerprint, |_| Core { node, role, facts })
-    }
-
-    fn post_of(&mut self, from: ReplicaId, sent: Sent) -> u32 {
-        let mut numbers: Vec<u32> = sent
-            .into_iter()
-            .filter_map(|(to, message)| Some((to, relevant(from, message)?)))
-            .map(|(to, message)| {
-                let key = format!("{from} {to} {message:?}");
-                self.envelopes
-                    .number(key, |_| Envelope { from, to, message })
-            })
-            .collect();
-        numbers.sort_unstable();
-        numbers.dedup();
-        self.posts.number(numbers, Vec::clone)
-    }
-
-    fn mail_of(&mut self, numbers: Vec<u32>) -> u32 {
-        let envelopes = &self.envelopes;
-        self.mails.number(numbers, |numbers| Mail {
-            envelopes: numbers.clone(),
-            to: std::array::from_fn(|index| {
-                let to = |number: &u32| usize::from(envelopes.get(*number).to.0) == index + 1;
-                numbers.iter().copied().filter(to).collect()
-            }),
+        self.cores.number(fingerprint, |_| Core {
+            node,
+            role,
+            paused,
+            facts,
         })
+    }
+
+    fn posts_of(&mut self, from: ReplicaId, sent: Sent) -> [u32; REPLICAS as usize] {
+        let mut posts: [Vec<u32>; REPLICAS as usize] = Default::default();
+        for (to, message) in sent {
+            let Some(message) = self.relevant(from, message) else {
+                continue;
+            };
+            let key = format!("{from} {to} {message:?}");
+            let number = self
+                .envelopes
+                .number(key, |_| Envelope { from, to, message });
+            let post = &mut posts[usize::from(to.0) - 1];
+            if let Err(place) = post.binary_search(&number) {
+                post.insert(place, number);
+            }
+        }
+        posts.map(|post| self.mails.number(post, Vec::clone))
+    }
+
+    /// The message as the model keeps it, or nothing for one that is lost. Of the heartbeats only those of leaders are
+    /// kept, since they tell followers what is chosen; the others let leaders send again what the network repeats
+    /// anyway. Fields that nobody reads who can receive it are made equal: what a leader received, whom it hears.
+    fn relevant(&self, from: ReplicaId, message: Message) -> Option<Message> {
+        match message {
+            Message::Heartbeat(heartbeat) if heartbeat.role == HeartbeatRole::Leading => {
+                Some(Message::Heartbeat(Heartbeat {
+                    hears: ReplicaSet::one(from),
+                    received: heartbeat.commit_index,
+                    ..heartbeat
+                }))
+            }
+            Message::Heartbeat(_) => None,
+            Message::Reject(_) => self.scope.rejects.then_some(message),
+            Message::Prepare(_)
+            | Message::Promise(_)
+            | Message::Accept(_)
+            | Message::Accepted(_)
+            | Message::Fetch(_)
+            | Message::Chosen(_) => Some(message),
+        }
     }
 
     /// The mail after one more post. What a ballot proposes in a slot must not change.
@@ -246,85 +284,78 @@ impl Universe {
         if let Some(mail) = self.posted.get(&(mail, post)) {
             return Ok(*mail);
         }
-        let mut numbers = self.mail(mail).envelopes.clone();
-        for number in self.posts.get(post) {
-            let repeated = self.check_proposal(&numbers, *number)?;
+        let mut numbers = self.mail(mail).to_vec();
+        for number in self.mail(post).to_vec() {
+            let repeated = self.check_repeated(&numbers, number)?;
             if !(repeated && !self.scope.resends)
-                && let Err(place) = numbers.binary_search(number)
+                && let Err(place) = numbers.binary_search(&number)
             {
-                numbers.insert(place, *number);
+                numbers.insert(place, number);
             }
         }
-        let next = self.mail_of(numbers);
+        let next = self.mails.number(numbers, Vec::clone);
         self.posted.insert((mail, post), next);
         Ok(next)
     }
 
-    /// Whether this is an Accept of a slot that the same peer was sent before, with the same value then.
-    fn check_proposal(&self, before: &[u32], number: u32) -> Result<bool, Violation> {
+    /// The part of the mail to a replica that can still make a difference there, now or ever.
+    pub fn alive(&mut self, mail: u32, core: u32) -> u32 {
+        if let Some(alive) = self.alive.get(&(mail, core)) {
+            return *alive;
+        }
+        let mut numbers = self.mail(mail).to_vec();
+        numbers.retain(|number| !self.dead(&self.envelope(*number).message, self.core(core)));
+        let alive = self.mails.number(numbers, Vec::clone);
+        self.alive.insert((mail, core), alive);
+        alive
+    }
+
+    /// Whether a message makes no difference any more. Answers to a proposer count for the candidacy or leadership at
+    /// its promise only, and none comes back. A Prepare, Accept or heartbeat below a promise that is durable is
+    /// refused for ever.
+    fn dead(&self, message: &Message, core: &Core) -> bool {
+        let proposes_at =
+            |ballot: Ballot| core.role != Role::Follower && ballot == core.node.replica.promised();
+        let refused = |ballot: Ballot| !self.scope.rejects && ballot < core.node.bound_to();
+        match message {
+            Message::Promise(promise) => !proposes_at(promise.ballot),
+            Message::Accepted(accepted) => {
+                self.scope.bug != Some(Bug::StaleAcknowledgement) && !proposes_at(accepted.ballot)
+            }
+            Message::Prepare(prepare) => refused(prepare.ballot),
+            Message::Accept(accept) => refused(accept.ballot),
+            Message::Heartbeat(heartbeat) => refused(heartbeat.ballot),
+            Message::Reject(_) | Message::Fetch(_) | Message::Chosen(_) => false,
+        }
+    }
+
+    /// Whether this is a Promise, or an Accept of a slot, at a ballot that was answered, or sent, before.
+    fn check_repeated(&self, before: &[u32], number: u32) -> Result<bool, Violation> {
         let envelope = self.envelope(number);
-        let Message::Accept(accept) = &envelope.message else {
-            return Ok(false);
-        };
         let mut repeated = false;
         for earlier in before.iter().map(|number| self.envelope(*number)) {
-            if let Message::Accept(known) = &earlier.message
-                && (known.ballot, known.slot) == (accept.ballot, accept.slot)
-            {
-                repeated |= earlier.to == envelope.to;
-                check(known.value == accept.value, Property::BallotReuse, || {
-                    let (slot, ballot) = (accept.slot, accept.ballot);
-                    let (one, other) = (words::of_value(&known.value), words::of_value(&accept.value));
-                    format!("{} proposed both {one} and {other} in {slot} at {ballot}", envelope.from)
-                })?;
+            match (&earlier.message, &envelope.message) {
+                (Message::Promise(known), Message::Promise(promise)) => {
+                    repeated |= known.ballot == promise.ballot;
+                }
+                (Message::Accept(known), Message::Accept(accept))
+                    if (known.ballot, known.slot) == (accept.ballot, accept.slot) =>
+                {
+                    repeated = true;
+                    check(known.value == accept.value, Property::BallotReuse, || {
+                        let (slot, ballot) = (accept.slot, accept.ballot);
+                        let one = words::of_value(&known.value);
+                        let other = words::of_value(&accept.value);
+                        format!(
+                            "{} proposed both {one} and {other} in {slot} at {ballot}",
+                            envelope.from
+                        )
+                    })?;
+                }
+                _ => {}
             }
         }
         Ok(repeated)
-    }
-
-    /// Whether a replica has sent an Accept of its current ballot to this peer.
-    pub fn streams_to(&self, core: u32, mail: u32, peer: ReplicaId) -> bool {
-        let ballot = self.core(core).node.replica.promised();
-        self.mail(mail).to[usize::from(peer.0) - 1]
-            .iter()
-            .any(|number| {
-                matches!(&self.envelope(*number).message, Message::Accept(accept) if accept.ballot == ballot)
-            })
-    }
-
-    /// Whoever stands does so at a ballot that it never used before.
-    pub fn check_fresh(&self, core: u32, mail: u32) -> Result<(), Violation> {
-        let node = &self.core(core).node;
-        let ballot = node.replica.promised();
-        for number in &self.mail(mail).envelopes {
-            let used = match &self.envelope(*number).message {
-                Message::Prepare(prepare) => prepare.ballot,
-                Message::Accept(accept) => accept.ballot,
-                Message::Promise(_)
-                | Message::Reject(_)
-                | Message::Accepted(_)
-                | Message::Heartbeat(_)
-                | Message::Fetch(_)
-                | Message::Chosen(_) => Ballot::ZERO,
-            };
-            check(used < ballot, Property::BallotReuse, || {
-                format!("{} stands at {ballot}, having used {used}", node.id())
-            })?;
-        }
-        Ok(())
-    }
-
-    /// What a replica promised and acknowledged is backed by its state and its disk.
-    pub fn check_backed(&mut self, core: u32, mail: u32) -> Result<(), Violation> {
-        if self.backed.contains_key(&(core, mail)) {
-            return Ok(());
-        }
-        let node = &self.core(core).node;
-        for number in &self.mail(mail).envelopes {
-            node.check_backed(&self.envelope(*number).message)?;
-        }
-        self.backed.insert((core, mail), ());
-        Ok(())
     }
 
     pub fn check_agreement(
@@ -374,27 +405,4 @@ fn early_heartbeats(scope: &Scope, nodes: &mut [Node]) -> Vec<(ReplicaId, Messag
         assert_eq!(heartbeat.role, HeartbeatRole::Searching);
     }
     heartbeats
-}
-
-/// The message as the model keeps it, or nothing for one that is lost. Of the heartbeats only those of leaders are
-/// kept, since they tell followers what is chosen; the others let leaders send again what the network repeats anyway.
-/// Fields that nobody reads who can receive it are made equal: what a leader received, and whom it hears.
-fn relevant(from: ReplicaId, message: Message) -> Option<Message> {
-    match message {
-        Message::Heartbeat(heartbeat) if heartbeat.role == HeartbeatRole::Leading => {
-            Some(Message::Heartbeat(Heartbeat {
-                hears: ReplicaSet::one(from),
-                received: heartbeat.commit_index,
-                ..heartbeat
-            }))
-        }
-        Message::Heartbeat(_) => None,
-        Message::Prepare(_)
-        | Message::Promise(_)
-        | Message::Reject(_)
-        | Message::Accept(_)
-        | Message::Accepted(_)
-        | Message::Fetch(_)
-        | Message::Chosen(_) => Some(message),
-    }
 }

@@ -60,7 +60,10 @@ pub fn of_message(message: &Message) -> String {
             accept.commit_index
         ),
         Message::Accepted(accepted) => {
-            format!("Accepted through {} at {}", accepted.through, accepted.ballot)
+            format!(
+                "Accepted through {} at {}",
+                accepted.through, accepted.ballot
+            )
         }
         Message::Heartbeat(heartbeat) => format!(
             "Heartbeat {:?} {} (commit index {})",
