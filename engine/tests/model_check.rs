@@ -51,6 +51,21 @@ fn mutants() {
         crashes: 1,
         ..HANDOVER
     };
+    let again = Scope { stands: [1,0], crashes: 1, ..HANDOVER };
+    let again2 = Scope { stands: [2,0], crashes: 1, ..HANDOVER };
+    for (scope, bug) in [(&again, Bug::StaleAcknowledgement), (&again2, Bug::LowestBallotWins),
+    ] {
+        let started = std::time::Instant::now();
+        match Search::run(&scope.with_bug(bug)) {
+            Ok(explored) => println!("{bug:?} NOT FOUND {explored:?}"),
+            Err(found) => println!(
+                "{bug:?}: {:?}\n{}\n{}",
+                started.elapsed(),
+                found.path,
+                found.violation
+            ),
+        }
+    }
     for (scope, bug) in [
         (&crashing, Bug::DiskLosesDurable),
         (&crashing, Bug::PromisesNotWritten),

@@ -16,7 +16,7 @@
 use std::fmt::Write;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use synod_engine::ids::{ReplicaId, ReplicaSet};
+use synod_engine::ids::{Ballot, Lsn, ReplicaId, ReplicaSet, Slot, Time};
 use synod_engine::message::Record;
 use synod_engine::output::Output;
 
@@ -37,25 +37,15 @@ pub type Fingerprint = (u64, u64);
 pub fn of(scope: &Scope, node: &Node) -> (Fingerprint, Role, ReplicaSet) {
     let text = format!("{:?}", node.replica);
     let role = role(&text);
-    let learns = scope.fetches || node.stands() > 0 || role == Role::Candidate;
-    // Whom to fetch from depends on what was heard.
-    let heard = learns && (role == Role::Candidate || text.contains("behind_since: Some"));
-    let cut = Cut {
-        rounds: node.stands() > 0,
-        learns,
-        heard,
-        durable: node.durable() as u64,
-        now: node.now().0,
-    };
+    let cut = Cut::new(scope, node, &text, role);
     let mut canonical = String::with_capacity(text.len());
     cut.copy(&text, &mut canonical);
     write_disk(scope, node, &cut, &mut canonical);
     let _ = write!(
         canonical,
-        "{:?} {:?} {:?} {:?} {:?}",
+        "{:?} {:?} {:?} {:?}",
         node.id(),
         node.stands(),
-        node.given(),
         node.votes(),
         node.learned()
     );
@@ -70,7 +60,7 @@ fn write_disk(scope: &Scope, node: &Node, cut: &Cut, canonical: &mut String) {
         let mut out = Output::default();
         let replay = node.replay(scope, &mut out);
         cut.copy(&format!("{replay:?}"), canonical);
-        let _ = write!(canonical, "{rest:?}");
+        let _ = write!(canonical, "{rest:?} {:?}", node.given());
         return;
     }
     for record in rest {
@@ -132,11 +122,39 @@ struct Cut {
     rounds: bool,
     learns: bool,
     heard: bool,
-    durable: u64,
-    now: u64,
+    /// Whether what a leader said is chosen is all known here.
+    leader_told_nothing: bool,
+    /// Whether the ballot that was accepted at last is over, so that how much came of it counts no more.
+    accepting_is_over: bool,
+    promised: Ballot,
+    durable: Lsn,
+    chosen: Slot,
+    now: Time,
 }
 
 impl Cut {
+    fn new(scope: &Scope, node: &Node, text: &str, role: Role) -> Cut {
+        let learns = scope.fetches || node.stands() > 0 || role == Role::Candidate;
+        let promised = node.replica.promised();
+        let chosen = node.replica.commit_index();
+        let (leader, told) = after(text, "by_leader: (")
+            .split_once(", s")
+            .expect("a ballot and a slot");
+        let leader_told_nothing = ballot(leader) <= promised && number(told) <= chosen.0;
+        Cut {
+            rounds: node.stands() > 0,
+            learns,
+            // Whom to fetch from depends on what was heard.
+            heard: learns && (role == Role::Candidate || text.contains("behind_since: Some")),
+            leader_told_nothing,
+            accepting_is_over: leader_told_nothing && ballot(after(text, "accepting: ")) < promised,
+            promised,
+            durable: Lsn(node.durable() as u64),
+            chosen,
+            now: node.now(),
+        }
+    }
+
     /// Copies `text` without the parts that make no difference.
     fn copy(&self, text: &str, canonical: &mut String) {
         let mut rest = text;
@@ -144,15 +162,60 @@ impl Cut {
             let (word, after) = rest.split_at(at + 1);
             self.word(word, "t", canonical);
             rest = after;
-            if let Some(name) = self.skipped(rest) {
-                rest = &rest[end_of_item(rest)..];
-                if name == "election: " && self.heard {
-                    let election = &after[..after.len() - rest.len()];
-                    self.heard(election, canonical);
+            if let Some(tally) = rest.strip_prefix("through: [") {
+                rest = self.tally(tally, canonical);
+            } else if self.skips(rest) {
+                let (skipped, after) = rest.split_at(end_of_item(rest));
+                rest = after;
+                if skipped.starts_with("election: ") && self.heard {
+                    self.heard(skipped, canonical);
+                } else if skipped.starts_with("held: ") {
+                    self.held(skipped, canonical);
                 }
             }
         }
         self.word(rest, "t", canonical);
+    }
+
+    /// Whether the field that `rest` begins with makes no difference, or only a part of it does.
+    fn skips(&self, rest: &str) -> bool {
+        const ALWAYS: [&str; 9] = [
+            "config: ",
+            "counters: ",
+            "election: ",
+            "held: ",
+            "leadership: ",
+            "announced: ",
+            "latency: ",
+            "unacknowledged: ",
+            "unacknowledged_bytes: ",
+        ];
+        let any = |names: &[&str]| names.iter().any(|name| rest.starts_with(name));
+        any(&ALWAYS)
+            || !self.rounds && any(&["round_seen: "])
+            || !self.learns && any(&["known: ", "behind_since: "])
+            || self.leader_told_nothing && any(&["by_leader: "])
+            || self.accepting_is_over && any(&["accepting: ", "received: ", "acknowledged: "])
+    }
+
+    /// The replies that will leave when they are durable; those of a ballot that is over never will.
+    fn held(&self, held: &str, canonical: &mut String) {
+        let ballot = format!("ballot: {},", self.promised);
+        for reply in held.split("Held { ").filter(|reply| reply.contains(&ballot)) {
+            for word in reply.split_inclusive([' ', '(']) {
+                self.word(word, "t", canonical);
+            }
+        }
+    }
+
+    /// Who acknowledged how much of what is not chosen yet. Returns what follows.
+    fn tally<'a>(&self, text: &'a str, canonical: &mut String) -> &'a str {
+        let (through, rest) = text.split_once(']').expect("the tally ends");
+        for slot in through.split(", ") {
+            let slot: u64 = slot[1..].parse().expect("a slot");
+            let _ = write!(canonical, "tally {} ", slot.max(self.chosen.0));
+        }
+        rest
     }
 
     fn skipped(&self, rest: &str) -> Option<&'static str> {
@@ -184,7 +247,7 @@ impl Cut {
             .split_once("heard: ")
             .expect("an election has heard");
         for word in heard[..end_of_item(heard)].split_inclusive([' ', '(']) {
-            let fresh = if word.starts_with(&format!("t{}", self.now)) {
+            let fresh = if word.starts_with(&format!("t{}", self.now.0)) {
                 "t-now"
             } else {
                 "t-past"
@@ -200,7 +263,7 @@ impl Cut {
             let length = digits(number);
             if length > 0 {
                 let lsn: u64 = number[..length].parse().expect("a record's number");
-                let _ = write!(canonical, "lsn{}", lsn.saturating_sub(self.durable));
+                let _ = write!(canonical, "lsn{}", lsn.saturating_sub(self.durable.0));
                 return canonical.push_str(&number[length..]);
             }
         }
@@ -212,6 +275,29 @@ impl Cut {
             }
         }
         canonical.push_str(word);
+    }
+}
+
+/// What follows a field's name.
+fn after<'a>(text: &'a str, name: &str) -> &'a str {
+    let (_, after) = text
+        .split_once(name)
+        .unwrap_or_else(|| panic!("{name} is not in {text}"));
+    after
+}
+
+/// The number that `text` begins with.
+fn number(text: &str) -> u64 {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    text[..digits].parse().expect("a number")
+}
+
+/// The ballot that `text` begins with.
+fn ballot(text: &str) -> Ballot {
+    let (round, replica) = text.split_once('.').expect("round and replica");
+    Ballot {
+        round: number(round),
+        replica: ReplicaId(number(replica) as u8),
     }
 }
 

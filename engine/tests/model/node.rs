@@ -106,12 +106,15 @@ impl Node {
         self.mortal
     }
 
-    /// The same replica when nobody may crash any more.
+    /// The same replica when nobody may crash any more. What it gave its word for, and what it learned and then forgot
+    /// in a crash, is of no use now: nothing that is durable gets lost, and what a quorum has on disk stays chosen.
     pub fn immortal(&self) -> Node {
-        Node {
-            mortal: false,
-            ..self.clone()
-        }
+        let mut node = self.clone();
+        node.mortal = false;
+        node.given = Given::default();
+        node.learned
+            .truncate(self.replica.commit_index().0 as usize);
+        node
     }
 
     pub fn given(&self) -> &Given {
@@ -247,7 +250,9 @@ impl Node {
         }
         for outgoing in out.messages {
             self.check_leaving(&outgoing.message)?;
-            self.given.note(&outgoing.message);
+            if self.mortal {
+                self.given.note(&outgoing.message);
+            }
             for to in outgoing.to.iter() {
                 sent.push((to, outgoing.message.clone()));
             }
@@ -395,7 +400,7 @@ impl Node {
         check(promised >= given, Property::DurablePromise, || {
             format!("{id} sent a Promise of {given}, and now it is bound to {promised} only")
         })?;
-        for (ballot, through) in &self.given.accepted {
+        for (ballot, through) in self.given.accepted.iter().filter(|_| self.mortal) {
             self.check_kept(*ballot, *through)?;
         }
         let written = highest_ballot(&self.wal);
@@ -413,6 +418,13 @@ impl Node {
     /// The highest ballot on the disk.
     fn written(&self) -> Ballot {
         highest_ballot(&self.wal[..self.durable])
+    }
+
+    /// Whether this was accepted, durably or not.
+    pub fn has_accepted(&self, ballot: Ballot, slot: Slot) -> bool {
+        self.wal.iter().any(|record| {
+            matches!(record, Record::Accepted(accept) if (accept.ballot, accept.slot) == (ballot, slot))
+        })
     }
 
     /// The highest ballot that no crash can take back.

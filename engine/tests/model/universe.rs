@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use synod_engine::ids::{Ballot, ReplicaId, ReplicaSet};
+use synod_engine::ids::{Ballot, ReplicaId, ReplicaSet, Slot};
 use synod_engine::message::{Heartbeat, HeartbeatRole, Message};
 
 use crate::model::agreement::{self, Facts};
@@ -311,20 +311,31 @@ impl Universe {
     }
 
     /// Whether a message makes no difference any more. Answers to a proposer count for the candidacy or leadership at
-    /// its promise only, and none comes back. A Prepare, Accept or heartbeat below a promise that is durable is
-    /// refused for ever.
+    /// its promise only, and none comes back. A Prepare, Accept or heartbeat below a promise that no crash can take
+    /// back is refused for ever. What says nothing new says nothing.
     fn dead(&self, message: &Message, core: &Core) -> bool {
-        let proposes_at =
-            |ballot: Ballot| core.role != Role::Follower && ballot == core.node.replica.promised();
-        let refused = |ballot: Ballot| !self.scope.rejects && ballot < core.node.bound_to();
+        let node = &core.node;
+        let commit_index = node.replica.commit_index();
+        let proposes_at = |ballot: Ballot| {
+            core.role != Role::Follower && ballot == core.node.replica.promised()
+        };
+        let refused = |ballot: Ballot| !self.scope.rejects && ballot < node.bound_to();
+        let known = |slot: Slot| !node.mortal() && slot <= commit_index;
         match message {
             Message::Promise(promise) => !proposes_at(promise.ballot),
             Message::Accepted(accepted) => {
-                self.scope.bug != Some(Bug::StaleAcknowledgement) && !proposes_at(accepted.ballot)
+                self.scope.bug != Some(Bug::StaleAcknowledgement)
+                    && !(proposes_at(accepted.ballot) && accepted.through > commit_index)
             }
             Message::Prepare(prepare) => refused(prepare.ballot),
-            Message::Accept(accept) => refused(accept.ballot),
-            Message::Heartbeat(heartbeat) => refused(heartbeat.ballot),
+            Message::Accept(accept) => {
+                refused(accept.ballot)
+                    || known(accept.commit_index) && node.has_accepted(accept.ballot, accept.slot)
+            }
+            Message::Heartbeat(heartbeat) => {
+                let old = heartbeat.ballot <= node.replica.promised();
+                refused(heartbeat.ballot) || old && known(heartbeat.commit_index)
+            }
             Message::Reject(_) | Message::Fetch(_) | Message::Chosen(_) => false,
         }
     }
