@@ -6,7 +6,7 @@ use synod_engine::ids::{Ballot, Slot};
 use synod_engine::message::Value;
 
 use crate::model::property::{Property, Violation, check};
-use crate::model::scope::REPLICAS;
+use crate::model::scope::{REPLICAS, Scope};
 use crate::model::words;
 
 /// What one replica has to say about what is chosen.
@@ -18,7 +18,11 @@ pub struct Facts {
     pub learned: Vec<Value>,
 }
 
-pub fn check_all(facts: [&Facts; REPLICAS as usize], requests: u8) -> Result<(), Violation> {
+pub fn check_all(
+    scope: &Scope,
+    facts: [&Facts; REPLICAS as usize],
+    requests: u8,
+) -> Result<(), Violation> {
     let chosen = chosen(&facts)?;
     for (index, one) in facts.iter().enumerate() {
         for (offset, value) in one.learned.iter().enumerate() {
@@ -30,7 +34,7 @@ pub fn check_all(facts: [&Facts; REPLICAS as usize], requests: u8) -> Result<(),
                 })?;
             }
             check(
-                chosen.get(&slot) == Some(&value),
+                scope.agreement_only || chosen.get(&slot) == Some(&value),
                 Property::Validity,
                 || {
                     let value = words::of_value(value);
@@ -38,6 +42,9 @@ pub fn check_all(facts: [&Facts; REPLICAS as usize], requests: u8) -> Result<(),
                 },
             )?;
         }
+    }
+    if scope.agreement_only {
+        return Ok(());
     }
     check_proposed(&chosen, requests)
 }

@@ -201,7 +201,10 @@ impl Cut {
     /// The replies that will leave when they are durable; those of a ballot that is over never will.
     fn held(&self, held: &str, canonical: &mut String) {
         let ballot = format!("ballot: {},", self.promised);
-        for reply in held.split("Held { ").filter(|reply| reply.contains(&ballot)) {
+        for reply in held
+            .split("Held { ")
+            .filter(|reply| reply.contains(&ballot))
+        {
             for word in reply.split_inclusive([' ', '(']) {
                 self.word(word, "t", canonical);
             }
@@ -216,29 +219,6 @@ impl Cut {
             let _ = write!(canonical, "tally {} ", slot.max(self.chosen.0));
         }
         rest
-    }
-
-    fn skipped(&self, rest: &str) -> Option<&'static str> {
-        const NAMES: [&str; 8] = [
-            "config: ",
-            "counters: ",
-            "election: ",
-            "leadership: ",
-            "announced: ",
-            "latency: ",
-            "unacknowledged: ",
-            "unacknowledged_bytes: ",
-        ];
-        if !self.rounds && rest.starts_with("round_seen: ") {
-            return Some("round_seen: ");
-        }
-        if !self.learns && rest.starts_with("known: ") {
-            return Some("known: ");
-        }
-        if !self.learns && rest.starts_with("behind_since: ") {
-            return Some("behind_since: ");
-        }
-        NAMES.into_iter().find(|name| rest.starts_with(name))
     }
 
     /// The heartbeats heard, each with whether it is fresh.

@@ -26,7 +26,7 @@ pub struct Node {
     given: Given,
     /// How often it may still stand.
     stands: u8,
-    /// Whether any replica may still crash. If not, nobody will ever read the WAL again.
+    /// Whether it may still crash. If not, nobody will ever read its WAL again.
     mortal: bool,
 }
 
@@ -74,7 +74,7 @@ impl Node {
             learned: Vec::new(),
             given: Given::default(),
             stands: scope.stands_of(replica),
-            mortal: scope.crashes > 0,
+            mortal: scope.mortal(replica),
         }
     }
 
@@ -106,7 +106,7 @@ impl Node {
         self.mortal
     }
 
-    /// The same replica when nobody may crash any more. What it gave its word for, and what it learned and then forgot
+    /// The same replica when it may not crash any more. What it gave its word for, and what it learned and then forgot
     /// in a crash, is of no use now: nothing that is durable gets lost, and what a quorum has on disk stays chosen.
     pub fn immortal(&self) -> Node {
         let mut node = self.clone();
@@ -249,7 +249,9 @@ impl Node {
             self.learn(slot, value)?;
         }
         for outgoing in out.messages {
-            self.check_leaving(&outgoing.message)?;
+            if !scope.agreement_only {
+                self.check_leaving(&outgoing.message)?;
+            }
             if self.mortal {
                 self.given.note(&outgoing.message);
             }
@@ -262,7 +264,7 @@ impl Node {
             let from = read.from;
             sent.push((read.to, Message::Chosen(Chosen { from, values })));
         }
-        self.check_watermarks()
+        self.check_watermarks(scope)
     }
 
     /// As the WAL does it: from what is durable, the newest record of each slot.
@@ -297,7 +299,7 @@ impl Node {
         for (slot, value) in out.chosen {
             self.learn(slot, value)?;
         }
-        self.check_watermarks()
+        self.check_watermarks(scope)
     }
 
     /// What the production code makes of the durable records.
@@ -394,7 +396,10 @@ impl Node {
         Ok(())
     }
 
-    fn check_watermarks(&self) -> Result<(), Violation> {
+    fn check_watermarks(&self, scope: &Scope) -> Result<(), Violation> {
+        if scope.agreement_only {
+            return Ok(());
+        }
         let (id, promised) = (self.id(), self.replica.promised());
         let given = self.given.promise;
         check(promised >= given, Property::DurablePromise, || {

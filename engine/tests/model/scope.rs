@@ -1,7 +1,7 @@
 //! How much of the space is explored, and what is broken on purpose.
 
 use synod_engine::config::Config;
-use synod_engine::ids::ReplicaId;
+use synod_engine::ids::{ReplicaId, ReplicaSet};
 
 /// Acceptors of the model. Replicas 1 and 2 may also propose.
 pub const REPLICAS: u8 = 3;
@@ -10,29 +10,32 @@ pub const PROPOSERS: u8 = 2;
 /// One hour: longer than any timer, so that after a jump of a replica's clock everything is overdue.
 pub const JUMP_NS: u64 = 3_600_000_000_000;
 
-/// The bounds of one exhaustive search. Whatever is not named here is unbounded: messages are lost, delayed,
-/// reordered and repeated without limit, and disks finish when they like.
+/// The bounds of one exhaustive search. Whatever is not named here is unbounded.
 #[derive(Clone, Debug)]
 pub struct Scope {
     pub name: &'static str,
-    /// How often replica 1, and replica 2, stand.
+    /// Whether the search starts with replica 1 as leader whose no-op everybody holds as chosen in slot 1; or else with
+    /// an empty cluster.
+    pub led: bool,
+    /// How often replica 1, and replica 2, stand in the search.
     pub stands: [u8; PROPOSERS as usize],
     /// Client requests, each a value of its own, over all leaders together.
     pub requests: u8,
-    /// Crashes over all replicas together; each is followed by a restart.
+    /// Who may crash.
+    pub crashing: ReplicaSet,
+    /// Crashes over all of them together; each is followed by a restart.
     pub crashes: u8,
-    /// Whether the search starts with replica 1 as leader whose no-op everybody holds as chosen, instead of with
-    /// an empty cluster.
-    pub led: bool,
     /// Whether the Accept of a slot, or a Promise, is also sent again with a newer commit index, or with more in it.
     pub resends: bool,
     /// Whether Rejects arrive. All they do is to end a candidacy or leadership, and to raise the next ballot.
     pub rejects: bool,
-    /// Whether chosen values leave memory at once, so that fetches are served from the WAL.
-    pub evicts: bool,
-    /// Whether a follower that knows itself behind asks for what is chosen.
+    /// Whether a follower that knows itself behind asks for what is chosen. A candidate always does.
     pub fetches: bool,
+    /// Whether chosen values leave memory as soon as they are durable, so that fetches are served from the WAL.
+    pub evicts: bool,
     pub bug: Option<Bug>,
+    /// Whether nothing but agreement is checked: to see that a bug breaks it in earnest, and not only a stricter rule.
+    pub agreement_only: bool,
 }
 
 /// What is broken on purpose, in the model around the product, to see that the properties can fail.
@@ -78,6 +81,10 @@ impl Scope {
     pub fn stands_of(&self, replica: ReplicaId) -> u8 {
         let stands = self.stands.get(usize::from(replica.0) - 1).copied();
         stands.unwrap_or(0) + u8::from(self.led && replica == ReplicaId(1))
+    }
+
+    pub fn mortal(&self, replica: ReplicaId) -> bool {
+        self.crashes > 0 && self.crashing.contains(replica)
     }
 
     pub fn with_bug(&self, bug: Bug) -> Scope {

@@ -1,6 +1,7 @@
 //! The search: breadth first over every interleaving within a scope, so that a violation has the shortest path.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
+use std::hash::{Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use synod_engine::ids::ReplicaId;
@@ -12,7 +13,7 @@ use crate::model::universe::{EMPTY, Move, Step, Universe};
 use crate::model::words;
 
 /// The whole cluster, as numbers of the universe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct State {
     cores: [u32; REPLICAS as usize],
     /// What the network keeps, by sender and then receiver: everything ever sent that can still make a difference.
@@ -20,7 +21,7 @@ struct State {
     spent: Spent,
 }
 
-type Mails = [[u32; REPLICAS as usize]; REPLICAS as usize];
+type Mails = [[u16; REPLICAS as usize]; REPLICAS as usize];
 
 const NO_MAIL: Mails = [[EMPTY; REPLICAS as usize]; REPLICAS as usize];
 
@@ -29,6 +30,19 @@ const NO_MAIL: Mails = [[EMPTY; REPLICAS as usize]; REPLICAS as usize];
 struct Spent {
     requests: u8,
     crashes: u8,
+}
+
+impl Hash for State {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        let [one, two, three] = self.cores.map(u64::from);
+        let spent = u64::from(self.spent.requests) << 8 | u64::from(self.spent.crashes);
+        hasher.write_u64(one << 32 | two);
+        hasher.write_u64(three << 32 | spent);
+        // Nobody writes to itself.
+        let [[_, a, b], [c, _, d], [e, f, _]] = self.mails.map(|mails| mails.map(u64::from));
+        hasher.write_u64(a << 48 | b << 32 | c << 16 | d);
+        hasher.write_u64(e << 16 | f);
+    }
 }
 
 /// How a state was reached first.
@@ -42,22 +56,43 @@ struct Arrival {
 /// What a search that found no violation has seen.
 #[derive(Clone, Copy, Debug)]
 pub struct Explored {
+    name: &'static str,
     pub states: usize,
     pub transitions: u64,
-    /// Moves on the longest shortest path.
+    /// Moves on the longest of the shortest paths.
     pub depth: u32,
-    pub local_states: usize,
-    pub local_steps: usize,
-    /// States in which some replica knows of each number of chosen slots.
-    pub took: Duration,
+    local_states: usize,
+    local_steps: usize,
+    took: Duration,
 }
 
-/// A violation with the shortest path to it, in words.
+/// A violation with a shortest path to it, in words.
 #[derive(Debug)]
 pub struct Found {
     pub violation: Violation,
-    pub path: String,
-    pub moves: usize,
+    path: String,
+}
+
+impl fmt::Display for Explored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: {} states, {} transitions, depth {}; {} local states, {} steps of the core; {:.1} s",
+            self.name,
+            self.states,
+            self.transitions,
+            self.depth,
+            self.local_states,
+            self.local_steps,
+            self.took.as_secs_f64()
+        )
+    }
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n{}", self.violation, self.path)
+    }
 }
 
 pub struct Search {
@@ -83,27 +118,11 @@ impl Search {
                 break;
             }
             depth += 1;
-            if std::env::var("DEPTHS").is_ok() {
-                let mut c = [const { std::collections::BTreeSet::new() }; 12];
-                for st in search.seen.keys() {
-                    for i in 0..3 {
-                        c[i].insert(st.cores[i]);
-                        for j in 0..3 {
-                            c[3 + 3 * i + j].insert(st.mails[i][j]);
-                        }
-                    }
-                }
-                println!(
-                    "depth {depth} states {} next {} cores+mails {:?}",
-                    search.seen.len(),
-                    search.next.len(),
-                    c.each_ref().map(|s| s.len())
-                );
-            }
             std::mem::swap(&mut now, &mut search.next);
         }
         let (local_states, local_steps) = search.universe.sizes();
         Ok(Explored {
+            name: scope.name,
             states: search.seen.len(),
             transitions: search.transitions,
             depth,
@@ -139,8 +158,8 @@ impl Search {
         search
     }
 
-    /// Replica 1 leads, everything it sent has arrived and is durable, and the network is empty: the first leader
-    /// of a cluster on a calm day.
+    /// Replica 1 leads, and everything that was sent has arrived and is durable: the first leader of a cluster on a calm
+    /// day. What was sent may arrive again.
     fn lead(&mut self, state: State) -> State {
         let mut state = self.calm(state, 0, Move::Stand);
         loop {
@@ -158,7 +177,6 @@ impl Search {
                 }
             }
             if state == before {
-                state.mails = NO_MAIL;
                 return state;
             }
         }
@@ -200,6 +218,7 @@ impl Search {
         let core = self.universe.core(state.cores[replica]);
         let (durable, appended) = (core.node.durable() as u32, core.node.wal().len() as u32);
         let (paused, serves) = (core.paused, core.node.replica.serves());
+        let mortal = core.node.mortal();
         let spent = state.spent;
         let scope = self.universe.scope.clone();
         for count in durable + 1..=appended {
@@ -208,7 +227,7 @@ impl Search {
         for peer in paused.iter() {
             self.attempt(state, number, replica, Move::HearEarly(peer), spent)?;
         }
-        if spent.crashes < scope.crashes {
+        if mortal && spent.crashes < scope.crashes {
             let after = Spent {
                 crashes: spent.crashes + 1,
                 ..spent
@@ -321,11 +340,7 @@ impl Search {
         for (index, words) in moves.iter().enumerate() {
             let _ = writeln!(path, "{:>4}. {words}", index + 1);
         }
-        Box::new(Found {
-            violation,
-            path,
-            moves: moves.len(),
-        })
+        Box::new(Found { violation, path })
     }
 
     fn words(&self, replica: usize, by: Move) -> String {

@@ -27,7 +27,6 @@ pub struct Core {
 
 pub struct Envelope {
     pub from: ReplicaId,
-    pub to: ReplicaId,
     pub message: Message,
 }
 
@@ -50,11 +49,11 @@ pub enum Move {
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
     pub core: u32,
-    pub posts: [u32; REPLICAS as usize],
+    pub posts: [u16; REPLICAS as usize],
 }
 
 /// The number of the mail without envelopes.
-pub const EMPTY: u32 = 0;
+pub const EMPTY: u16 = 0;
 
 pub type Steps = Rc<[(Move, Step)]>;
 
@@ -69,9 +68,9 @@ pub struct Universe {
     /// the empty set.
     mails: Interner<Vec<u32>, Vec<u32>>,
     steps: QuickMap<(u32, Move), Option<Step>>,
-    arrivals: QuickMap<(u32, u32), Steps>,
-    posted: QuickMap<(u32, u32), u32>,
-    alive: QuickMap<(u32, u32), u32>,
+    arrivals: QuickMap<(u32, u16), Steps>,
+    posted: QuickMap<(u16, u16), u16>,
+    alive: QuickMap<(u16, u32), u16>,
     immortals: QuickMap<u32, u32>,
     agreed: QuickMap<([u32; REPLICAS as usize], u8), ()>,
 }
@@ -105,7 +104,7 @@ impl Universe {
             universe.core_of(node);
         }
         assert_eq!(universe.cores.len(), usize::from(REPLICAS));
-        universe.mails.number(Vec::new(), Vec::clone);
+        assert_eq!(universe.mail_of(Vec::new()), EMPTY);
         universe
     }
 
@@ -126,8 +125,8 @@ impl Universe {
         self.cores.get(number)
     }
 
-    pub fn mail(&self, number: u32) -> &[u32] {
-        self.mails.get(number)
+    pub fn mail(&self, number: u16) -> &[u32] {
+        self.mails.get(u32::from(number))
     }
 
     pub fn envelope(&self, number: u32) -> &Envelope {
@@ -140,7 +139,7 @@ impl Universe {
     }
 
     /// What the mail of another replica can do to this one.
-    pub fn arrivals(&mut self, core: u32, mail: u32) -> Result<Steps, Violation> {
+    pub fn arrivals(&mut self, core: u32, mail: u16) -> Result<Steps, Violation> {
         if let Some(steps) = self.arrivals.get(&(core, mail)) {
             return Ok(steps.clone());
         }
@@ -213,7 +212,7 @@ impl Universe {
         }
     }
 
-    /// The same local state when nobody may crash any more.
+    /// The same local state when the replica may not crash any more.
     pub fn immortal(&mut self, core: u32) -> u32 {
         if let Some(immortal) = self.immortals.get(&core) {
             return *immortal;
@@ -238,22 +237,20 @@ impl Universe {
         })
     }
 
-    fn posts_of(&mut self, from: ReplicaId, sent: Sent) -> [u32; REPLICAS as usize] {
+    fn posts_of(&mut self, from: ReplicaId, sent: Sent) -> [u16; REPLICAS as usize] {
         let mut posts: [Vec<u32>; REPLICAS as usize] = Default::default();
         for (to, message) in sent {
             let Some(message) = self.relevant(from, message) else {
                 continue;
             };
             let key = format!("{from} {to} {message:?}");
-            let number = self
-                .envelopes
-                .number(key, |_| Envelope { from, to, message });
+            let number = self.envelopes.number(key, |_| Envelope { from, message });
             let post = &mut posts[usize::from(to.0) - 1];
             if let Err(place) = post.binary_search(&number) {
                 post.insert(place, number);
             }
         }
-        posts.map(|post| self.mails.number(post, Vec::clone))
+        posts.map(|post| self.mail_of(post))
     }
 
     /// The message as the model keeps it, or nothing for one that is lost. Of the heartbeats only those of leaders are
@@ -279,8 +276,13 @@ impl Universe {
         }
     }
 
+    fn mail_of(&mut self, envelopes: Vec<u32>) -> u16 {
+        let number = self.mails.number(envelopes, Vec::clone);
+        u16::try_from(number).expect("fewer than 65,536 sets of messages")
+    }
+
     /// The mail after one more post. What a ballot proposes in a slot must not change.
-    pub fn posted(&mut self, mail: u32, post: u32) -> Result<u32, Violation> {
+    pub fn posted(&mut self, mail: u16, post: u16) -> Result<u16, Violation> {
         if let Some(mail) = self.posted.get(&(mail, post)) {
             return Ok(*mail);
         }
@@ -293,19 +295,19 @@ impl Universe {
                 numbers.insert(place, number);
             }
         }
-        let next = self.mails.number(numbers, Vec::clone);
+        let next = self.mail_of(numbers);
         self.posted.insert((mail, post), next);
         Ok(next)
     }
 
     /// The part of the mail to a replica that can still make a difference there, now or ever.
-    pub fn alive(&mut self, mail: u32, core: u32) -> u32 {
+    pub fn alive(&mut self, mail: u16, core: u32) -> u16 {
         if let Some(alive) = self.alive.get(&(mail, core)) {
             return *alive;
         }
         let mut numbers = self.mail(mail).to_vec();
         numbers.retain(|number| !self.dead(&self.envelope(*number).message, self.core(core)));
-        let alive = self.mails.number(numbers, Vec::clone);
+        let alive = self.mail_of(numbers);
         self.alive.insert((mail, core), alive);
         alive
     }
@@ -316,9 +318,8 @@ impl Universe {
     fn dead(&self, message: &Message, core: &Core) -> bool {
         let node = &core.node;
         let commit_index = node.replica.commit_index();
-        let proposes_at = |ballot: Ballot| {
-            core.role != Role::Follower && ballot == core.node.replica.promised()
-        };
+        let proposes_at =
+            |ballot: Ballot| core.role != Role::Follower && ballot == core.node.replica.promised();
         let refused = |ballot: Ballot| !self.scope.rejects && ballot < node.bound_to();
         let known = |slot: Slot| !node.mortal() && slot <= commit_index;
         match message {
@@ -378,7 +379,8 @@ impl Universe {
         if self.agreed.contains_key(&(numbers, requests)) {
             return Ok(());
         }
-        agreement::check_all(numbers.map(|number| self.facts.get(number)), requests)?;
+        let facts = numbers.map(|number| self.facts.get(number));
+        agreement::check_all(&self.scope, facts, requests)?;
         self.agreed.insert((numbers, requests), ());
         Ok(())
     }
