@@ -106,14 +106,16 @@ impl Node {
         self.mortal
     }
 
-    /// The same replica when it may not crash any more. What it gave its word for, and what it learned and then forgot
-    /// in a crash, is of no use now: nothing that is durable gets lost, and what a quorum has on disk stays chosen.
-    pub fn immortal(&self) -> Node {
+    /// The same replica when it may not crash any more. What it gave its word for is of no use now, for nothing that is
+    /// durable gets lost; nor is what it learned and then forgot, if it is checked that a quorum had it on disk.
+    pub fn immortal(&self, scope: &Scope) -> Node {
         let mut node = self.clone();
         node.mortal = false;
         node.given = Given::default();
-        node.learned
-            .truncate(self.replica.commit_index().0 as usize);
+        if !scope.agreement_only {
+            let known = self.replica.commit_index().0 as usize;
+            node.learned.truncate(known);
+        }
         node
     }
 

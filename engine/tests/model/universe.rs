@@ -217,7 +217,7 @@ impl Universe {
         if let Some(immortal) = self.immortals.get(&core) {
             return *immortal;
         }
-        let immortal = self.core_of(self.core(core).node.immortal());
+        let immortal = self.core_of(self.core(core).node.immortal(&self.scope));
         self.immortals.insert(core, immortal);
         immortal
     }
@@ -289,7 +289,7 @@ impl Universe {
         let mut numbers = self.mail(mail).to_vec();
         for number in self.mail(post).to_vec() {
             let repeated = self.check_repeated(&numbers, number)?;
-            if !(repeated && !self.scope.resends)
+            if (!repeated || self.scope.resends)
                 && let Err(place) = numbers.binary_search(&number)
             {
                 numbers.insert(place, number);
