@@ -15,9 +15,9 @@
 //!
 //! # Time
 //!
-//! A replica's clock stands still, and all timers but the election's are zero: what may be sent again is due at once. Only
-//! to stand (or to ask for what is missing) its clock jumps by more than any timer. At that moment the heartbeats arrive
-//! that its peers sent before anything happened, so that it is connected and nobody vetoes. So no timing keeps an
+//! A replica's clock stands still, and all timers but the election's are zero: what may be sent again is due at once.
+//! Only to stand (or to ask for what is missing) its clock jumps by more than any timer. At that moment the heartbeats
+//! arrive that its peers sent before anything happened, so that it is connected and nobody vetoes. So no timing keeps an
 //! interleaving away, and each one is possible in an asynchronous network.
 //!
 //! # What is left out
@@ -25,8 +25,7 @@
 //! What is lost on purpose, which is always allowed, so that every state found is a real one, but some are not found:
 //! heartbeats other than those of established leaders, which carry the commit index, and the early ones; unless the
 //! [`scope::Scope`] says otherwise, Rejects, second Promises of one ballot and Accepts sent again with a newer commit
-//! index. One record at a time becomes readable, WAL reads are answered at once, there is no trimming and no session;
-//! the driver and the real WAL are the simulator's subject. The rest of the bounds are the numbers in the scope.
+//! index. WAL reads are answered at once, and there is neither trimming nor damage nor a session; the driver and the real WAL are the simulator's subject. The rest of the bounds are the numbers in the scope.
 //!
 //! # How it stays small
 //!

@@ -158,8 +158,8 @@ impl Search {
         search
     }
 
-    /// Replica 1 leads, and everything that was sent has arrived and is durable: the first leader of a cluster on a calm
-    /// day. What was sent may arrive again.
+    /// Replica 1 leads, and everything that was sent has arrived and is durable: the first leader of a cluster on a
+    /// calm day. What was sent may arrive again.
     fn lead(&mut self, state: State) -> State {
         let mut state = self.calm(state, 0, Move::Stand);
         loop {
