@@ -200,18 +200,5 @@ fn the_larger_scope() {
         rejects: true,
         ..HANDOVER
     };
-    explore(&everything_travels, 4_000_000);
-    let two_values = Scope {
-        name: "handover, two client values",
-        requests: 2,
-        ..HANDOVER
-    };
-    explore(&two_values, 1_000_000);
-    let crash_and_fetch = Scope {
-        name: "handover, any replica crashes, fetches",
-        fetches: true,
-        evicts: true,
-        ..CRASH
-    };
-    explore(&crash_and_fetch, 4_000_000);
+    explore(&everything_travels, 10_000_000);
 }
