@@ -25,7 +25,8 @@
 //! What is lost on purpose, which is always allowed, so that every state found is a real one, but some are not found:
 //! heartbeats other than those of established leaders, which carry the commit index, and the early ones; unless the
 //! [`scope::Scope`] says otherwise, Rejects, second Promises of one ballot and Accepts sent again with a newer commit
-//! index. WAL reads are answered at once, and there is neither trimming nor damage nor a session; the driver and the real WAL are the simulator's subject. The rest of the bounds are the numbers in the scope.
+//! index. WAL reads are answered at once, and there is neither trimming nor damage nor a session; the driver and the real
+//! WAL are the simulator's subject. The rest of the bounds are the numbers in the scope.
 //!
 //! # How it stays small
 //!
@@ -34,6 +35,7 @@
 
 pub mod agreement;
 pub mod fingerprint;
+pub mod given;
 pub mod intern;
 pub mod node;
 pub mod property;

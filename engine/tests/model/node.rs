@@ -1,13 +1,13 @@
 //! One replica of the model: the production core, its disk, and what it ever learned.
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use synod_engine::ids::{Ballot, Lsn, ReplicaId, Slot, Time};
+use synod_engine::ids::{Ballot, Incarnation, Lsn, ReplicaId, Slot, Time};
 use synod_engine::message::{Chosen, Message, Promise, Record, Value};
 use synod_engine::output::Output;
 use synod_engine::replica::{Input, Replay, Replica};
 
+use crate::model::given::Given;
 use crate::model::property::{Property, Violation, check};
 use crate::model::scope::{Bug, JUMP_NS, REPLICAS, Scope};
 use crate::model::words;
@@ -28,17 +28,6 @@ pub struct Node {
     stands: u8,
     /// Whether it may still crash. If not, nobody will ever read its WAL again.
     mortal: bool,
-}
-
-/// What a replica's word was given for, whatever became of the messages: kept across crashes, to compare with.
-#[derive(Clone, Debug, Default)]
-pub struct Given {
-    /// The highest ballot in a Promise that left.
-    promise: Ballot,
-    /// How far the Accepted messages of each ballot reached.
-    accepted: BTreeMap<Ballot, Slot>,
-    /// The highest ballot that this replica used as a proposer.
-    used: Ballot,
 }
 
 /// What can happen to a replica. Messages come with their sender.
@@ -67,7 +56,11 @@ pub type Sent = Vec<(ReplicaId, Message)>;
 impl Node {
     pub fn new(scope: &Scope, replica: ReplicaId) -> Node {
         Node {
-            replica: Replay::new(scope.config(replica)).finish(Time(0), Lsn::ZERO),
+            replica: Replay::new(scope.config(replica)).finish(
+                Time(0),
+                Lsn::ZERO,
+                Incarnation::FOUNDING,
+            ),
             now: Time(0),
             wal: Vec::new(),
             durable: 0,
@@ -297,7 +290,7 @@ impl Node {
         self.durable = keep;
         let mut out = Output::default();
         let replay = self.replay(scope, &mut out);
-        self.replica = replay.finish(self.now, Lsn(keep as u64));
+        self.replica = replay.finish(self.now, Lsn(keep as u64), Incarnation::FOUNDING);
         for (slot, value) in out.chosen {
             self.learn(slot, value)?;
         }
@@ -379,9 +372,14 @@ impl Node {
         Ok(())
     }
 
-    /// Every slot that was acknowledged is durable: at that ballot or a later one, or as the chosen value. (An Accepted
-    /// of nothing but chosen slots is not a promise: its ballot may be forgotten in a crash.)
+    /// The ballot is durable, and so is every slot: at that ballot or a later one, or as the chosen value.
     fn check_kept(&self, ballot: Ballot, through: Slot) -> Result<(), Violation> {
+        check(self.written() >= ballot, Property::DurablePromise, || {
+            format!(
+                "{} acknowledged at {ballot} before it was on disk",
+                self.id()
+            )
+        })?;
         for slot in (1..=through.0).map(Slot) {
             let chosen = self.learned.get(slot.0 as usize - 1);
             let kept = match self.newest(slot) {
@@ -457,22 +455,6 @@ impl Node {
         votes.sort();
         votes.dedup();
         votes
-    }
-}
-
-impl Given {
-    fn note(&mut self, message: &Message) {
-        match message {
-            Message::Promise(promise) => self.promise = self.promise.max(promise.ballot),
-            Message::Accepted(accepted) => {
-                let through = self.accepted.entry(accepted.ballot).or_default();
-                *through = accepted.through.max(*through);
-            }
-            Message::Prepare(prepare) => self.used = self.used.max(prepare.ballot),
-            Message::Accept(accept) => self.used = self.used.max(accept.ballot),
-            Message::Reject(_) | Message::Heartbeat(_) | Message::Fetch(_) | Message::Chosen(_) => {
-            }
-        }
     }
 }
 
