@@ -220,7 +220,14 @@ macro_rules! debug_as_number {
         }
     )*};
 }
-debug_as_number!(Lsn "lsn", SessionId "session", CommandNumber "#", ClientId "client", Time "t", Incarnation "incarnation");
+debug_as_number!(
+    Lsn "lsn",
+    SessionId "session",
+    CommandNumber "#",
+    ClientId "client",
+    Incarnation "incarnation",
+    Time "t"
+);
 
 #[cfg(test)]
 mod tests {

@@ -76,6 +76,10 @@ pub struct ReplicaArguments {
     /// Make an empty data directory first. Never for a replica that lost its disk: it would forget its promises
     #[arg(long)]
     pub init: bool,
+    /// Make an empty data directory for a replica that lost its disk: it fetches everything from the others, and has
+    /// no vote until the cluster has readmitted it
+    #[arg(long, conflicts_with = "init")]
+    pub readmit: bool,
     /// End when stdin closes, so that no replica outlives the run that started it
     #[arg(long, hide = true)]
     pub exit_with_parent: bool,
@@ -303,6 +307,7 @@ const REPLICA_EXAMPLES: &str = "\
 Examples:\n\
 \x20 synod replica --config replica-1.toml --init   the first start: makes the data directory\n\
 \x20 synod replica --config replica-1.toml          every later start\n\
+\x20 synod replica --config replica-1.toml --readmit  with a new disk, after the old one was lost\n\
 \n\
 When it is ready it prints one line to stdout: ready replica=1 listen=… backend=…\n\
 Exit codes: 0 stopped by SIGTERM or SIGINT, 1 failed, 2 wrong configuration, 3 the disk failed.";

@@ -3,13 +3,13 @@
 //! One thread owns everything mutable: it takes what arrived, gives the driver a turn, and sleeps until something
 //! arrives, the disk finishes something, or the driver's deadline comes.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use synod_engine::driver::Driver;
-use synod_engine::ids::{Incarnation, Time};
+use synod_engine::ids::{Ballot, Incarnation, Time};
 use synod_engine::machine::{KvMachine, LogMachine};
-use synod_engine::recovery::{OnDisk, Recovery};
+use synod_engine::recovery::{Hole, OnDisk, Recovery};
 use synod_engine::seams::StateMachine;
 use synod_storage::{FileWal, Notes, OpenReport, Replayed};
 use synod_transport::{Inbox, Limits, MTU_MAX_DEFAULT, QuicNetwork, TransportConfig};
@@ -26,9 +26,7 @@ use crate::replica_file::ReplicaSettings;
 
 pub fn run(arguments: &ReplicaArguments) -> anyhow::Result<()> {
     let settings = ReplicaSettings::read(&arguments.config)?;
-    if arguments.init {
-        synod_storage::init(&settings.storage).map_err(usage)?;
-    }
+    make_directory(&settings, arguments)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -81,23 +79,19 @@ struct Replica<M: StateMachine> {
 impl<M: StateMachine + Default> Replica<M> {
     fn open(settings: ReplicaSettings) -> anyhow::Result<Replica<M>> {
         let mut recovery = Recovery::new(settings.engine.clone(), M::default());
-        let mut hole = None;
         let (wal, report) =
             synod_storage::open(settings.storage.clone(), &mut |replayed| match replayed {
                 Replayed::Record(at, record) => recovery.visit(at.lsn, record),
-                Replayed::Hole(found) => hole = hole.take().or(Some(found)),
+                Replayed::Hole(hole) => recovery.hole(Hole {
+                    next: hole.next,
+                    promised: hole.carried.promised,
+                    trim_floor: hole.carried.trim_floor,
+                    slot_max: hole.carried.slot_max,
+                }),
             })
             .map_err(usage)?;
         for note in &report.notes {
             tracing::warn!("{note}");
-        }
-        if let Some(hole) = hole {
-            return Err(usage(format!(
-                "{}, offset {}: damaged ({}), and this replica cannot repair it yet",
-                hole.file.display(),
-                hole.offset,
-                hole.why
-            )));
         }
         let (network, inbox) = listen(&settings)?;
         let wal_event = wal
@@ -110,13 +104,14 @@ impl<M: StateMachine + Default> Replica<M> {
         let clock = Instant::now();
         announce(&settings, &report)?;
         let on_disk = OnDisk {
-            incarnation: Incarnation::FOUNDING,
+            incarnation: report.incarnation,
             promised: report.promised,
             trim_floor: report.trim_floor,
         };
         let driver = recovery
             .start(now(clock), wal, network, on_disk)
             .map_err(usage)?;
+        warn_of_losses(driver.replica());
         Ok(Replica {
             driver,
             inbox,
@@ -141,6 +136,7 @@ impl<M: StateMachine + Default> Replica<M> {
             for note in self.wal_notes.take() {
                 tracing::warn!("{note}");
             }
+            self.check_membership()?;
             let deadline = self.clock + Duration::from_nanos(self.driver.deadline().0);
             if sleep.deadline() != deadline.into() {
                 sleep.as_mut().reset(deadline.into());
@@ -163,12 +159,63 @@ impl<M: StateMachine + Default> Replica<M> {
 }
 
 impl<M: StateMachine> Replica<M> {
+    /// A disk whose place another one has taken must not serve again: its promises are of a life that is over.
+    fn check_membership(&self) -> anyhow::Result<()> {
+        let replica = self.driver.replica();
+        if replica.superseded() {
+            return Err(usage(format!(
+                "the cluster readmitted replica {} with another disk since this one was in use; remove this data \
+                 directory and start the replica with --readmit",
+                replica.config().replica
+            )));
+        }
+        Ok(())
+    }
+
     /// Stays awake for a moment, until there is news or somebody else wants the core.
     async fn spin(&mut self) {
         let mut spinning = self.idle_spin.start();
         while self.inbox.is_empty() && !self.driver.has_durable_news() && spinning.goes_on() {
             tokio::task::yield_now().await;
         }
+    }
+}
+
+/// `--init` and `--readmit`: a data directory is only ever made on demand.
+fn make_directory(settings: &ReplicaSettings, arguments: &ReplicaArguments) -> anyhow::Result<()> {
+    if arguments.init {
+        synod_storage::init(&settings.storage).map_err(usage)?;
+    }
+    if arguments.readmit {
+        if settings.engine.replicas == 1 {
+            return Err(usage(
+                "--readmit: a cluster of one replica has nobody who could readmit it; what it lost is lost",
+            ));
+        }
+        // The clock orders the lives of this replica's disks: the cluster takes back none but a later one.
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+        let since_epoch = since_epoch.context("the system clock stands before 1970")?;
+        let incarnation = Incarnation(since_epoch.as_micros() as u64);
+        synod_storage::readmit(&settings.storage, incarnation).map_err(usage)?;
+    }
+    Ok(())
+}
+
+/// Says what this replica lost, and what that means until it is repaired.
+fn warn_of_losses(replica: &synod_engine::replica::Replica) {
+    if replica.slots_missing() > 0 {
+        tracing::warn!(
+            "records of up to {} slots after slot {} are lost: they are fetched from the peers, and this replica \
+             promises nothing to a new leader until they are here",
+            replica.slots_missing(),
+            replica.commit_index()
+        );
+    }
+    if replica.incarnation() != Incarnation::FOUNDING && replica.promised() == Ballot::ZERO {
+        tracing::warn!(
+            "the disk of this replica is new: it has no vote until the leader and a quorum of the others have \
+             readmitted it"
+        );
     }
 }
 

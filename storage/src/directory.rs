@@ -17,18 +17,19 @@ pub fn initialise<D: Disk>(disk: &D, options: &Options) -> Result<(), OpenError>
     found(disk, options, Incarnation::FOUNDING)
 }
 
-/// Makes an empty directory that of a replica which lost its disk. Its incarnation, drawn from the seed, says so for
-/// ever: what it promised before is gone, and it must not vote as if it had never promised anything. Refuses a
-/// directory that holds anything of a WAL.
-pub fn readmit<D: Disk>(disk: &D, options: &Options) -> Result<(), OpenError> {
-    let drawn = mix(options.seed, 0x696e_6361_726e);
-    let founding = Incarnation::FOUNDING.0;
-    let another = if drawn == founding {
-        founding + 1
-    } else {
-        drawn
-    };
-    found(disk, options, Incarnation(another))
+/// Makes an empty directory that of a replica which lost its disk. Its incarnation says so for ever: what it promised
+/// before is gone, and it must not vote as if it had never promised anything. `incarnation` must be higher than any
+/// that this replica had before; the cluster readmits no other. Refuses a directory that holds anything of a WAL.
+pub fn initialise_readmitted<D: Disk>(
+    disk: &D,
+    options: &Options,
+    incarnation: Incarnation,
+) -> Result<(), OpenError> {
+    assert!(
+        incarnation > Incarnation::FOUNDING,
+        "a readmitted replica is no founding member"
+    );
+    found(disk, options, incarnation)
 }
 
 /// The identity comes last: a directory with an identity has its first segment, so "no segment at all" is always a

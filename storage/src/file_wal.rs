@@ -53,14 +53,17 @@ pub fn init(config: &Config) -> Result<(), OpenError> {
     make(config, initialise)
 }
 
-/// Makes an empty directory that of a replica which lost its disk, with another incarnation. Refuses as [`init`] does.
-pub fn readmit(config: &Config) -> Result<(), OpenError> {
-    make(config, directory::readmit)
+/// Makes an empty directory that of a replica which lost its disk, as `incarnation`: higher than any that it had
+/// before. Refuses as [`init`] does.
+pub fn readmit(config: &Config, incarnation: Incarnation) -> Result<(), OpenError> {
+    make(config, |disk, options| {
+        directory::initialise_readmitted(disk, options, incarnation)
+    })
 }
 
 fn make(
     config: &Config,
-    how: fn(&RealDisk, &Options) -> Result<(), OpenError>,
+    how: impl FnOnce(&RealDisk, &Options) -> Result<(), OpenError>,
 ) -> Result<(), OpenError> {
     let directory = &config.directory;
     if !directory.is_dir() && directory.exists() {

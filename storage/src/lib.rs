@@ -32,9 +32,9 @@ mod signal;
 mod worker;
 
 pub use config::{BackendChoice, Config, Durability};
-pub use directory::{initialise, readmit};
+pub use directory::{initialise, initialise_readmitted};
 pub use error::OpenError;
-pub use file_wal::{FileWal, OpenReport, init, open, readmit as readmit_directory};
+pub use file_wal::{FileWal, OpenReport, init, open, readmit};
 pub use notes::Notes;
 pub use recovery::{Hole, RecordAt, Replayed};
 pub use scan::{ScanReport, scan, scan_directory, scan_disk};

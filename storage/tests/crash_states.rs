@@ -93,7 +93,8 @@ fn any_byte_prefix_of_the_last_segment_leaves_the_groups_before() {
         let kept = ends.iter().rev().find(|(end, _)| *end <= from || unchanged);
         match scan(&disk) {
             Ok(records) => {
-                let kept = kept.unwrap_or_else(|| panic!("from {from}: the header is gone"));
+                // The header of the segment alone ends in zeros as well.
+                let kept = kept.unwrap_or(&ends[0]);
                 // A group may end in zeros: without them it is whole still.
                 let count = records.len() as u64;
                 let next = ends.iter().find(|(end, _)| *end > from);

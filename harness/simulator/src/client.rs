@@ -53,7 +53,7 @@ struct Operation {
 
 impl Client {
     pub fn new(index: usize, plan: ClientPlan, replicas: u8, mut random: Random) -> Client {
-        let token = random.next();
+        let token = random.draw();
         Client {
             index,
             plan,
@@ -117,7 +117,7 @@ impl Client {
 
     /// Leaves its session and whatever is under way there, and opens another one.
     pub fn abandon(&mut self, now: u64) {
-        self.token = self.random.next();
+        self.token = self.random.draw();
         self.session = session(&self.plan, self.replicas, self.token);
         self.session_id = None;
         self.operations.clear();

@@ -5,16 +5,13 @@ use synod_engine::message::{Accept, Record, Value};
 use synod_engine::seams::Wal;
 use synod_storage::backend::{MemoryBackend, MemoryDisk};
 use synod_storage::disk::{Disk, OpenMode};
-use synod_storage::format::{GROUPS_AT, PAGE, SECTOR, mix};
-use synod_storage::{initialise, readmit, scan_disk};
+use synod_storage::format::{GROUPS_AT, PAGE, SECTOR};
+use synod_storage::{initialise, initialise_readmitted, scan_disk};
 
 use crate::faults::Fault;
 use crate::member::options;
 use crate::random::Random;
 use crate::swarm::Plan;
-
-/// Attempts to draw a higher incarnation than the one before.
-const READMISSION_DRAWS_MAX: u64 = 1_000;
 
 /// Bytes of a stale record's value: about what the clients write, so that groups of old and new begin at the same places.
 const STALE_VALUE_BYTES: usize = 200;
@@ -54,19 +51,11 @@ pub fn readmitted(
     life: u64,
     former: Incarnation,
 ) -> (MemoryDisk, Incarnation) {
-    for attempt in 0..READMISSION_DRAWS_MAX {
-        let disk = MemoryDisk::new();
-        let mut options = options(plan, replica, life);
-        options.seed = mix(options.seed, attempt);
-        readmit(&disk, &options).expect("an empty disk can be readmitted");
-        let report = scan_disk(&disk, &mut |_| {}).expect("a new disk can be read");
-        let incarnation = report.identity.incarnation;
-        // Incarnations have to grow; the storage draws them at random.
-        if incarnation > former {
-            return (disk, incarnation);
-        }
-    }
-    unreachable!("no seed gives an incarnation above {former:?}")
+    let disk = MemoryDisk::new();
+    let incarnation = Incarnation(former.0 + 1);
+    initialise_readmitted(&disk, &options(plan, replica, life), incarnation)
+        .expect("an empty disk can be readmitted");
+    (disk, incarnation)
 }
 
 /// Changes synced data of a WAL behind its back. Returns false if there is nothing yet that could be damaged.
@@ -89,7 +78,7 @@ pub fn damage(disk: &MemoryDisk, fault: Fault, random: &mut Random) -> bool {
     match fault {
         Fault::BitRot => {
             for _ in 0..random.between(1, 8) {
-                let (byte, bit) = (random.below(end as u64) as usize, random.below(8));
+                let (byte, bit) = (random.below(end) as usize, random.below(8));
                 disk.tamper(&name, |bytes| bytes[byte] ^= 1 << bit);
             }
         }

@@ -3,7 +3,7 @@
 use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::format::{
-    GROUPS_AT, HeaderError, PAGE, SECTOR, SegmentHeader, SegmentIdentity, Sequence, VERSION,
+    GROUPS_AT, HeaderError, PAGE, SECTOR, SegmentHeader, SegmentIdentity, Sequence,
 };
 use crate::group::{self, Found, GroupHeader};
 
@@ -133,13 +133,8 @@ impl<D: Disk> Recovery<'_, D> {
         let path = self.disk.path(&sequence.segment_name());
         let header = match SegmentHeader::decode(&self.image[..PAGE]) {
             Ok(header) => header,
-            Err(HeaderError::Version(found)) => {
-                return Err(OpenError::Version {
-                    path,
-                    found,
-                    expected: VERSION,
-                });
-            }
+            // The directory's identity was read before, and all files of a directory are of its version.
+            Err(HeaderError::Version(_)) => return Ok(Err("its version is wrong")),
             Err(HeaderError::Damaged(why)) => return Ok(Err(why)),
         };
         if header.cluster != self.identity.cluster {

@@ -68,6 +68,15 @@ impl<S: Seams> World<S> {
         member.stalled_until = member.stalled_until.min(now);
         member.paused_until = member.paused_until.min(now);
         let life = member.life;
+        let running = member.running.as_ref();
+        for write in running.map_or(Vec::new(), |running| running.writes.clone()) {
+            let event = Event::Written {
+                at: replica,
+                life,
+                write,
+            };
+            self.schedule(now, event);
+        }
         if !self.alive(replica) {
             self.schedule(now, Event::Start { replica, life });
         } else {
