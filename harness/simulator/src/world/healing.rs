@@ -54,7 +54,7 @@ impl<S: Seams> World<S> {
             }
         }
         for index in 0..self.clients.len() {
-            self.clients[index].left = submit;
+            self.clients[index].finish_with(self.now, submit);
             self.client_acts(index);
         }
         working
