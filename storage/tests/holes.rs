@@ -12,7 +12,7 @@ use synod_engine::message::{Accept, Record};
 use synod_engine::seams::Wal;
 use synod_storage::backend::{MemoryBackend, MemoryDisk};
 use synod_storage::format::{GROUPS_AT, PAGE, SegmentHeader};
-use synod_storage::{Hole, OpenError, initialise, readmit, scan_disk};
+use synod_storage::{Hole, OpenError, initialise, initialise_readmitted, scan_disk};
 
 const SEGMENT_BYTES: u64 = 32 << 10;
 
@@ -409,32 +409,27 @@ fn the_hole_comes_before_the_records_behind_it() {
 }
 
 #[test]
-fn a_readmitted_disk_has_another_incarnation() {
+fn a_readmitted_disk_keeps_its_incarnation_and_nothing_is_ever_initialised_twice() {
     let options = options(SEGMENT_BYTES);
-    let mut seen = vec![Incarnation::FOUNDING];
-    for seed in 0..20 {
-        let options = synod_storage::config::Options { seed, ..options };
-        let disk = MemoryDisk::new();
-        readmit(&disk, &options).unwrap();
-        let (_, _, opened) = open(&disk, options).unwrap();
-        assert!(
-            !seen.contains(&opened.incarnation),
-            "{:?}",
-            opened.incarnation
-        );
-        seen.push(opened.incarnation);
-        for again in [readmit(&disk, &options), initialise(&disk, &options)] {
-            assert!(matches!(again, Err(OpenError::AlreadyInitialised { .. })));
+    let again = Incarnation(7);
+    let disk = MemoryDisk::new();
+    initialise_readmitted(&disk, &options, again).unwrap();
+    let (_, _, opened) = open(&disk, options).unwrap();
+    assert_eq!(opened.incarnation, again);
+    let (founding, _, _) = in_a_row(1);
+    let (_, _, opened) = open(&founding, options).unwrap();
+    assert_eq!(opened.incarnation, Incarnation::FOUNDING);
+    for disk in [&disk, &founding] {
+        for outcome in [
+            initialise_readmitted(disk, &options, again),
+            initialise(disk, &options),
+        ] {
+            assert!(matches!(outcome, Err(OpenError::AlreadyInitialised { .. })));
         }
     }
-    let (disk, _, _) = in_a_row(1);
+    founding.lose("identity");
     assert!(matches!(
-        readmit(&disk, &options),
-        Err(OpenError::AlreadyInitialised { .. })
-    ));
-    disk.lose("identity");
-    assert!(matches!(
-        readmit(&disk, &options),
+        initialise_readmitted(&founding, &options, again),
         Err(OpenError::Remains { .. })
     ));
 }

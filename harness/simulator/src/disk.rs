@@ -53,8 +53,8 @@ pub fn readmitted(
 ) -> (MemoryDisk, Incarnation) {
     let disk = MemoryDisk::new();
     let incarnation = Incarnation(former.0 + 1);
-    initialise_readmitted(&disk, &options(plan, replica, life), incarnation)
-        .expect("an empty disk can be readmitted");
+    let options = options(plan, replica, life);
+    initialise_readmitted(&disk, &options, incarnation).expect("an empty disk can be readmitted");
     (disk, incarnation)
 }
 
