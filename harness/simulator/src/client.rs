@@ -18,6 +18,9 @@ use crate::swarm::ClientPlan;
 /// Commands that no reply came for are only reported by the session, never given up: the exact time means little.
 const DEADLINE_NS: u64 = 10_000_000_000;
 
+/// Mean pause between the last submissions, when what is waited for is the cluster and not the client.
+const FINISHING_THINK_NS: u64 = 20_000_000;
+
 pub struct Client {
     pub index: usize,
     pub plan: ClientPlan,
@@ -53,7 +56,7 @@ struct Operation {
 
 impl Client {
     pub fn new(index: usize, plan: ClientPlan, replicas: u8, mut random: Random) -> Client {
-        let token = random.next();
+        let token = random.draw();
         Client {
             index,
             plan,
@@ -117,7 +120,7 @@ impl Client {
 
     /// Leaves its session and whatever is under way there, and opens another one.
     pub fn abandon(&mut self, now: u64) {
-        self.token = self.random.next();
+        self.token = self.random.draw();
         self.session = session(&self.plan, self.replicas, self.token);
         self.session_id = None;
         self.operations.clear();
@@ -146,6 +149,13 @@ impl Client {
             }
             send(to, whole);
         }
+    }
+
+    /// From now on so many more commands, in quick succession.
+    pub fn finish_with(&mut self, now: u64, commands: u64) {
+        self.left = commands;
+        self.plan.think_ns = self.plan.think_ns.min(FINISHING_THINK_NS);
+        self.submit_at = self.submit_at.min(now + FINISHING_THINK_NS);
     }
 
     /// When [`Client::act`] has something to do again.

@@ -78,7 +78,7 @@ pub fn damage(disk: &MemoryDisk, fault: Fault, random: &mut Random) -> bool {
     match fault {
         Fault::BitRot => {
             for _ in 0..random.between(1, 8) {
-                let (byte, bit) = (random.below(end as u64) as usize, random.below(8));
+                let (byte, bit) = (random.below(end) as usize, random.below(8));
                 disk.tamper(&name, |bytes| bytes[byte] ^= 1 << bit);
             }
         }

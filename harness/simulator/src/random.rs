@@ -9,11 +9,11 @@ pub struct Random(u64);
 impl Random {
     pub fn new(seed: u64, stream: u64) -> Random {
         let mut random = Random(seed ^ stream.wrapping_mul(0xd605_bbb5_8c8a_bbfd));
-        random.0 = random.next().wrapping_add(stream);
+        random.0 = random.draw().wrapping_add(stream);
         random
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -23,7 +23,7 @@ impl Random {
 
     /// A number below `limit`, or 0 if the limit is 0.
     pub fn below(&mut self, limit: u64) -> u64 {
-        self.next().checked_rem(limit).unwrap_or(0)
+        self.draw().checked_rem(limit).unwrap_or(0)
     }
 
     /// Both ends included.
@@ -42,9 +42,9 @@ impl Random {
 
     /// Roughly exponential with this mean, by linear pieces between powers of two; at most 44 times the mean.
     pub fn exponential(&mut self, mean: u64) -> u64 {
-        let drawn = self.next();
+        let drawn = self.draw();
         let zeros = drawn.leading_zeros();
-        let mantissa = (drawn << zeros) >> 48 & 0x7fff;
+        let mantissa = ((drawn << zeros) >> 48) & 0x7fff;
         // -log2 of a number in (0, 1], in units of 2^-15, times ln 2.
         let bits = (u64::from(zeros) + 1) * 0x8000 - mantissa;
         let nats = (bits * 45_426) >> 16;
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn streams_of_one_seed_differ() {
-        assert_ne!(Random::new(1, 1).next(), Random::new(1, 2).next());
-        assert_ne!(Random::new(1, 1).next(), Random::new(2, 1).next());
+        assert_ne!(Random::new(1, 1).draw(), Random::new(1, 2).draw());
+        assert_ne!(Random::new(1, 1).draw(), Random::new(2, 1).draw());
     }
 }

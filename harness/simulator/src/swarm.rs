@@ -158,7 +158,7 @@ impl Plan {
     }
 
     fn draw_cluster(&mut self, random: &mut Random) {
-        let segment_bytes = random.one_of(&[16u64, 16, 24, 32, 64, 128, 256]) << 10;
+        let segment_bytes = random.one_of(&[16u64, 16, 24, 32, 48, 64, 128]) << 10;
         self.segment_bytes = segment_bytes;
         self.segments_ready = random.between(1, 3) as usize;
         self.writes_in_flight_max = random.one_of(&[1, 2, 4, 8]);
@@ -214,7 +214,7 @@ impl Plan {
 
     fn draw_clients(&mut self, random: &mut Random) {
         let clients = random.between(1, 6);
-        let per_second = random.one_of(&[5, 20, 40, 80, 160]);
+        let per_second = random.one_of(&[5, 20, 30, 60, 120]);
         let keys = random.one_of(&[1, 3, 10]);
         let impatient = self.faults.contains(Fault::ClientRetry);
         for _ in 0..clients {

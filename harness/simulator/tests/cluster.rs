@@ -18,7 +18,7 @@ fn loaded(plan: Plan, clients: usize, commands: u64, window: u32) -> World {
             run: window.min(8),
             value_bytes: 20,
             keys: 5,
-            think_ns: 0,
+            think_ns: MS / 2,
             retry_after_ns: 400 * MS,
         });
         world.clients[index].left = commands;
@@ -141,7 +141,7 @@ fn a_leader_whose_disk_hangs_gives_way() {
 #[test]
 fn a_peer_that_fetched_what_its_leader_had_sent_is_streamed_to_again() {
     // Found by simulation, seed 2077: the window to the peer stayed full for ever.
-    with_seeds(20, |seed| {
+    with_seeds(10, |seed| {
         let mut plan = Plan::calm(3, seed);
         plan.limits.window_slots_max = 2;
         let mut world = loaded(plan, 1, 100_000, 4);

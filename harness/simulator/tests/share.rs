@@ -72,10 +72,6 @@ fn every_fault_strikes() {
     for fault in Fault::ALL {
         let mut faults = FaultSet::NONE;
         faults.insert(fault);
-        if fault == Fault::TornWrite {
-            // Only what dies can leave a torn write behind.
-            faults.insert(Fault::Crash);
-        }
         let mut strikes = Strikes::default();
         for seed in 0..40 {
             let mut plan = Plan::draw(seed, &bounds(&[5], faults));
@@ -83,6 +79,10 @@ fn every_fault_strikes() {
                 continue;
             }
             plan.every_ns = 1_000_000_000;
+            if fault == Fault::TornWrite {
+                // Only what dies can leave a torn write behind.
+                plan.faults.insert(Fault::Crash);
+            }
             let outcome = isolated(move || simulate(plan, Honest, Trace::default()));
             let outcome = outcome.unwrap_or_else(|error| panic!("{fault}, seed {seed}: {error}"));
             strikes.merge(&outcome.strikes);

@@ -190,3 +190,118 @@ fn run(values: &mut BTreeMap<Bytes, Bytes>, command: &[u8], reply: &mut BytesMut
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use synod_engine::client::Request;
+
+    use super::*;
+
+    const SLOT: Slot = Slot(2);
+    const ME: ReplicaId = ReplicaId(1);
+
+    fn batch(session: u64, first: u64, commands: &[Bytes]) -> Value {
+        let mut encoded = BytesMut::new();
+        for command in commands {
+            encoded.put_u32_le(command.len() as u32);
+            encoded.put_slice(command);
+        }
+        let request = Request {
+            session: SessionId(session),
+            first: CommandNumber(first),
+            acknowledged: CommandNumber(0),
+            count: commands.len() as u32,
+            commands: encoded.freeze(),
+        };
+        let mut value = BytesMut::new();
+        request.put(&mut value);
+        value.freeze()
+    }
+
+    fn put(value: &[u8]) -> Bytes {
+        let command = KvCommand::Put { key: b"k", value };
+        command.encode().expect("the key is short")
+    }
+
+    /// Slot 1 opens a session; slot 2 puts twice in it and slot 3 repeats the second put and adds a third.
+    fn model() -> (Model, SessionId) {
+        let session = 1 << 16;
+        let mut model = Model::default();
+        model.execute(Slot(1), batch(0, 7, &[]));
+        model.execute(SLOT, batch(session, 1, &[put(b"a"), put(b"b")]));
+        model.execute(Slot(3), batch(session, 2, &[put(b"b"), put(b"c")]));
+        (model, SessionId(session))
+    }
+
+    fn done(commands: &[Bytes]) -> Vec<Executed> {
+        let done = |command: &Bytes| Executed {
+            command: xxh3_64(command),
+            reply: xxh3_64(&[0]),
+        };
+        commands.iter().map(done).collect()
+    }
+
+    #[test]
+    fn executing_twice_not_at_all_or_something_else_is_found() {
+        let (model, _) = model();
+        let good = done(&[put(b"a"), put(b"b"), put(b"c")]);
+        model.check_applied(ME, 0, &good).expect("as the log says");
+        model.check_applied(ME, 2, &good[2..]).expect("the rest");
+        let twice = done(&[put(b"a"), put(b"b"), put(b"b")]);
+        model.check_applied(ME, 0, &twice).expect_err("b twice");
+        model
+            .check_applied(ME, 3, &good[..1])
+            .expect_err("more than the log holds");
+        let mut lied = good;
+        lied[1].reply += 1;
+        model
+            .check_applied(ME, 0, &lied)
+            .expect_err("another reply");
+    }
+
+    #[test]
+    fn states_are_compared_slot_by_slot() {
+        let (mut model, _) = model();
+        model
+            .check_state(ME, SLOT, 2, 77)
+            .expect("the first sets it");
+        model
+            .check_state(ReplicaId(2), SLOT, 2, 77)
+            .expect("the same");
+        model
+            .check_state(ReplicaId(3), SLOT, 2, 78)
+            .expect_err("another state");
+        model
+            .check_state(ReplicaId(3), Slot(3), 2, 79)
+            .expect_err("one command is missing");
+    }
+
+    #[test]
+    fn replies_without_a_slot_or_with_another_text_are_found() {
+        let (model, session) = model();
+        let replies = |first: u64, reply: &[u8]| {
+            let mut replies = BytesMut::new();
+            replies.put_u32_le(reply.len() as u32);
+            replies.put_slice(reply);
+            Replies {
+                session,
+                first: CommandNumber(first),
+                count: 1,
+                replies: replies.freeze(),
+            }
+        };
+        model.check_replies(ME, &replies(3, &[0])).expect("done");
+        model
+            .check_replies(ME, &replies(3, &[2]))
+            .expect_err("not found");
+        model
+            .check_replies(ME, &replies(4, &[0]))
+            .expect_err("never executed");
+        assert_eq!(
+            model
+                .lookup(session, CommandNumber(2))
+                .map(|(_, slot)| slot),
+            Some(SLOT)
+        );
+    }
+}

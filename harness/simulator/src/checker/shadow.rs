@@ -374,3 +374,6 @@ fn entry<T: Copy>(table: &mut Vec<Option<T>>, slot: Slot) -> &mut Option<T> {
     }
     &mut table[index]
 }
+
+#[cfg(test)]
+mod tests;

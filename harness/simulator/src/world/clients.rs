@@ -191,7 +191,7 @@ impl<S: Seams> World<S> {
         self.schedule(at, Event::ToClient { connection, frame });
     }
 
-    pub(super) fn to_client(&mut self, connection: ClientId, frame: Bytes) {
+    pub(super) fn hand_to_client(&mut self, connection: ClientId, frame: Bytes) {
         let known = self.connection_mut(connection);
         let (from, open) = (known.replica, known.open);
         let Some(index) = known.client.filter(|_| open) else {
@@ -305,7 +305,7 @@ impl<S: Seams> World<S> {
     fn flood(&mut self) {
         let random = &mut self.faults[Fault::Overload as usize];
         let opens = random.between(50, 400);
-        let token = random.next();
+        let token = random.draw();
         let any = ReplicaId(1 + random.below(u64::from(self.plan.replicas)) as u8);
         let to = self.serving().unwrap_or(any);
         if !self.alive(to) || self.opens_flooded + opens > OPENS_FLOODED_MAX {

@@ -54,7 +54,7 @@ impl<S: Seams> World<S> {
             }
         }
         for index in 0..self.clients.len() {
-            self.clients[index].left = submit;
+            self.clients[index].finish_with(self.now, submit);
             self.client_acts(index);
         }
         working
@@ -68,6 +68,15 @@ impl<S: Seams> World<S> {
         member.stalled_until = member.stalled_until.min(now);
         member.paused_until = member.paused_until.min(now);
         let life = member.life;
+        let running = member.running.as_ref();
+        for write in running.map_or(Vec::new(), |running| running.writes.clone()) {
+            let event = Event::Written {
+                at: replica,
+                life,
+                write,
+            };
+            self.schedule(now, event);
+        }
         if !self.alive(replica) {
             self.schedule(now, Event::Start { replica, life });
         } else {
