@@ -9,6 +9,7 @@ mod leader;
 mod learner;
 mod persist;
 mod quorum;
+mod sessions;
 mod slots;
 
 use synod_engine::ids::{Ballot, ReplicaId};
