@@ -5,8 +5,11 @@
 mod acceptor;
 mod candidate;
 mod election;
+mod following;
 mod leader;
+mod leading;
 mod learner;
+mod one;
 mod persist;
 mod quorum;
 mod sessions;
