@@ -49,14 +49,14 @@ fn a_repeated_prepare_is_answered_once_while_the_disk_works_and_at_once_after() 
         assert_eq!(one.hear(2, prepare(asked)), []);
     }
     assert_eq!(one.records, [Record::Promised { ballot: asked }]);
-    let promised = to(&[2], promise(asked, 0, &[]));
-    assert_eq!(one.disk(), [promised.clone()]);
-    assert_eq!(one.hear(2, prepare(asked)), [promised]);
+    let promised = [to(&[2], promise(asked, 0, &[]))];
+    assert_eq!(one.disk(), promised);
+    assert_eq!(one.hear(2, prepare(asked)), promised);
     assert_eq!(one.records.len(), 1);
-    let rejected = to(&[3], reject(asked));
-    assert_eq!(one.hear(3, prepare(ballot(3, 3))), [rejected.clone()]);
+    let rejected = [to(&[3], reject(asked))];
+    assert_eq!(one.hear(3, prepare(ballot(3, 3))), rejected);
     let late = accept(ballot(3, 3), 1, 0, value("v"));
-    assert_eq!(one.hear(3, late), [rejected]);
+    assert_eq!(one.hear(3, late), rejected);
     assert_eq!(one.count("rejects"), 2);
 }
 
@@ -149,17 +149,17 @@ fn others_may_go_ahead_by_two_windows_and_no_further() {
 fn it_fetches_what_does_not_come_though_the_leaders_heartbeats_do() {
     let mut one = One::new(config(3));
     let leader = ballot(1, 2);
-    let asked = to(&[2], fetch(1, 5));
+    let asked = [to(&[2], fetch(1, 5))];
     for ms in (0..200).step_by(20) {
         assert_eq!(one.at(ms).hear(2, leading(leader, 5)), []);
         assert_eq!(one.tick(), []);
     }
-    assert_eq!(one.at(200).tick(), [asked.clone()]);
+    assert_eq!(one.at(200).tick(), asked);
     assert_eq!(one.count("fetches_sent"), 1);
     // No answer: asked again after a while, and not before.
     one.at(399).hear(2, leading(leader, 5));
     assert_eq!(one.tick(), []);
-    assert_eq!(one.at(400).tick(), [asked]);
+    assert_eq!(one.at(400).tick(), asked);
     assert_eq!(one.count("fetches_sent"), 2);
 }
 

@@ -6,12 +6,15 @@ mod acceptor;
 mod candidate;
 mod election;
 mod following;
+mod intake;
 mod leader;
 mod leading;
 mod learner;
 mod one;
 mod persist;
 mod quorum;
+mod recovery;
+mod rejoining;
 mod sessions;
 mod slots;
 
