@@ -291,4 +291,22 @@ mod tests {
             widest(1_000) <= Some(Config::new(ReplicaId(1), 3, 0).timers.election_jitter_ns << 5)
         );
     }
+
+    #[test]
+    fn the_generator_gives_the_published_numbers() {
+        let mut random = Random::new(1_234_567);
+        let numbers: Vec<u64> = (0..5).map(|_| random.next()).collect();
+        assert_eq!(
+            numbers,
+            [
+                6_457_827_717_110_365_317,
+                3_203_168_211_198_807_973,
+                9_817_491_932_198_370_423,
+                4_593_380_528_125_082_431,
+                16_408_922_859_458_223_821
+            ]
+        );
+        assert_eq!(random.below(0), 0);
+        assert!((0..100).all(|_| random.below(7) < 7));
+    }
 }

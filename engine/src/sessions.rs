@@ -247,6 +247,7 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use bytes::BufMut;
+    use proptest::prelude::*;
 
     use super::*;
     use crate::client::ServerMessage;
@@ -366,5 +367,105 @@ mod tests {
         assert_eq!(fixture.apply(&request(first, 1, 1, 1)), Applied::Skipped);
         assert_eq!(fixture.apply(&request(first, 2, 1, 1)), Applied::Skipped);
         assert_eq!(fixture.machine.hash(), hash);
+        recount(&fixture.sessions);
+    }
+
+    /// The oracle: one session, command by command.
+    #[derive(Clone, Debug, Default)]
+    struct Naive {
+        last: u64,
+        active: u64,
+        /// First number and the one after the last of each frame that is kept.
+        frames: Vec<(u64, u64)>,
+    }
+
+    impl Naive {
+        /// Which commands execute now, in order.
+        fn apply(&mut self, request: &Request) -> Vec<u64> {
+            self.frames.retain(|(_, end)| *end > request.acknowledged.0);
+            let mut executed = Vec::new();
+            for number in request.first.0..request.end().0 {
+                if number == self.last + 1 {
+                    self.last = number;
+                    executed.push(number);
+                }
+            }
+            if let Some(first) = executed.first() {
+                self.frames.push((*first, self.last + 1));
+            }
+            executed
+        }
+
+        /// The first numbers of the frames that answer a retry from `first` on.
+        fn cached(&self, first: u64) -> Option<Vec<u64>> {
+            let executed = first..=self.last;
+            let framed = |number: u64| self.frames.iter().any(|(b, e)| (*b..*e).contains(&number));
+            let all = executed.clone().all(framed);
+            let frames = self.frames.iter().filter(|(_, end)| *end > first);
+            all.then(|| frames.map(|(begin, _)| *begin).collect())
+        }
+    }
+
+    /// Every total once more from what it is the total of.
+    fn recount(sessions: &Sessions) {
+        let mut all = 0;
+        for (id, session) in &sessions.table {
+            let bytes: usize = session
+                .replies
+                .iter()
+                .map(|cached| cached.frame.len())
+                .sum();
+            assert_eq!(session.reply_bytes, bytes);
+            assert!(sessions.idle.contains(&(session.active, *id)));
+            all += bytes;
+        }
+        assert_eq!(sessions.reply_bytes, all);
+        assert_eq!(sessions.idle.len(), sessions.len());
+    }
+
+    fn first_of(frame: &Bytes) -> u64 {
+        run_of(&Applied::Executed(frame.clone())).0
+    }
+
+    proptest! {
+        #[test]
+        fn sessions_agree_with_a_count_of_every_command(
+            requests in proptest::collection::vec((0usize..3, 0u64..9, 0u64..9, 0u32..5), 0..40),
+        ) {
+            let mut fixture = Fixture::new();
+            let ids = [fixture.open(), fixture.open(), SessionId(99)];
+            let mut naive = [1, 2].map(|active| Naive { active, ..Naive::default() });
+            let mut counted = Counters { sessions_opened: 2, ..Counters::default() };
+            for (session, first, acknowledged, count) in requests {
+                let request = request(ids[session], first, acknowledged, count);
+                let applied = fixture.apply(&request);
+                let count = u64::from(count);
+                if let Some(naive) = naive.get_mut(session) {
+                    let gap = first > naive.last + 1;
+                    let executed = naive.apply(&request);
+                    naive.active = fixture.slot.0;
+                    let run = executed.first().map(|first| (*first, executed.len() as u32));
+                    let got = (applied != Applied::Skipped).then(|| run_of(&applied));
+                    prop_assert_eq!(got, run);
+                    counted.commands_applied += executed.len() as u64;
+                    counted.gaps_skipped += if gap { count } else { 0 };
+                    counted.duplicates_skipped += if gap { 0 } else { count - executed.len() as u64 };
+                } else {
+                    prop_assert_eq!(applied, Applied::Skipped);
+                    counted.unknown_skipped += count;
+                }
+                for (id, naive) in ids.iter().zip(&naive) {
+                    let known = &fixture.sessions.table[id];
+                    prop_assert_eq!((known.last.0, known.active.0), (naive.last, naive.active));
+                    for first in 0..12 {
+                        let cached = fixture.sessions.cached(*id, CommandNumber(first));
+                        let firsts = cached.map(|frames| frames.iter().map(first_of).collect());
+                        prop_assert_eq!(firsts, naive.cached(first));
+                    }
+                }
+                prop_assert_eq!(&fixture.sessions.counters, &counted);
+                recount(&fixture.sessions);
+            }
+        }
     }
 }

@@ -17,9 +17,12 @@
 //! wipe R INCARNATION     crashes R; its disk is empty, and of another incarnation from now on
 //! ```
 
+mod brief;
+
 use std::collections::VecDeque;
 use std::fmt::Write;
 
+use brief::{brief, brief_record, bytes};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use synod_engine::client::Request;
@@ -424,80 +427,5 @@ impl Script {
             });
         }
         let _ = writeln!(self.printed, "{replica}:{text}");
-    }
-}
-
-fn bytes(value: &Bytes) -> String {
-    match value.len() {
-        0 => "no-op".into(),
-        1..=8 => format!("'{}'", String::from_utf8_lossy(value)),
-        length => format!("[{length} bytes]"),
-    }
-}
-
-fn brief_record(record: &Record) -> String {
-    match record {
-        Record::Promised { ballot } => format!("Promised {ballot}"),
-        Record::Accepted(accept) => format!(
-            "Accepted {} at {} {} (commit {})",
-            accept.slot,
-            accept.ballot,
-            bytes(&accept.value),
-            accept.commit_index
-        ),
-        Record::Chosen { slot, value } => format!("Chosen {slot} {}", bytes(value)),
-        Record::Trimmed { floor } => format!("Trimmed {floor}"),
-    }
-}
-
-fn brief(message: &Message) -> String {
-    match message {
-        Message::Prepare(prepare) => {
-            format!(
-                "Prepare {} (commit {})",
-                prepare.ballot, prepare.commit_index
-            )
-        }
-        Message::Promise(promise) => {
-            let accepted: Vec<String> = promise
-                .accepted
-                .iter()
-                .map(|a| format!("{} at {} {}", a.slot, a.ballot, bytes(&a.value)))
-                .collect();
-            format!(
-                "Promise {} (commit {}, floor {}) [{}]",
-                promise.ballot,
-                promise.commit_index,
-                promise.trim_floor,
-                accepted.join(", ")
-            )
-        }
-        Message::Reject(reject) => format!("Reject, promised {}", reject.promised),
-        Message::Accept(accept) => format!(
-            "Accept {} at {} {} (commit {})",
-            accept.slot,
-            accept.ballot,
-            bytes(&accept.value),
-            accept.commit_index
-        ),
-        Message::Accepted(accepted) => {
-            format!(
-                "Accepted through {} at {}",
-                accepted.through, accepted.ballot
-            )
-        }
-        Message::Heartbeat(heartbeat) => format!(
-            "Heartbeat {:?} {} hears {} (commit {}, received {})",
-            heartbeat.role,
-            heartbeat.ballot,
-            heartbeat.hears,
-            heartbeat.commit_index,
-            heartbeat.received
-        ),
-        Message::Fetch(fetch) => format!("Fetch {}..={}", fetch.from, fetch.through),
-        Message::Chosen(chosen) => {
-            let values: Vec<String> = chosen.values.iter().map(bytes).collect();
-            format!("Chosen from {} [{}]", chosen.from, values.join(", "))
-        }
     }
 }

@@ -1,0 +1,289 @@
+//! The door: what is taken in, what is answered again, and what is refused with which reason.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use synod_engine::client::{REQUEST_HEADER_BYTES, Reason, Request};
+use synod_engine::config::Limits;
+use synod_engine::ids::{ClientId, CommandNumber, SessionId, Slot};
+use synod_engine::intake::{Admission, Counters, Door, Opening};
+use synod_engine::machine::LogMachine;
+use synod_engine::sessions::{
+    Applied, SESSION_OUTSTANDING_MAX, SESSIONS_MAX, Sessions, session_id,
+};
+
+const CLIENT: ClientId = ClientId(3);
+
+/// A run of commands, each of `bytes` bytes that say its number.
+fn request(session: SessionId, first: u64, count: u32, bytes: usize) -> Request {
+    let mut commands = BytesMut::new();
+    for number in first..first + u64::from(count) {
+        commands.put_u32_le(bytes as u32);
+        commands.put_bytes(number as u8, bytes);
+    }
+    Request {
+        session,
+        first: CommandNumber(first),
+        acknowledged: CommandNumber(0),
+        count,
+        commands: commands.freeze(),
+    }
+}
+
+struct Fixture {
+    door: Door,
+    sessions: Sessions,
+    limits: Limits,
+    session: SessionId,
+    has_room: bool,
+    slot: u64,
+}
+
+impl Fixture {
+    fn new() -> Fixture {
+        let mut fixture = Fixture {
+            door: Door::default(),
+            sessions: Sessions::default(),
+            limits: Limits::default(),
+            session: session_id(Slot(1), 0),
+            has_room: true,
+            slot: 0,
+        };
+        fixture.execute(&request(SessionId::NONE, 1, 0, 0));
+        fixture
+    }
+
+    fn execute(&mut self, request: &Request) -> Applied {
+        self.slot += 1;
+        let mut machine = LogMachine::default();
+        let slot = Slot(self.slot);
+        self.sessions
+            .apply(slot, 0, request, &mut machine, &mut BytesMut::new())
+    }
+
+    /// The frame that answers a request that executes now.
+    fn frame(&mut self, first: u64, count: u32) -> Bytes {
+        match self.execute(&request(self.session, first, count, 1)) {
+            Applied::Executed(frame) => frame,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn offer(&mut self, request: Request) -> Admission {
+        let (sessions, limits) = (&self.sessions, &self.limits);
+        self.door
+            .admit(CLIENT, request, sessions, self.has_room, limits)
+    }
+
+    fn admit(&mut self, first: u64, count: u32) -> Admission {
+        self.offer(request(self.session, first, count, 1))
+    }
+
+    fn admitted(&self, first: u64, count: u32) -> Admission {
+        Admission::Admit(request(self.session, first, count, 1))
+    }
+}
+
+fn refused(expected: u64, reason: Reason) -> Admission {
+    let expected = CommandNumber(expected);
+    Admission::Refuse { expected, reason }
+}
+
+#[test]
+fn numbers_are_taken_in_one_after_the_other() {
+    let mut fixture = Fixture::new();
+    assert_eq!(fixture.admit(2, 1), refused(1, Reason::Gap));
+    assert_eq!(fixture.admit(1, 2), fixture.admitted(1, 2));
+    assert_eq!(fixture.admit(4, 1), refused(3, Reason::Gap));
+    // Taken in and not executed yet: the reply comes in time.
+    assert_eq!(fixture.admit(1, 2), Admission::Repeat(Vec::new()));
+    assert_eq!(fixture.admit(1, 1), Admission::Repeat(Vec::new()));
+    assert_eq!(fixture.admit(2, 3), fixture.admitted(3, 2));
+    assert_eq!(fixture.admit(5, 1), fixture.admitted(5, 1));
+    let counted = Counters {
+        requests_admitted: 3,
+        requests_repeated: 2,
+        refused_gap: 2,
+        ..Counters::default()
+    };
+    assert_eq!(fixture.door.counters, counted);
+    assert_eq!(fixture.door.route(fixture.session), Some(CLIENT));
+    assert_eq!(fixture.door.route(SessionId(77)), None);
+}
+
+#[test]
+fn what_has_executed_is_answered_from_the_table() {
+    let mut fixture = Fixture::new();
+    let (first, second) = (fixture.frame(1, 2), fixture.frame(3, 1));
+    let both = vec![first, second.clone()];
+    assert_eq!(fixture.admit(1, 3), Admission::Repeat(both.clone()));
+    assert_eq!(fixture.admit(3, 1), Admission::Repeat(vec![second.clone()]));
+    let rest = request(fixture.session, 4, 1, 1);
+    assert_eq!(fixture.admit(2, 3), Admission::Partly(both, rest));
+    let rest = request(fixture.session, 5, 2, 1);
+    assert_eq!(fixture.admit(3, 4), Admission::Partly(vec![second], rest));
+    assert_eq!(fixture.admit(7, 1), fixture.admitted(7, 1));
+    assert_eq!(fixture.door.counters.requests_admitted, 3);
+    assert_eq!(fixture.door.counters.requests_repeated, 2);
+}
+
+#[test]
+fn whose_reply_is_gone_must_not_believe_that_nothing_executed() {
+    let mut fixture = Fixture::new();
+    fixture.frame(1, 2);
+    let mut acknowledging = request(fixture.session, 3, 1, 1);
+    acknowledging.acknowledged = CommandNumber(3);
+    fixture.execute(&acknowledging);
+    for count in 1..=2 {
+        assert_eq!(fixture.admit(1, 1), refused(4, Reason::UnknownSession));
+        assert_eq!(fixture.door.counters.refused_unknown_session, count);
+    }
+    let stranger = request(SessionId(77), 9, 1, 1);
+    assert_eq!(fixture.offer(stranger), refused(9, Reason::UnknownSession));
+    assert_eq!(fixture.door.counters.refused_unknown_session, 3);
+    assert_eq!(fixture.door.route(SessionId(77)), None);
+}
+
+#[test]
+fn without_room_only_repeats_are_answered() {
+    let mut fixture = Fixture::new();
+    fixture.frame(1, 1);
+    fixture.has_room = false;
+    for count in 1..=2 {
+        match fixture.admit(2, 1) {
+            Admission::Refuse { expected, reason } => {
+                assert_eq!(expected, CommandNumber(2));
+                assert!(matches!(reason, Reason::Busy { retry_after_us } if retry_after_us > 0));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(fixture.door.counters.refused_busy, count);
+    }
+    assert!(matches!(fixture.admit(1, 1), Admission::Repeat(frames) if frames.len() == 1));
+    fixture.has_room = true;
+    assert_eq!(fixture.admit(2, 1), fixture.admitted(2, 1));
+}
+
+#[test]
+fn requests_and_commands_have_limits_in_bytes() {
+    let mut fixture = Fixture::new();
+    fixture.limits.request_bytes_max = 1_000;
+    fixture.limits.command_bytes_max = 400;
+    let over = |limit| refused(1, Reason::OverLimit { limit });
+    let mut offer = |count, bytes| fixture.offer(request(fixture.session, 1, count, bytes));
+    // Two commands and their lengths, and the header.
+    let largest = (1_000 - REQUEST_HEADER_BYTES) / 2 - 4;
+    assert_eq!(offer(2, largest + 1), over(1_000));
+    assert_eq!(offer(2, largest), over(400));
+    assert_eq!(offer(1, 401), over(400));
+    assert_eq!(offer(2, 401), over(400));
+    assert_eq!(fixture.door.counters.refused_over_limit, 4);
+    let fits = request(fixture.session, 1, 2, 400);
+    assert_eq!(fixture.offer(fits.clone()), Admission::Admit(fits));
+    // Commands that make exactly the limit of a request.
+    fixture.limits.command_bytes_max = 1_000;
+    let fits = request(fixture.session, 3, 2, largest);
+    assert_eq!(fixture.offer(fits.clone()), Admission::Admit(fits));
+    assert_eq!(fixture.door.counters.refused_over_limit, 4);
+}
+
+#[test]
+fn so_many_commands_may_be_outstanding_and_no_more() {
+    let mut fixture = Fixture::new();
+    let most = SESSION_OUTSTANDING_MAX as u32;
+    let mut outstanding = request(fixture.session, 1, most, 0);
+    outstanding.acknowledged = CommandNumber(1);
+    let mut more = request(fixture.session, 1, most + 1, 0);
+    more.acknowledged = CommandNumber(1);
+    let limit = Reason::OverLimit { limit: most };
+    assert_eq!(fixture.offer(more), refused(1, limit));
+    assert_eq!(
+        fixture.offer(outstanding.clone()),
+        Admission::Admit(outstanding)
+    );
+}
+
+#[test]
+fn a_token_opens_one_session_for_one_client() {
+    let mut door = Door::default();
+    assert_eq!(door.opening(7, ClientId(1)), Opening::New);
+    assert_eq!(door.opening(7, ClientId(1)), Opening::UnderWay);
+    assert_eq!(door.opening(7, ClientId(2)), Opening::Refused);
+    assert_eq!(door.opened(7), Some(ClientId(1)));
+    assert_eq!(door.opened(7), None);
+    assert_eq!(door.opening(7, ClientId(2)), Opening::New);
+}
+
+#[test]
+fn only_so_many_sessions_wait_to_be_opened() {
+    let mut door = Door::default();
+    let opened = (0..1_000).take_while(|token| door.opening(*token, CLIENT) == Opening::New);
+    assert_eq!(opened.count(), 256);
+    // One that waits already is no further one.
+    assert_eq!(door.opening(0, CLIENT), Opening::UnderWay);
+    door.opened(0);
+    assert_eq!(door.opening(999, CLIENT), Opening::New);
+    assert_eq!(door.opening(1_000, CLIENT), Opening::Refused);
+}
+
+#[test]
+fn a_client_that_is_gone_waits_for_nothing() {
+    let mut fixture = Fixture::new();
+    fixture.admit(1, 1);
+    fixture.door.opening(7, CLIENT);
+    fixture.door.opening(8, ClientId(4));
+    fixture.door.client_gone(ClientId(4));
+    assert_eq!(fixture.door.route(fixture.session), Some(CLIENT));
+    assert_eq!(fixture.door.opened(8), None);
+    assert_eq!(fixture.door.opening(7, CLIENT), Opening::UnderWay);
+    fixture.door.client_gone(CLIENT);
+    assert_eq!(fixture.door.route(fixture.session), None);
+    assert_eq!(fixture.door.opened(7), None);
+}
+
+#[test]
+fn a_new_leadership_starts_from_what_has_executed() {
+    let mut fixture = Fixture::new();
+    fixture.frame(1, 1);
+    fixture.admit(2, 3);
+    fixture.door.opening(7, CLIENT);
+    fixture.door.forget_admitted();
+    assert_eq!(fixture.door.opened(7), None);
+    assert_eq!(fixture.admit(2, 1), fixture.admitted(2, 1));
+    // Where replies go is known still.
+    assert_eq!(fixture.door.route(fixture.session), Some(CLIENT));
+}
+
+#[test]
+fn what_belongs_to_sessions_that_are_gone_is_dropped_once_it_is_the_larger_part() {
+    let mut fixture = Fixture::new();
+    let opened = |fixture: &mut Fixture| match fixture.execute(&request(SessionId::NONE, 1, 0, 0)) {
+        Applied::Opened(session) => session,
+        other => panic!("{other:?}"),
+    };
+    let mut ids = vec![fixture.session];
+    while ids.len() < 2 * SESSIONS_MAX {
+        ids.push(opened(&mut fixture));
+        fixture.offer(request(*ids.last().expect("one was pushed"), 1, 1, 1));
+    }
+    fixture.offer(request(fixture.session, 1, 1, 1));
+    let known = |fixture: &Fixture| {
+        ids.iter()
+            .filter(|id| fixture.door.route(**id).is_some())
+            .count()
+    };
+    // Two entries for each session but the first, which is gone and was refused.
+    assert_eq!(known(&fixture), 2 * SESSIONS_MAX - 1);
+    fixture.door.tidy(&fixture.sessions);
+    assert_eq!(known(&fixture), 2 * SESSIONS_MAX - 1);
+    let (one, other) = (opened(&mut fixture), opened(&mut fixture));
+    fixture.offer(request(one, 1, 1, 1));
+    fixture.door.tidy(&fixture.sessions);
+    assert_eq!(known(&fixture), 2 * SESSIONS_MAX - 1);
+    fixture.offer(request(other, 1, 1, 1));
+    fixture.door.tidy(&fixture.sessions);
+    assert_eq!(known(&fixture), SESSIONS_MAX - 2);
+    assert_eq!(fixture.door.route(one), Some(CLIENT));
+    // What was taken in of the sessions that are still there is known.
+    let again = request(one, 1, 1, 1);
+    assert_eq!(fixture.offer(again), Admission::Repeat(Vec::new()));
+}

@@ -1,0 +1,192 @@
+//! From the records of a WAL to a running replica.
+
+use bytes::{Bytes, BytesMut};
+
+use synod_engine::client::Request;
+use synod_engine::config::Config;
+use synod_engine::driver::Driver;
+use synod_engine::ids::{
+    Ballot, ClientId, CommandNumber, Incarnation, Lsn, ReplicaId, SessionId, Slot, Time,
+};
+use synod_engine::machine::LogMachine;
+use synod_engine::message::{Record, Value};
+use synod_engine::recovery::{Hole, OnDisk, Recovery, RecoveryError};
+use synod_engine::seams::{Frame, Lane, Network, StateMachine, Wal, WalFailed, WalRead};
+use synod_engine::sessions::session_id;
+
+use super::ballot;
+use super::one::config;
+
+/// A disk and a network on which nothing happens.
+struct Nothing;
+
+impl Wal for Nothing {
+    fn append(&mut self, _lsn: Lsn, _record: &Record) {}
+
+    fn submit(&mut self) {}
+
+    fn durable(&mut self) -> Result<Lsn, WalFailed> {
+        Ok(Lsn::ZERO)
+    }
+
+    fn read(&mut self, _from: Slot, _through: Slot, _bytes_max: usize) -> bool {
+        false
+    }
+
+    fn take_read(&mut self) -> Result<Option<WalRead>, WalFailed> {
+        Ok(None)
+    }
+
+    fn trim(&mut self, _floor: Slot) {}
+
+    fn counters(&self, _report: &mut dyn FnMut(&'static str, u64)) {}
+}
+
+impl Network for Nothing {
+    fn send(&mut self, _to: ReplicaId, _lane: Lane, _frame: Frame) {}
+
+    fn reply(&mut self, _client: ClientId, _frame: Bytes) {}
+
+    fn announce(&mut self, _frame: Bytes) {}
+
+    fn flush(&mut self) {}
+
+    fn counters(&self, _report: &mut dyn FnMut(&'static str, u64)) {}
+}
+
+type Started = Result<Driver<Nothing, Nothing, LogMachine>, RecoveryError>;
+
+fn start(recovery: Recovery<LogMachine>, disk: OnDisk) -> Started {
+    recovery.start(Time(0), Nothing, Nothing, disk)
+}
+
+fn recovery() -> Recovery<LogMachine> {
+    let config: Config = config(3);
+    Recovery::new(config, LogMachine::default())
+}
+
+fn request(session: SessionId, commands: &[&[u8]]) -> Value {
+    let mut encoded = Vec::new();
+    for command in commands {
+        encoded.extend((command.len() as u32).to_le_bytes());
+        encoded.extend_from_slice(command);
+    }
+    let request = Request {
+        session,
+        first: CommandNumber(1),
+        acknowledged: CommandNumber(1),
+        count: commands.len() as u32,
+        commands: encoded.into(),
+    };
+    let mut value = BytesMut::new();
+    request.put(&mut value);
+    value.freeze()
+}
+
+#[test]
+fn what_the_records_prove_to_be_chosen_is_applied() {
+    let mut recovery = recovery();
+    let session = session_id(Slot(1), 0);
+    let values = [
+        request(SessionId::NONE, &[]),
+        request(session, &[b"x", b"y"]),
+    ];
+    for (slot, value) in (1..).zip(values) {
+        let slot = Slot(slot);
+        recovery.visit(Lsn(slot.0), Record::Chosen { slot, value });
+    }
+    let promised = ballot(4, 2);
+    recovery.visit(Lsn(3), Record::Promised { ballot: promised });
+    let driver = start(recovery, OnDisk::default()).expect("nothing was trimmed");
+    assert_eq!(driver.replica().commit_index(), Slot(2));
+    assert_eq!(
+        (driver.replica().appended(), driver.replica().durable()),
+        (Lsn(3), Lsn(3))
+    );
+    assert_eq!(driver.replica().promised(), promised);
+    let mut machine = LogMachine::default();
+    for command in [b"x", b"y"] {
+        machine.apply(command, &mut BytesMut::new());
+    }
+    assert_eq!(driver.state().machine, machine);
+    assert_eq!(
+        driver.state().sessions.last(session),
+        Some(CommandNumber(2))
+    );
+}
+
+#[test]
+fn a_hole_tells_what_was_promised_and_which_slots_may_be_lost() {
+    let mut recovery = recovery();
+    let value = Value::from_static(b"");
+    recovery.visit(
+        Lsn(1),
+        Record::Chosen {
+            slot: Slot(1),
+            value: value.clone(),
+        },
+    );
+    recovery.hole(Hole {
+        next: Lsn(6),
+        promised: ballot(3, 3),
+        trim_floor: Slot(2),
+        slot_max: Slot(4),
+    });
+    recovery.visit(
+        Lsn(6),
+        Record::Chosen {
+            slot: Slot(3),
+            value,
+        },
+    );
+    let driver = start(recovery, OnDisk::default()).expect("nothing was trimmed");
+    let replica = driver.replica();
+    assert_eq!(
+        (replica.promised(), replica.trim_floor()),
+        (ballot(3, 3), Slot(2))
+    );
+    assert_eq!(
+        (replica.commit_index(), replica.appended()),
+        (Slot(1), Lsn(6))
+    );
+    assert_eq!(replica.slots_missing(), 2);
+    assert!(!replica.may_promise());
+}
+
+#[test]
+fn what_was_carried_over_from_segments_that_are_gone_counts() {
+    let disk = OnDisk {
+        incarnation: Incarnation(4),
+        promised: ballot(3, 3),
+        trim_floor: Slot::ZERO,
+    };
+    let driver = start(recovery(), disk).expect("nothing was trimmed");
+    assert_eq!(driver.replica().promised(), ballot(3, 3));
+    assert_eq!(driver.replica().incarnation(), Incarnation(4));
+}
+
+#[test]
+fn a_wal_that_begins_later_needs_what_came_before() {
+    for (floor, starts) in [(0, true), (1, true), (2, false), (9, false)] {
+        let trim_floor = Slot(floor);
+        let disk = OnDisk {
+            trim_floor,
+            promised: Ballot::ZERO,
+            incarnation: Incarnation::FOUNDING,
+        };
+        let error = start(recovery(), disk).err();
+        let wanted = (!starts).then_some(RecoveryError::Trimmed { floor: trim_floor });
+        assert_eq!(error, wanted, "{floor}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "came after")]
+fn records_come_in_order() {
+    let mut recovery = recovery();
+    let promised = Record::Promised {
+        ballot: ballot(1, 1),
+    };
+    recovery.visit(Lsn(2), promised.clone());
+    recovery.visit(Lsn(2), promised);
+}

@@ -1,0 +1,80 @@
+//! How messages and records read in a golden trace: one line each.
+
+use bytes::Bytes;
+
+use synod_engine::message::{Message, Record};
+
+pub fn brief(message: &Message) -> String {
+    match message {
+        Message::Prepare(prepare) => {
+            format!(
+                "Prepare {} (commit {})",
+                prepare.ballot, prepare.commit_index
+            )
+        }
+        Message::Promise(promise) => {
+            let accepted: Vec<String> = promise
+                .accepted
+                .iter()
+                .map(|a| format!("{} at {} {}", a.slot, a.ballot, bytes(&a.value)))
+                .collect();
+            format!(
+                "Promise {} (commit {}, floor {}) [{}]",
+                promise.ballot,
+                promise.commit_index,
+                promise.trim_floor,
+                accepted.join(", ")
+            )
+        }
+        Message::Reject(reject) => format!("Reject, promised {}", reject.promised),
+        Message::Accept(accept) => format!(
+            "Accept {} at {} {} (commit {})",
+            accept.slot,
+            accept.ballot,
+            bytes(&accept.value),
+            accept.commit_index
+        ),
+        Message::Accepted(accepted) => {
+            format!(
+                "Accepted through {} at {}",
+                accepted.through, accepted.ballot
+            )
+        }
+        Message::Heartbeat(heartbeat) => format!(
+            "Heartbeat {:?} {} hears {} (commit {}, received {})",
+            heartbeat.role,
+            heartbeat.ballot,
+            heartbeat.hears,
+            heartbeat.commit_index,
+            heartbeat.received
+        ),
+        Message::Fetch(fetch) => format!("Fetch {}..={}", fetch.from, fetch.through),
+        Message::Chosen(chosen) => {
+            let values: Vec<String> = chosen.values.iter().map(bytes).collect();
+            format!("Chosen from {} [{}]", chosen.from, values.join(", "))
+        }
+    }
+}
+
+pub fn brief_record(record: &Record) -> String {
+    match record {
+        Record::Promised { ballot } => format!("Promised {ballot}"),
+        Record::Accepted(accept) => format!(
+            "Accepted {} at {} {} (commit {})",
+            accept.slot,
+            accept.ballot,
+            bytes(&accept.value),
+            accept.commit_index
+        ),
+        Record::Chosen { slot, value } => format!("Chosen {slot} {}", bytes(value)),
+        Record::Trimmed { floor } => format!("Trimmed {floor}"),
+    }
+}
+
+pub fn bytes(value: &Bytes) -> String {
+    match value.len() {
+        0 => "no-op".into(),
+        1..=8 => format!("'{}'", String::from_utf8_lossy(value)),
+        length => format!("[{length} bytes]"),
+    }
+}
