@@ -90,8 +90,14 @@ impl Door {
             self.counters.refused_gap += 1;
             return refuse(next, Reason::Gap);
         }
+        let acknowledged = sessions.acknowledged(request.session).min(last.plus(1));
+        if request.end() <= acknowledged {
+            // A late copy of what its client has replies to.
+            self.counters.requests_repeated += 1;
+            return Admission::Repeat(Vec::new());
+        }
         let repeated = if request.first <= last {
-            match sessions.cached(request.session, request.first) {
+            match sessions.cached(request.session, request.first.max(acknowledged)) {
                 Some(frames) => frames,
                 None => {
                     // Executed, but the reply is gone: the client must not believe that it was not.

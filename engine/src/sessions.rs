@@ -47,6 +47,8 @@ pub struct Counters {
 struct Session {
     /// The last command that executed.
     last: CommandNumber,
+    /// The client has the reply of every command below this one.
+    acknowledged: CommandNumber,
     /// The slot that last did anything for this session: the longest idle is evicted first.
     active: Slot,
     /// Encoded replies of commands that the client has not acknowledged yet, in order.
@@ -82,6 +84,13 @@ impl Sessions {
     /// The last command of a session that executed, if the session is known.
     pub fn last(&self, session: SessionId) -> Option<CommandNumber> {
         self.table.get(&session).map(|session| session.last)
+    }
+
+    /// The client of a known session has the reply of every command below the returned one.
+    pub fn acknowledged(&self, session: SessionId) -> CommandNumber {
+        self.table
+            .get(&session)
+            .map_or(CommandNumber(0), |session| session.acknowledged)
     }
 
     /// The cached replies frames that cover executed commands from `first` on, or `None` if some are gone.
@@ -120,7 +129,8 @@ impl Sessions {
             self.idle.insert((slot, request.session));
             session.active = slot;
         }
-        self.reply_bytes -= session.acknowledge(request.acknowledged);
+        session.acknowledged = session.acknowledged.max(request.acknowledged);
+        self.reply_bytes -= session.drop_replies(request.acknowledged);
         let next = session.last.plus(1);
         if request.first > next {
             self.counters.gaps_skipped += u64::from(request.count);
@@ -156,7 +166,7 @@ impl Sessions {
                 .table
                 .get_mut(id)
                 .expect("every session in the index exists");
-            self.reply_bytes -= session.acknowledge(CommandNumber(u64::MAX));
+            self.reply_bytes -= session.drop_replies(CommandNumber(u64::MAX));
             if self.reply_bytes <= REPLY_BYTES_MAX {
                 return;
             }
@@ -174,6 +184,7 @@ impl Sessions {
         let id = session_id(slot, index);
         let session = Session {
             last: CommandNumber(0),
+            acknowledged: CommandNumber(0),
             active: slot,
             replies: VecDeque::new(),
             reply_bytes: 0,
@@ -203,11 +214,11 @@ pub fn session_id(slot: Slot, index: usize) -> SessionId {
 }
 
 impl Session {
-    /// Drops the cached replies of commands below `acknowledged` and returns their bytes.
-    fn acknowledge(&mut self, acknowledged: CommandNumber) -> usize {
+    /// Drops the cached replies of commands below `end` and returns their bytes.
+    fn drop_replies(&mut self, end: CommandNumber) -> usize {
         let mut dropped = 0;
         while let Some(oldest) = self.replies.front() {
-            if oldest.end > acknowledged {
+            if oldest.end > end {
                 break;
             }
             dropped += oldest.frame.len();

@@ -8,7 +8,7 @@ use synod_engine::ids::{ClientId, CommandNumber, SessionId, Slot};
 use synod_engine::intake::{Admission, Counters, Door, Opening};
 use synod_engine::machine::LogMachine;
 use synod_engine::sessions::{
-    Applied, SESSION_OUTSTANDING_MAX, SESSIONS_MAX, Sessions, session_id,
+    Applied, SESSION_OUTSTANDING_MAX, SESSION_REPLY_BYTES_MAX, SESSIONS_MAX, Sessions, session_id,
 };
 
 const CLIENT: ClientId = ClientId(3);
@@ -127,14 +127,39 @@ fn what_has_executed_is_answered_from_the_table() {
 }
 
 #[test]
-fn whose_reply_is_gone_must_not_believe_that_nothing_executed() {
+fn a_late_copy_of_what_its_client_has_replies_to_is_ignored() {
     let mut fixture = Fixture::new();
     fixture.frame(1, 2);
     let mut acknowledging = request(fixture.session, 3, 1, 1);
     acknowledging.acknowledged = CommandNumber(3);
-    fixture.execute(&acknowledging);
+    let Applied::Executed(third) = fixture.execute(&acknowledging) else {
+        panic!("command 3 is next");
+    };
+    assert_eq!(fixture.admit(1, 2), Admission::Repeat(Vec::new()));
+    assert_eq!(fixture.admit(2, 2), Admission::Repeat(vec![third.clone()]));
+    let rest = request(fixture.session, 4, 1, 1);
+    assert_eq!(fixture.admit(2, 3), Admission::Partly(vec![third], rest));
+    // Whoever claims replies that do not exist yet loses nothing by it.
+    let mut claiming = request(fixture.session, 5, 1, 1);
+    claiming.acknowledged = CommandNumber(u64::MAX);
+    fixture.execute(&request(fixture.session, 4, 1, 1));
+    fixture.execute(&claiming);
+    fixture.door.forget_admitted();
+    assert_eq!(fixture.admit(6, 1), fixture.admitted(6, 1));
+}
+
+#[test]
+fn whose_reply_is_gone_must_not_believe_that_nothing_executed() {
+    let mut fixture = Fixture::new();
+    let run = SESSION_OUTSTANDING_MAX as u32;
+    let mut first = 1;
+    let mut cached = 0;
+    while cached <= SESSION_REPLY_BYTES_MAX {
+        cached += fixture.frame(first, run).len();
+        first += u64::from(run);
+    }
     for count in 1..=2 {
-        assert_eq!(fixture.admit(1, 1), refused(4, Reason::UnknownSession));
+        assert_eq!(fixture.admit(1, 1), refused(first, Reason::UnknownSession));
         assert_eq!(fixture.door.counters.refused_unknown_session, count);
     }
     let stranger = request(SessionId(77), 9, 1, 1);
