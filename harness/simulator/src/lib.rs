@@ -1,0 +1,3 @@
+//! Checks of what a cluster did.
+
+pub mod linearizability;
