@@ -8,7 +8,7 @@ use synod_engine::ids::Slot;
 use synod_engine::message::Value;
 
 use super::Verdict;
-use super::machine::Machine;
+use super::machine::{Machine, Stamp};
 use super::sessions::Sessions;
 use super::slots::{Slots, slot_value};
 use super::stamps::{ClientAccount, Stamps};
@@ -95,8 +95,9 @@ impl Replay {
             .apply(*next, value, &mut |command| {
                 machine.apply(command);
                 match machine.stamp(command) {
-                    Some(stamp) => stamps.executed(stamp),
-                    None => stamps.unstamped(),
+                    Stamp::Of(stamp) => stamps.executed(stamp),
+                    Stamp::NoRoom => stamps.counted(),
+                    Stamp::Missing => stamps.unstamped(),
                 }
             })
             .with_context(|| format!("slot {}", next.0))
