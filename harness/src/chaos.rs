@@ -25,6 +25,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use anyhow::Context;
+use synod_engine::ids::ReplicaId;
 use synod_simulator::linearizability::{self, CheckError, Checked, Operation};
 use synod_transport::Client;
 use tokio::signal::unix::{SignalKind, signal};
@@ -55,7 +56,7 @@ pub fn run(arguments: &ChaosArguments) -> anyhow::Result<()> {
     }
     let plan = ChaosPlan::new(arguments)?;
     let progress = std::sync::Arc::new(Progress::new());
-    let layout = Layout::prepare(&plan.place())?;
+    let mut layout = Layout::prepare(&plan.place())?;
     toml_file::write(&layout.results.join("config.toml"), &plan)?;
     let environment = Environment::look(&layout.data);
     for spoiler in environment.spoilers() {
@@ -74,16 +75,23 @@ pub fn run(arguments: &ChaosArguments) -> anyhow::Result<()> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         tokio::select! {
-            result = experiment(&plan, &layout, &progress) => result,
-            _ = interrupt.recv() => anyhow::bail!("interrupted: the replicas were killed"),
-            _ = terminate.recv() => anyhow::bail!("terminated: the replicas were killed"),
+            result = experiment(&plan, &layout, &progress) => anyhow::Ok(Ended::Done(result)),
+            _ = interrupt.recv() => Ok(Ended::Stopped("interrupted")),
+            _ = terminate.recv() => Ok(Ended::Stopped("terminated")),
         }
-    });
+    })?;
     drop(local);
     // A check that still reads must not hold up an interrupted run.
     runtime.shutdown_background();
     progress.clear();
-    let (measured, timeline) = found?;
+    let (measured, timeline) = match found {
+        Ended::Done(Ok(found)) => found,
+        Ended::Done(Err(error)) => {
+            keep_evidence(&plan, &mut layout, &progress);
+            return Err(error);
+        }
+        Ended::Stopped(how) => anyhow::bail!("{how}: the replicas were killed"),
+    };
     let outcome = Outcome::new(&plan, environment, &timeline, measured);
     write_json(&layout, "result.json", &outcome)?;
     if arguments.json {
@@ -91,9 +99,28 @@ pub fn run(arguments: &ChaosArguments) -> anyhow::Result<()> {
     } else {
         say!("{}", table::table(&outcome, &timeline))?;
     }
+    if !outcome.ok {
+        keep_evidence(&plan, &mut layout, &progress);
+        anyhow::bail!("{}", outcome.problems.join("; "));
+    }
     progress.step(&format!("results: {}", layout.results.display()));
-    anyhow::ensure!(outcome.ok, "{}", outcome.problems.join("; "));
     Ok(())
+}
+
+enum Ended {
+    Done(anyhow::Result<(Measured, Timeline)>),
+    Stopped(&'static str),
+}
+
+/// Says where to look after a failure. The replicas' disks stay for that.
+fn keep_evidence(plan: &ChaosPlan, layout: &mut Layout, progress: &Progress) {
+    layout.keep_data();
+    progress.step(&format!(
+        "seed {} failed; its results: {}; the replicas' data: {}",
+        plan.seed,
+        layout.results.display(),
+        layout.data.display()
+    ));
 }
 
 /// Checks a history that was recorded before.
@@ -119,25 +146,27 @@ async fn experiment(
         let file = plan.replica_file(layout, &proxy, *id);
         toml_file::write(&layout.replica_config(*id), &file)?;
     }
-    let (done, clients) = tokio::select! {
-        done = bombard(plan, layout, &proxy, progress) => done?,
-        ended = proxy.run() => return Err(ended.err().context("the fault proxy ended")?),
+    let shared = Rc::new(Shared::new(plan.seconds));
+    let done = tokio::select! {
+        done = bombard(plan, layout, &proxy, &shared, progress) => done,
+        ended = proxy.run() => Err(ended.err().context("the fault proxy ended")?),
     };
-    let Bombarded {
-        shared,
-        backend,
-        evidence,
-        complaints,
-    } = done;
+    // What was seen is written down however it ended.
     let history = shared.history.take();
     history::write(&layout.results.join("history.jsonl"), &history)?;
-    let timeline = Timeline::new(&history, shared.end_ms);
     let mut faults = shared.reports.take();
     faults.sort_by_key(|report| report.from_ms);
+    let timeline = Timeline::new(&history, shared.end_ms);
     let leaders = shared.leaders.take();
     let csv = timeline.csv(&faults, &leaders);
     let path = layout.results.join("timeline.csv");
     std::fs::write(&path, csv).with_context(|| format!("{}: not written", path.display()))?;
+    let Bombarded {
+        backend,
+        evidence,
+        complaints,
+        clients,
+    } = done?;
     let started = Instant::now();
     let verdict = check(evidence, progress).await?;
     let verify_seconds = started.elapsed().as_secs_f64();
@@ -145,7 +174,7 @@ async fn experiment(
     let measured = Measured {
         backend,
         faults,
-        leader_changes: leaders.len() as u64,
+        leader_changes: leader_changes(&leaders),
         clients,
         checked,
         check_seconds,
@@ -158,10 +187,10 @@ async fn experiment(
 
 /// What is left of a cluster when its load is over.
 struct Bombarded {
-    shared: Rc<Shared>,
     backend: String,
     evidence: Evidence,
     complaints: Vec<String>,
+    clients: Vec<ClientEnd>,
 }
 
 /// From the start of the replicas to their end.
@@ -169,8 +198,9 @@ async fn bombard(
     plan: &ChaosPlan,
     layout: &Layout,
     proxy: &Proxy,
-    progress: &std::sync::Arc<Progress>,
-) -> anyhow::Result<(Bombarded, Vec<ClientEnd>)> {
+    shared: &Rc<Shared>,
+    progress: &Progress,
+) -> anyhow::Result<Bombarded> {
     progress.step(&format!("starting {} replicas", plan.replicas));
     let mut cluster = Cluster::start(layout).await?;
     let leader = cluster.wait_for_leader().await?;
@@ -182,29 +212,26 @@ async fn bombard(
         plan.seconds,
         plan.schedule.processes.len() + plan.schedule.network.len()
     ));
-    let shared = Rc::new(Shared::new(plan.seconds));
-    shared.leader.set(Some(leader));
-    shared.leaders.borrow_mut().push((0, Some(leader)));
+    shared.start(leader);
     let observer = Rc::new(observer(layout)?);
-    let load = load(plan, layout, &shared)?;
+    let load = load(plan, layout, shared)?;
     let mut processes = Processes {
         cluster,
         layout,
-        shared: &shared,
+        shared,
     };
     let calm_from_ms = plan.schedule.calm_from_ms;
     let clients = tokio::select! {
         // Both lanes end on their own; the clients may wait for a last reply after that.
         result = async {
-            let ((), processes, clients) = tokio::join!(
-                network::run(&plan.schedule.network, calm_from_ms, proxy, plan.replicas, &shared),
-                processes.run(&plan.schedule.processes, calm_from_ms),
-                ends(load),
-            );
-            processes.and(clients)
+            let network = network::run(&plan.schedule.network, calm_from_ms, proxy, plan.replicas, shared);
+            let network = async { anyhow::Ok(network.await) };
+            let processes = processes.run(&plan.schedule.processes, calm_from_ms);
+            let ((), (), clients) = tokio::try_join!(network, processes, ends(load))?;
+            anyhow::Ok(clients)
         } => result?,
-        () = monitor::follow(observer, plan.replicas, &shared) => unreachable!("it follows for ever"),
-        () = monitor::report(&shared, progress) => unreachable!("it reports for ever"),
+        () = monitor::follow(observer, plan.replicas, shared) => unreachable!("it follows for ever"),
+        () = monitor::report(shared, progress) => unreachable!("it reports for ever"),
     };
     let mut cluster = processes.cluster;
     progress.step("load done; waiting until all replicas have applied the same slots");
@@ -216,13 +243,19 @@ async fn bombard(
         replicas: evidence_of(layout, hashes),
         clients: accounts(&clients),
     };
-    let done = Bombarded {
-        shared,
+    Ok(Bombarded {
         backend,
         evidence,
         complaints,
-    };
-    Ok((done, clients))
+        clients,
+    })
+}
+
+/// How often another replica led than before.
+fn leader_changes(leaders: &[(u64, Option<ReplicaId>)]) -> u64 {
+    let mut known: Vec<ReplicaId> = leaders.iter().filter_map(|(_, leader)| *leader).collect();
+    known.dedup();
+    known.len().saturating_sub(1) as u64
 }
 
 fn observer(layout: &Layout) -> anyhow::Result<Client> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use synod_engine::ids::ReplicaId;
-use tokio::time::sleep_until;
+use tokio::time::{sleep, sleep_until};
 
 use super::fault::{Fault, Lane};
 use super::proxy::{Counts, Proxy, Weather};
@@ -11,6 +11,9 @@ use super::random::Random;
 use super::schedule::Planned;
 use super::shared::{Shared, Strike};
 
+/// How much longer a fault waits for traffic that it can strike.
+const PATIENCE_MS: u64 = 2_000;
+const POLL: Duration = Duration::from_millis(20);
 const LOSS_PERCENT: u8 = 10;
 const DUPLICATE_PERCENT: u8 = 10;
 const DELAY: Duration = Duration::from_millis(50);
@@ -51,7 +54,15 @@ pub async fn run(
         for (from, to) in &change.links {
             proxy.set(*from, *to, change.weather);
         }
-        sleep_until(shared.at((from_ms + planned.lasts_ms).min(calm_from_ms))).await;
+        let until_ms = from_ms + planned.lasts_ms;
+        sleep_until(shared.at(until_ms.min(calm_from_ms))).await;
+        // While every process is dead there is nothing to strike.
+        let patient_until_ms = (until_ms + PATIENCE_MS).min(calm_from_ms);
+        while evidence(planned.fault, proxy.counts().since(before)).0 == 0
+            && shared.now_ms() < patient_until_ms
+        {
+            sleep(POLL).await;
+        }
         proxy.heal();
         let (count, evidence) = evidence(planned.fault, proxy.counts().since(before));
         let strike = Strike {

@@ -92,7 +92,7 @@ fn plan_lane(deck: &[Fault], until_ms: u64, random: &mut Random) -> Vec<Planned>
         let lasts_ms = random.within(fault.lasts_ms()).min(slot_ms * 6 / 10);
         planned.push(Planned {
             fault,
-            at_ms: START_MS + slot * slot_ms + random.below(slot_ms / 5),
+            at_ms: START_MS + slot * slot_ms + random.below(slot_ms - lasts_ms),
             lasts_ms,
             leader: random.percent(50),
             draw: random.next(),

@@ -13,8 +13,8 @@ use super::fault::{Fault, Lane};
 use super::schedule::Planned;
 
 pub struct Shared {
-    /// Where the run's clock begins. Every time is counted from here.
-    origin: Instant,
+    /// Where the run's clock begins, which is when the load does. Every time is counted from here.
+    origin: Cell<Instant>,
     /// Nothing new is asked for from here on.
     pub end_ms: u64,
     /// Who leads, as far as the monitor knows.
@@ -50,7 +50,7 @@ pub struct FaultReport {
 impl Shared {
     pub fn new(seconds: u32) -> Shared {
         Shared {
-            origin: Instant::now(),
+            origin: Cell::new(Instant::now()),
             end_ms: u64::from(seconds) * 1_000,
             leader: Cell::new(None),
             leaders: RefCell::default(),
@@ -62,16 +62,23 @@ impl Shared {
         }
     }
 
+    /// The load begins now, with this leader.
+    pub fn start(&self, leader: ReplicaId) {
+        self.origin.set(Instant::now());
+        self.leader.set(Some(leader));
+        self.leaders.borrow_mut().push((0, Some(leader)));
+    }
+
     pub fn now_ns(&self) -> u64 {
-        self.origin.elapsed().as_nanos() as u64
+        self.origin.get().elapsed().as_nanos() as u64
     }
 
     pub fn now_ms(&self) -> u64 {
-        self.origin.elapsed().as_millis() as u64
+        self.origin.get().elapsed().as_millis() as u64
     }
 
     pub fn at(&self, ms: u64) -> Instant {
-        self.origin + Duration::from_millis(ms)
+        self.origin.get() + Duration::from_millis(ms)
     }
 
     pub fn over(&self) -> bool {

@@ -120,6 +120,11 @@ impl Layout {
         settle().with_context(|| format!("{} cannot be synced", self.data.display()))
     }
 
+    /// The data directories stay, as evidence.
+    pub fn keep_data(&mut self) {
+        self.keep_data = true;
+    }
+
     pub fn replica_config(&self, id: ReplicaId) -> PathBuf {
         self.results.join(format!("replica-{}.toml", id.0))
     }
