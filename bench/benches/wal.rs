@@ -21,7 +21,7 @@ impl Appender {
         let mut config = Config::new(path, ClusterId(1), ReplicaId(1), 1);
         config.backend = backend;
         synod_storage::init(&config).expect("a fresh directory can be initialised");
-        let (wal, report) = synod_storage::open(config, &mut |_, _| {}).expect("a fresh WAL opens");
+        let (wal, report) = synod_storage::open(config, &mut |_| {}).expect("a fresh WAL opens");
         println!("backend: {}", report.backend);
         Appender {
             wal,

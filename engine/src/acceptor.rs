@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 
 use crate::config::Config;
-use crate::ids::{Ballot, Lsn, ReplicaId, Slot};
+use crate::ids::{Ballot, Incarnation, Lsn, ReplicaId, Slot};
 use crate::message::{Accept, Accepted, Message, Promise};
 use crate::slots::Slots;
 
 #[derive(Clone, Debug)]
 pub struct Acceptor {
+    incarnation: Incarnation,
     /// Nothing below this is promised or accepted any more.
     promised: Ballot,
     /// The ballot that `received` and `acknowledged` count for: the highest one accepted at.
@@ -30,6 +31,8 @@ pub struct Counters {
     pub accepts_out_of_order: u64,
     pub accepts_too_far_ahead: u64,
     pub rejects: u64,
+    /// Prepares and Accepts that got no answer, because this replica lost what it would have to tell.
+    pub votes_withheld: u64,
     /// Replies that became durable after a higher ballot was promised, and so were never sent.
     pub replies_fenced: u64,
 }
@@ -96,6 +99,7 @@ impl AheadLimit {
 impl Acceptor {
     pub fn new() -> Acceptor {
         Acceptor {
+            incarnation: Incarnation::FOUNDING,
             promised: Ballot::ZERO,
             accepting: Ballot::ZERO,
             received: Slot::ZERO,
@@ -104,6 +108,10 @@ impl Acceptor {
             held: VecDeque::new(),
             counters: Counters::default(),
         }
+    }
+
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
     }
 
     pub fn promised(&self) -> Ballot {
@@ -145,12 +153,12 @@ impl Acceptor {
         });
     }
 
-    /// `appended` is the last record so far.
+    /// Acknowledgements of what is chosen already wait for the record `after`.
     pub fn accept(
         &mut self,
         accept: &Accept,
         slots: &Slots,
-        appended: Lsn,
+        after: Lsn,
         ahead: AheadLimit,
     ) -> AcceptVerdict {
         if accept.ballot < self.promised {
@@ -159,7 +167,7 @@ impl Acceptor {
         }
         // To accept at a ballot is to promise it: the record of the value carries the ballot to disk.
         self.promised = accept.ballot;
-        self.begin(accept.ballot, slots.commit_index(), appended);
+        self.begin(accept.ballot, slots.commit_index(), after);
         if accept.slot <= self.received {
             self.counters.accepts_duplicate += 1;
             return AcceptVerdict::Duplicate;
@@ -183,12 +191,12 @@ impl Acceptor {
     }
 
     /// Starts counting for a higher ballot. What was accepted before counts only where it is known to be chosen.
-    fn begin(&mut self, ballot: Ballot, commit_index: Slot, appended: Lsn) {
+    fn begin(&mut self, ballot: Ballot, commit_index: Slot, after: Lsn) {
         if self.accepting < ballot {
             self.accepting = ballot;
             self.received = commit_index;
             self.acknowledged = Slot::ZERO;
-            self.hold_accepted(commit_index, appended);
+            self.hold_accepted(commit_index, after);
         } else {
             self.received = self.received.max(commit_index);
         }
@@ -236,6 +244,7 @@ impl Acceptor {
     fn promise(&self, slots: &Slots) -> Promise {
         Promise {
             ballot: self.promised,
+            incarnation: self.incarnation,
             commit_index: slots.commit_index(),
             trim_floor: self.trim_floor,
             accepted: slots.open(),
@@ -269,7 +278,11 @@ impl Acceptor {
         })
     }
 
-    pub fn replay_promise(&mut self, ballot: Ballot) {
+    pub fn live_as(&mut self, incarnation: Incarnation) {
+        self.incarnation = incarnation;
+    }
+
+    pub fn raise_promise(&mut self, ballot: Ballot) {
         self.promised = self.promised.max(ballot);
     }
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::config::Timers;
-use crate::ids::{Ballot, ReplicaId, ReplicaSet, Slot, Time};
+use crate::ids::{Ballot, Incarnation, ReplicaId, ReplicaSet, Slot, Time};
+use crate::members::{Members, Readmission};
 use crate::message::{Promise, Value};
 use crate::quorum::Quorums;
 
@@ -18,13 +19,19 @@ pub struct Candidate {
     /// Whether this replica's own promise is durable: no other is asked before (a ballot must survive a restart
     /// before anyone hears of it).
     pub announced: bool,
-    promised: ReplicaSet,
-    /// Who promised, and up to where each holds what is chosen.
-    commit_indexes: Vec<(ReplicaId, Slot)>,
+    promises: Vec<Promised>,
     /// The highest trim floor in a promise: below it nothing can be fetched from that acceptor.
     trim_floor: Slot,
     /// Per slot the value accepted at the highest ballot.
     accepted: BTreeMap<Slot, (Ballot, Value)>,
+}
+
+/// Who promised, as which incarnation, and up to where it holds what is chosen.
+#[derive(Clone, Copy, Debug)]
+struct Promised {
+    replica: ReplicaId,
+    incarnation: Incarnation,
+    commit_index: Slot,
 }
 
 /// Whether Phase 1 is over.
@@ -48,8 +55,7 @@ impl Candidate {
             since: now,
             ask_at: now,
             announced: false,
-            promised: ReplicaSet::EMPTY,
-            commit_indexes: Vec::new(),
+            promises: Vec::new(),
             trim_floor: Slot(1),
             accepted: BTreeMap::new(),
         }
@@ -64,22 +70,55 @@ impl Candidate {
         }
     }
 
-    pub fn promised(&self) -> ReplicaSet {
-        self.promised
+    /// Whose promises count. One that a replica gave before it lost its disk does not, once this candidate knows that
+    /// the replica was readmitted since, from what is chosen or from what another one accepted; see
+    /// [`crate::members`].
+    pub fn promised(&self, members: &Members) -> ReplicaSet {
+        self.counted(members)
+            .map(|promised| promised.replica)
+            .collect()
     }
 
-    pub fn commit_indexes(&self) -> &[(ReplicaId, Slot)] {
-        &self.commit_indexes
+    /// Up to where each of them holds what is chosen.
+    pub fn commit_indexes(
+        &self,
+        members: &Members,
+    ) -> impl Iterator<Item = (ReplicaId, Slot)> + use<'_> {
+        let counted: Vec<Promised> = self.counted(members).collect();
+        counted
+            .into_iter()
+            .map(|promised| (promised.replica, promised.commit_index))
+    }
+
+    fn counted<'a>(&'a self, members: &'a Members) -> impl Iterator<Item = Promised> + 'a {
+        self.promises
+            .iter()
+            .filter(|promised| promised.incarnation == self.incarnation(promised.replica, members))
+            .copied()
+    }
+
+    fn incarnation(&self, replica: ReplicaId, members: &Members) -> Incarnation {
+        self.accepted
+            .values()
+            .rev()
+            .filter_map(|(_, value)| Readmission::decode(value))
+            .find(|readmission| readmission.replica == replica)
+            .map_or(members.incarnation(replica), |latest| latest.incarnation)
     }
 
     /// Notes a promise for this ballot. A repeated one changes nothing: a replica counts once.
     pub fn on_promise(&mut self, from: ReplicaId, promise: Promise) {
         assert_eq!(promise.ballot, self.ballot, "a promise for another ballot");
-        if self.promised.contains(from) {
+        let incarnation = promise.incarnation;
+        let repeated = |known: &Promised| known.replica == from && known.incarnation == incarnation;
+        if self.promises.iter().any(repeated) {
             return;
         }
-        self.promised.insert(from);
-        self.commit_indexes.push((from, promise.commit_index));
+        self.promises.push(Promised {
+            replica: from,
+            incarnation,
+            commit_index: promise.commit_index,
+        });
         self.trim_floor = self.trim_floor.max(promise.trim_floor);
         for accepted in promise.accepted {
             let best = self
@@ -94,14 +133,13 @@ impl Candidate {
 
     /// A value may be chosen in a slot only if this quorum knows of it: it is above every commit index and then
     /// in somebody's accepted list, or at or below one and then to be fetched as chosen.
-    pub fn progress(&self, quorums: Quorums, commit_index: Slot) -> Phase1 {
-        if self.promised.len() < usize::from(quorums.prepare) {
+    pub fn progress(&self, quorums: Quorums, members: &Members, commit_index: Slot) -> Phase1 {
+        if self.promised(members).len() < usize::from(quorums.prepare) {
             return Phase1::Waiting;
         }
         let through = self
-            .commit_indexes
-            .iter()
-            .map(|(_, commit_index)| *commit_index)
+            .counted(members)
+            .map(|promised| promised.commit_index)
             .max()
             .unwrap_or(Slot::ZERO);
         if through > commit_index {
@@ -173,6 +211,7 @@ mod tests {
             for (index, accepted) in promises.iter().enumerate() {
                 let promise = Promise {
                     ballot,
+                    incarnation: Incarnation::FOUNDING,
                     commit_index: Slot::ZERO,
                     trim_floor: Slot(1),
                     accepted: accepted
@@ -184,14 +223,69 @@ mod tests {
                         })
                         .collect(),
                 };
-                prop_assert_eq!(candidate.progress(Quorums::majority(5), Slot::ZERO), Phase1::Waiting);
+                prop_assert_eq!(candidate.progress(Quorums::majority(5), &Members::default(), Slot::ZERO), Phase1::Waiting);
                 candidate.on_promise(ReplicaId(index as u8 + 1), promise.clone());
                 if repeated {
                     candidate.on_promise(ReplicaId(index as u8 + 1), promise);
                 }
             }
-            let progress = candidate.progress(Quorums::majority(5), Slot::ZERO);
+            let progress = candidate.progress(Quorums::majority(5), &Members::default(), Slot::ZERO);
             prop_assert_eq!(progress, Phase1::Recovered(naive(&promises)));
         }
+    }
+
+    #[test]
+    fn a_promise_from_before_the_loss_of_a_disk_does_not_count() {
+        let ballot = Ballot {
+            round: 9,
+            replica: ReplicaId(1),
+        };
+        let promise = |incarnation, accepted: Option<Value>| Promise {
+            ballot,
+            incarnation: Incarnation(incarnation),
+            commit_index: Slot::ZERO,
+            trim_floor: Slot(1),
+            accepted: accepted
+                .map(|value| AcceptedValue {
+                    slot: Slot(1),
+                    ballot: Ballot {
+                        round: 3,
+                        replica: ReplicaId(2),
+                    },
+                    value,
+                })
+                .into_iter()
+                .collect(),
+        };
+        let readmission = Readmission {
+            replica: ReplicaId(3),
+            incarnation: Incarnation(5),
+        };
+        let quorums = Quorums::majority(3);
+        let founding = Members::default();
+        let mut candidate = Candidate::new(ballot, Time(0));
+        candidate.on_promise(ReplicaId(3), promise(0, None));
+        candidate.on_promise(ReplicaId(2), promise(0, Some(readmission.encode())));
+        // Replica 2 accepted that 3 was readmitted, so the promise of 3 in its former life is void.
+        assert_eq!(
+            candidate.progress(quorums, &founding, Slot::ZERO),
+            Phase1::Waiting
+        );
+        assert_eq!(candidate.promised(&founding), ReplicaSet::one(ReplicaId(2)));
+        candidate.on_promise(ReplicaId(3), promise(5, None));
+        assert_eq!(
+            candidate.progress(quorums, &founding, Slot::ZERO),
+            Phase1::Recovered(vec![readmission.encode()])
+        );
+        // The same where the readmission is chosen already.
+        let mut members = Members::default();
+        members.note(Slot(1), &readmission.encode());
+        let mut candidate = Candidate::new(ballot, Time(0));
+        candidate.on_promise(ReplicaId(2), promise(0, None));
+        candidate.on_promise(ReplicaId(3), promise(0, None));
+        assert_eq!(
+            candidate.progress(quorums, &members, Slot::ZERO),
+            Phase1::Waiting
+        );
     }
 }

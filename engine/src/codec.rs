@@ -6,7 +6,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::client::{exhausted, take_u8, take_u32, take_u64};
-use crate::ids::{Ballot, ReplicaId, ReplicaSet, Slot};
+use crate::ids::{Ballot, Incarnation, ReplicaId, ReplicaSet, Slot};
 use crate::message::{
     Accept, Accepted, AcceptedValue, Chosen, Fetch, Heartbeat, HeartbeatRole, Message, Prepare,
     Promise, Reject, Value,
@@ -147,6 +147,7 @@ pub fn decode(mut frame: Bytes) -> Result<Message, DecodeError> {
 fn put_promise(head: &mut BytesMut, promise: &Promise) {
     head.put_u8(PROMISE);
     put_ballot(head, promise.ballot);
+    head.put_u64_le(promise.incarnation.0);
     head.put_u64_le(promise.commit_index.0);
     head.put_u64_le(promise.trim_floor.0);
     head.put_u32_le(promise.accepted.len() as u32);
@@ -159,6 +160,7 @@ fn put_promise(head: &mut BytesMut, promise: &Promise) {
 
 fn take_promise(frame: &mut Bytes) -> Result<Promise, DecodeError> {
     let ballot = take_ballot(frame)?;
+    let incarnation = Incarnation(take_u64(frame)?);
     let commit_index = take_slot(frame)?;
     let trim_floor = take_slot(frame)?;
     let count = take_u32(frame)?;
@@ -172,6 +174,7 @@ fn take_promise(frame: &mut Bytes) -> Result<Promise, DecodeError> {
     }
     Ok(Promise {
         ballot,
+        incarnation,
         commit_index,
         trim_floor,
         accepted,
@@ -181,12 +184,15 @@ fn take_promise(frame: &mut Bytes) -> Result<Promise, DecodeError> {
 fn put_heartbeat(head: &mut BytesMut, heartbeat: &Heartbeat) {
     head.put_u8(HEARTBEAT);
     put_ballot(head, heartbeat.ballot);
-    head.put_u8(match heartbeat.role {
-        HeartbeatRole::Leading => 0,
-        HeartbeatRole::Following => 1,
-        HeartbeatRole::Searching => 2,
-        HeartbeatRole::Standing => 3,
-    });
+    let (role, incarnation) = match heartbeat.role {
+        HeartbeatRole::Leading => (0, Incarnation::FOUNDING),
+        HeartbeatRole::Following => (1, Incarnation::FOUNDING),
+        HeartbeatRole::Searching => (2, Incarnation::FOUNDING),
+        HeartbeatRole::Standing => (3, Incarnation::FOUNDING),
+        HeartbeatRole::Readmitting { incarnation } => (4, incarnation),
+    };
+    head.put_u8(role);
+    head.put_u64_le(incarnation.0);
     head.put_u16_le(heartbeat.hears.0);
     head.put_u64_le(heartbeat.commit_index.0);
     head.put_u64_le(heartbeat.received.0);
@@ -196,13 +202,7 @@ fn put_heartbeat(head: &mut BytesMut, heartbeat: &Heartbeat) {
 fn take_heartbeat(frame: &mut Bytes) -> Result<Heartbeat, DecodeError> {
     Ok(Heartbeat {
         ballot: take_ballot(frame)?,
-        role: match take_u8(frame)? {
-            0 => HeartbeatRole::Leading,
-            1 => HeartbeatRole::Following,
-            2 => HeartbeatRole::Searching,
-            3 => HeartbeatRole::Standing,
-            _ => return Err(DecodeError::Range),
-        },
+        role: take_role(frame)?,
         hears: {
             let low = take_u8(frame)?;
             let high = take_u8(frame)?;
@@ -212,6 +212,19 @@ fn take_heartbeat(frame: &mut Bytes) -> Result<Heartbeat, DecodeError> {
         received: take_slot(frame)?,
         trim_floor: take_slot(frame)?,
     })
+}
+
+fn take_role(frame: &mut Bytes) -> Result<HeartbeatRole, DecodeError> {
+    let role = take_u8(frame)?;
+    let incarnation = Incarnation(take_u64(frame)?);
+    match (role, incarnation) {
+        (0, Incarnation::FOUNDING) => Ok(HeartbeatRole::Leading),
+        (1, Incarnation::FOUNDING) => Ok(HeartbeatRole::Following),
+        (2, Incarnation::FOUNDING) => Ok(HeartbeatRole::Searching),
+        (3, Incarnation::FOUNDING) => Ok(HeartbeatRole::Standing),
+        (4, incarnation) => Ok(HeartbeatRole::Readmitting { incarnation }),
+        _ => Err(DecodeError::Range),
+    }
 }
 
 fn put_ballot(head: &mut BytesMut, ballot: Ballot) {
@@ -270,6 +283,9 @@ mod tests {
             Just(HeartbeatRole::Following),
             Just(HeartbeatRole::Searching),
             Just(HeartbeatRole::Standing),
+            any::<u64>().prop_map(|incarnation| HeartbeatRole::Readmitting {
+                incarnation: Incarnation(incarnation),
+            }),
         ];
         (ballot(), role, any::<u16>(), slot(), slot(), slot()).prop_map(
             |(ballot, role, hears, commit_index, received, trim_floor)| Heartbeat {
@@ -292,16 +308,20 @@ mod tests {
             });
         (
             ballot(),
+            any::<u64>(),
             slot(),
             slot(),
             proptest::collection::vec(accepted, 0..5),
         )
-            .prop_map(|(ballot, commit_index, trim_floor, accepted)| Promise {
-                ballot,
-                commit_index,
-                trim_floor,
-                accepted,
-            })
+            .prop_map(
+                |(ballot, incarnation, commit_index, trim_floor, accepted)| Promise {
+                    ballot,
+                    incarnation: Incarnation(incarnation),
+                    commit_index,
+                    trim_floor,
+                    accepted,
+                },
+            )
     }
 
     fn message() -> impl Strategy<Value = Message> {
@@ -373,6 +393,7 @@ mod tests {
         });
         let promise = Message::Promise(Promise {
             ballot: Ballot::ZERO,
+            incarnation: Incarnation::FOUNDING,
             commit_index: Slot::ZERO,
             trim_floor: Slot(1),
             accepted: Vec::new(),

@@ -11,9 +11,9 @@ use crate::codec;
 use crate::ids::{ClientId, CommandNumber, ReplicaId, SessionId, Slot, Time};
 use crate::intake::{Admission, Door, Opening};
 use crate::message::{Chosen, Message, Value};
-use crate::output::{Leadership, Output};
+use crate::output::{Leadership, Output, ReadForPeer};
 use crate::replica::{Input, Replica};
-use crate::seams::{Arrival, Network, StateMachine, Wal, WalFailed};
+use crate::seams::{Arrival, Network, StateMachine, Wal, WalFailed, WalRead};
 use crate::sessions::{Applied, Sessions};
 
 /// Fetches that wait for the WAL's reader.
@@ -31,6 +31,10 @@ pub struct Driver<W, N, M> {
     out: Output,
     /// For whom the WAL is reading, in the order of the reads.
     reading: VecDeque<ReplicaId>,
+    /// What this replica wants to read back for itself, at most one part at a time.
+    to_recall: Option<ReadForPeer>,
+    /// What was read for itself: the next turn takes it.
+    recalled: Option<WalRead>,
     /// Whether this replica served clients when the last turn ended. Leadership that is won in the middle of a
     /// turn serves from the next one on, when everything it recovered is applied.
     serving: bool,
@@ -70,6 +74,8 @@ impl<W: Wal, N: Network, M: StateMachine> Driver<W, N, M> {
             network,
             out: Output::default(),
             reading: VecDeque::new(),
+            to_recall: None,
+            recalled: None,
             serving: false,
             counters: Counters::default(),
         }
@@ -83,6 +89,10 @@ impl<W: Wal, N: Network, M: StateMachine> Driver<W, N, M> {
             self.take(now, arrival);
         }
         self.take_durable(now)?;
+        if let Some(WalRead { from, values }) = self.recalled.take() {
+            let input = Input::Recalled { from, values };
+            self.replica.step(now, input, &mut self.out);
+        }
         if now >= self.replica.deadline() {
             self.replica.step(now, Input::Deadline, &mut self.out);
         }
@@ -91,7 +101,7 @@ impl<W: Wal, N: Network, M: StateMachine> Driver<W, N, M> {
         self.replicate();
         self.apply();
         self.announce();
-        self.read_for_peers()?;
+        self.read_back()?;
         self.out.clear();
         self.door.tidy(&self.state.sessions);
         self.serving = self.replica.serves();
@@ -102,7 +112,10 @@ impl<W: Wal, N: Network, M: StateMachine> Driver<W, N, M> {
 
     /// When to call [`Driver::turn`] at the latest.
     pub fn deadline(&self) -> Time {
-        self.replica.deadline()
+        match self.recalled {
+            Some(_) => Time::default(),
+            None => self.replica.deadline(),
+        }
     }
 
     /// Whether the disk finished something (or failed) since the last turn, so that another one is due.
@@ -279,11 +292,14 @@ impl<W: Wal, N: Network, M: StateMachine> Driver<W, N, M> {
             .announce(ServerMessage::Leader { ballot, leader }.encode());
     }
 
-    /// Hands what peers asked for to the WAL's reader, and what it read to them.
-    fn read_for_peers(&mut self) -> Result<(), WalFailed> {
+    /// Hands what peers asked for, or this replica wants back for itself, to the WAL's reader, and what it read to them.
+    fn read_back(&mut self) -> Result<(), WalFailed> {
         let bytes_max = self.replica.config().limits.fetch_bytes_max;
+        let own = self.replica.config().replica;
         for read in self.out.reads.drain(..) {
-            if self.reading.len() < READS_WAITING_MAX
+            if read.to == own {
+                self.to_recall = Some(read);
+            } else if self.reading.len() < READS_WAITING_MAX
                 && self.wal.read(read.from, read.through, bytes_max)
             {
                 self.reading.push_back(read.to);
@@ -291,18 +307,30 @@ impl<W: Wal, N: Network, M: StateMachine> Driver<W, N, M> {
                 self.counters.reads_dropped += 1;
             }
         }
+        if let Some(read) = self.to_recall
+            && self.wal.read(read.from, read.through, bytes_max)
+        {
+            self.to_recall = None;
+            self.reading.push_back(own);
+        }
         while let Some(read) = self.wal.take_read()? {
             let to = self.reading.pop_front().expect("a read was asked for");
-            if !read.values.is_empty() {
-                let message = Message::Chosen(Chosen {
-                    from: read.from,
-                    values: read.values,
-                });
-                let frame = codec::encode(&message);
-                self.network.send(to, codec::lane(&message), frame);
+            if to == own {
+                self.recalled = Some(read);
+            } else if !read.values.is_empty() {
+                self.send_chosen(to, read);
             }
         }
         Ok(())
+    }
+
+    fn send_chosen(&mut self, to: ReplicaId, read: WalRead) {
+        let message = Message::Chosen(Chosen {
+            from: read.from,
+            values: read.values,
+        });
+        let frame = codec::encode(&message);
+        self.network.send(to, codec::lane(&message), frame);
     }
 
     fn report_status(&mut self, client: ClientId) {

@@ -96,6 +96,13 @@ impl Election {
         self.stand_at = self.stand_at.max(until);
     }
 
+    /// Whoever may not stand looks again later, lest it wake for nothing.
+    pub fn give_way_if_due(&mut self, now: Time, config: &Config) {
+        if now >= self.stand_at {
+            self.stand_at = now.plus(config.timers.election_timeout_ns);
+        }
+    }
+
     pub fn stood(&mut self) {
         self.leader = None;
         self.attempts += 1;
@@ -153,7 +160,9 @@ impl Election {
             heartbeat.ballot >= promised
                 && match heartbeat.role {
                     HeartbeatRole::Leading | HeartbeatRole::Following => true,
-                    HeartbeatRole::Standing | HeartbeatRole::Searching => false,
+                    HeartbeatRole::Standing
+                    | HeartbeatRole::Searching
+                    | HeartbeatRole::Readmitting { .. } => false,
                 }
         })
     }
@@ -209,7 +218,13 @@ impl Election {
                     && heartbeat.commit_index > commit_index
                     && heartbeat.trim_floor <= commit_index.next()
             })
-            .max_by_key(|(_, heartbeat)| heartbeat.commit_index)
+            // A question to somebody who does not hear it costs a timeout.
+            .max_by_key(|(_, heartbeat)| {
+                (
+                    heartbeat.hears.contains(config.replica),
+                    heartbeat.commit_index,
+                )
+            })
             .map(|(replica, _)| replica)
     }
 

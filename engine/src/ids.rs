@@ -36,6 +36,10 @@ pub struct SessionId(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct CommandNumber(pub u64);
 
+/// Which life of a replica's disk: 0 for a founding member, a higher number after each readmission with an empty disk.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Incarnation(pub u64);
+
 /// One client connection of this process, as the transport numbers them. Never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(pub u64);
@@ -85,6 +89,12 @@ impl CommandNumber {
 
 impl SessionId {
     pub const NONE: SessionId = SessionId(0);
+    /// Marks what the log says about its members; no client ever has it.
+    pub const MEMBERS: SessionId = SessionId(u64::MAX);
+}
+
+impl Incarnation {
+    pub const FOUNDING: Incarnation = Incarnation(0);
 }
 
 impl Time {
@@ -210,7 +220,14 @@ macro_rules! debug_as_number {
         }
     )*};
 }
-debug_as_number!(Lsn "lsn", SessionId "session", CommandNumber "#", ClientId "client", Time "t");
+debug_as_number!(
+    Lsn "lsn",
+    SessionId "session",
+    CommandNumber "#",
+    ClientId "client",
+    Incarnation "incarnation",
+    Time "t"
+);
 
 #[cfg(test)]
 mod tests {

@@ -175,6 +175,8 @@ impl Leader {
         let Some(peer) = self.peers.iter_mut().find(|peer| peer.replica == from) else {
             return;
         };
+        // What it holds as chosen it may have fetched: that is never acknowledged at this ballot.
+        peer.acknowledged(now, heartbeat.commit_index);
         if received != peer.received {
             peer.received = received;
             peer.stuck_since = now;

@@ -16,6 +16,8 @@ pub mod intake;
 pub mod leader;
 pub mod learner;
 pub mod machine;
+pub mod members;
+pub mod mending;
 pub mod message;
 pub mod output;
 pub mod persist;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::ids::{Ballot, ReplicaSet, Slot};
+use crate::ids::{Ballot, Incarnation, ReplicaSet, Slot};
 
 /// The encoded commands of one slot (see [`crate::batch`]). Empty means no-op.
 pub type Value = Bytes;
@@ -31,6 +31,8 @@ pub struct Prepare {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Promise {
     pub ballot: Ballot,
+    /// Whose promise it is: one from before the loss of a disk does not count.
+    pub incarnation: Incarnation,
     /// Every slot up to here is chosen and held by the acceptor; none of them is listed in `accepted`.
     pub commit_index: Slot,
     /// Slots below this one are gone from the acceptor's WAL: they were chosen, never "nothing accepted".
@@ -93,6 +95,8 @@ pub enum HeartbeatRole {
     Standing,
     /// Knows of no live leader.
     Searching,
+    /// Lost its disk, has no vote, and asks the leader to readmit it as what it is now.
+    Readmitting { incarnation: Incarnation },
 }
 
 /// "Send me what was chosen from `from` on": catch-up of a replica that lags.

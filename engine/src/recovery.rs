@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::driver::{Driver, State};
-use crate::ids::{Ballot, Lsn, Slot, Time};
+use crate::ids::{Ballot, Incarnation, Lsn, Slot, Time};
 use crate::message::Record;
 use crate::output::Output;
 use crate::replica::Replay;
@@ -15,6 +15,26 @@ pub struct Recovery<M> {
     state: State<M>,
     out: Output,
     last: Lsn,
+}
+
+/// Records that were durable and cannot be read any more, with intact ones behind them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hole {
+    /// The first record behind the hole.
+    pub next: Lsn,
+    /// No record up to there promised more, trimmed more, or was of a higher slot.
+    pub promised: Ballot,
+    pub trim_floor: Slot,
+    pub slot_max: Slot,
+}
+
+/// What the disk says besides the records that it still has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OnDisk {
+    pub incarnation: Incarnation,
+    /// Carried over from segments that are gone.
+    pub promised: Ballot,
+    pub trim_floor: Slot,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,21 +65,30 @@ impl<M: StateMachine> Recovery<M> {
         }
     }
 
-    /// The replica at the end of its WAL. `promised` and `trim_floor` are what the WAL carries over from segments
-    /// that it no longer has.
+    /// The records up to `hole.next` are lost: what they may have held is fetched from peers before this replica gives
+    /// a promise again (see [`crate::mending`]).
+    pub fn hole(&mut self, hole: Hole) {
+        assert!(hole.next > self.last, "a hole ends before {:?}", self.last);
+        self.last = Lsn(hole.next.0 - 1);
+        self.replay.promise(hole.promised);
+        self.replay.trim(hole.trim_floor);
+        self.replay.hole(hole.slot_max);
+    }
+
+    /// The replica at the end of its WAL.
     pub fn start<W: Wal, N: Network>(
         mut self,
         now: Time,
         wal: W,
         network: N,
-        promised: Ballot,
-        trim_floor: Slot,
+        disk: OnDisk,
     ) -> Result<Driver<W, N, M>, RecoveryError> {
-        if trim_floor > Slot(1) {
-            return Err(RecoveryError::Trimmed { floor: trim_floor });
+        if disk.trim_floor > Slot(1) {
+            let floor = disk.trim_floor;
+            return Err(RecoveryError::Trimmed { floor });
         }
-        self.replay.promise(promised);
-        let replica = self.replay.finish(now, self.last);
+        self.replay.promise(disk.promised);
+        let replica = self.replay.finish(now, self.last, disk.incarnation);
         Ok(Driver::new(replica, self.state, wal, network))
     }
 }

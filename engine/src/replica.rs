@@ -2,6 +2,8 @@
 
 mod following;
 mod leading;
+mod rejoining;
+mod replay;
 
 use std::collections::VecDeque;
 
@@ -11,13 +13,16 @@ use crate::candidate::Candidate;
 use crate::client::{REQUEST_HEADER_BYTES, Request};
 use crate::config::Config;
 use crate::election::Election;
-use crate::ids::{Ballot, Lsn, ReplicaId, ReplicaSet, Slot, Time};
+use crate::ids::{Ballot, Incarnation, Lsn, ReplicaId, ReplicaSet, Slot, Time};
 use crate::leader::Leader;
 use crate::learner::Learner;
-use crate::message::{Message, Record};
+use crate::mending::Mending;
+use crate::message::{Message, Value};
 use crate::output::{Leadership, Output};
 use crate::persist::Persist;
 use crate::slots::Slots;
+
+pub use replay::Replay;
 
 /// Slots whose chosen values may stay in memory for peers that lag, whatever their size.
 const CACHE_SLOTS_MAX: u64 = 65_536;
@@ -25,6 +30,8 @@ const CACHE_SLOTS_MAX: u64 = 65_536;
 #[derive(Clone, Debug)]
 pub struct Replica {
     config: Config,
+    /// Set while records are missing that this replica may have to answer for.
+    mending: Option<Mending>,
     role: Role,
     acceptor: Acceptor,
     slots: Slots,
@@ -62,6 +69,11 @@ pub enum Input {
     },
     /// Every record up to here is on disk.
     Durable(Lsn),
+    /// What the own WAL holds of the slots that were asked for, from `from` on; empty if it can't be read.
+    Recalled {
+        from: Slot,
+        values: Vec<Value>,
+    },
     /// [`Replica::deadline`] has come.
     Deadline,
 }
@@ -79,6 +91,11 @@ pub struct Counters {
     pub fetches_served: u64,
     pub slots_fetched: u64,
     pub prepare_below_trim_floor: u64,
+    /// Slots that were read back from the own WAL behind a hole.
+    pub slots_recalled: u64,
+    /// Times that such a slot turned out to be unreadable.
+    pub slots_unreadable: u64,
+    pub readmissions_proposed: u64,
 }
 
 impl Replica {
@@ -99,6 +116,7 @@ impl Replica {
                 }
             }
             Input::Durable(lsn) => self.on_durable(now, lsn, out),
+            Input::Recalled { from, values } => self.on_recalled(now, from, values, out),
             Input::Deadline => self.on_deadline(now, out),
         }
         self.deliver_to_self(now, out);
@@ -163,6 +181,11 @@ impl Replica {
 
     pub fn promised(&self) -> Ballot {
         self.acceptor.promised()
+    }
+
+    /// What a restart has to be told besides the records: which life of its disk this is.
+    pub fn incarnation(&self) -> Incarnation {
+        self.acceptor.incarnation()
     }
 
     pub fn trim_floor(&self) -> Slot {
@@ -236,7 +259,7 @@ impl Replica {
     fn on_deadline(&mut self, now: Time, out: &mut Output) {
         match &self.role {
             Role::Follower => {
-                self.fetch_if_behind(now, self.config.timers.retransmit_ns, out);
+                self.catch_up(now, self.config.timers.retransmit_ns, out);
                 self.stand_if_due(now, out);
             }
             Role::Candidate(_) => self.on_candidate_deadline(now, out),
@@ -310,82 +333,15 @@ impl Replica {
         report("accepts_too_far_ahead", acceptor.accepts_too_far_ahead);
         report("rejects", acceptor.rejects);
         report("replies_fenced", acceptor.replies_fenced);
+        report("votes_withheld", acceptor.votes_withheld);
+        report("voting", u64::from(self.may_promise()));
+        report("slots_missing", self.slots_missing());
+        report("slots_recalled", own.slots_recalled);
+        report("slots_unreadable", own.slots_unreadable);
+        report("readmissions_proposed", own.readmissions_proposed);
         report("fetches_sent", own.fetches_sent);
         report("fetches_served", own.fetches_served);
         report("slots_fetched", own.slots_fetched);
         report("prepare_below_trim_floor", own.prepare_below_trim_floor);
-    }
-}
-
-/// A replica that is being rebuilt from its WAL, record by record.
-#[derive(Clone, Debug)]
-pub struct Replay {
-    config: Config,
-    acceptor: Acceptor,
-    slots: Slots,
-    round_seen: u64,
-}
-
-impl Replay {
-    pub fn new(config: Config) -> Replay {
-        Replay {
-            config,
-            acceptor: Acceptor::new(),
-            slots: Slots::new(),
-            round_seen: 0,
-        }
-    }
-
-    /// Takes the records in order; what they prove to be chosen comes out in slot order.
-    pub fn record(&mut self, record: Record, out: &mut Output) {
-        match record {
-            Record::Promised { ballot } => self.promise(ballot),
-            Record::Accepted(accept) => {
-                self.promise(accept.ballot);
-                self.slots
-                    .advance(accept.commit_index.max(self.slots.commit_index()), out);
-                self.slots
-                    .accept(accept.slot, accept.ballot, accept.value, Lsn::ZERO);
-            }
-            Record::Chosen { slot, value } => {
-                self.slots
-                    .advance(slot.previous().max(self.slots.commit_index()), out);
-                self.slots.choose(slot, value, Lsn::ZERO, out);
-            }
-            Record::Trimmed { floor } => self.trim(floor),
-        }
-        // Whatever is replayed is durable: its entries carry no Lsn.
-        self.slots.evict(
-            self.config.limits.cache_bytes_max,
-            CACHE_SLOTS_MAX,
-            Lsn::ZERO,
-        );
-    }
-
-    pub fn promise(&mut self, ballot: Ballot) {
-        self.round_seen = self.round_seen.max(ballot.round);
-        self.acceptor.replay_promise(ballot);
-    }
-
-    pub fn trim(&mut self, floor: Slot) {
-        self.acceptor.replay_trim(floor);
-    }
-
-    pub fn finish(self, now: Time, last: Lsn) -> Replica {
-        Replica {
-            role: Role::Follower,
-            election: Election::new(&self.config, now),
-            intake: Intake::new(self.config.limits.batch_bytes_max),
-            config: self.config,
-            acceptor: self.acceptor,
-            slots: self.slots,
-            learner: Learner::new(),
-            persist: Persist::new(last),
-            round_seen: self.round_seen,
-            leadership: Leadership::UNKNOWN,
-            announced: Leadership::UNKNOWN,
-            to_self: VecDeque::new(),
-            counters: Counters::default(),
-        }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::ids::{Ballot, Lsn, Slot};
+use crate::members::{Members, Readmission};
 use crate::message::{AcceptedValue, Value};
 use crate::output::Output;
 
@@ -20,6 +21,8 @@ pub struct Slots {
     chosen_bytes: usize,
     /// Bytes of the values above it.
     open_bytes: usize,
+    /// What the values up to the commit index say about who takes part.
+    members: Members,
 }
 
 #[derive(Clone, Debug)]
@@ -39,7 +42,12 @@ impl Slots {
             commit_index: Slot::ZERO,
             chosen_bytes: 0,
             open_bytes: 0,
+            members: Members::default(),
         }
+    }
+
+    pub fn members(&self) -> &Members {
+        &self.members
     }
 
     pub fn commit_index(&self) -> Slot {
@@ -110,8 +118,16 @@ impl Slots {
             self.open_bytes -= value.len();
             self.chosen_bytes += value.len();
             self.commit_index = slot;
+            self.members.note(slot, &value);
             out.chosen.push((slot, value));
         }
+    }
+
+    /// Forgets what was accepted and is not known to be chosen: records that replaced it may be lost.
+    pub fn forget_open(&mut self) {
+        let chosen = (self.commit_index.next().0 - self.base.0) as usize;
+        self.entries.truncate(chosen);
+        self.open_bytes = 0;
     }
 
     /// Forgets the oldest chosen values until the rest fits `bytes_max`. They stay in the WAL: one that is not
@@ -137,6 +153,14 @@ impl Slots {
             .filter_map(|open| self.get(Slot(open)))
             .map(|entry| entry.value.len())
             .sum()
+    }
+
+    /// Whether a readmission is proposed and not known to be chosen.
+    pub fn open_readmission(&self, readmission: Readmission) -> bool {
+        let first = (self.commit_index.next().0 - self.base.0) as usize;
+        self.entries
+            .range(first..)
+            .any(|entry| Readmission::decode(&entry.value) == Some(readmission))
     }
 
     /// Everything accepted and not known to be chosen, in slot order.

@@ -63,6 +63,16 @@ fn a_candidate_below_the_trim_floor_does_not_lead() {
 }
 
 #[test]
+fn a_hole_in_the_wal_is_filled_before_the_replica_promises() {
+    check("hole.txt");
+}
+
+#[test]
+fn a_replica_without_its_disk_is_readmitted_through_the_log() {
+    check("readmission.txt");
+}
+
+#[test]
 fn the_window_lets_batches_grow() {
     check("window.txt");
 }

@@ -15,12 +15,14 @@ use synod_engine::client::{REPLIES_BYTES_MAX, Request};
 use synod_engine::codec;
 use synod_engine::config::Config;
 use synod_engine::driver::Driver;
-use synod_engine::ids::{Ballot, CommandNumber, ReplicaId, ReplicaSet, SessionId, Slot, Time};
+use synod_engine::ids::{
+    Ballot, CommandNumber, Incarnation, ReplicaId, ReplicaSet, SessionId, Slot, Time,
+};
 use synod_engine::machine::KvMachine;
 use synod_engine::machine::kv::KvCommand;
 use synod_engine::message::{Accept, Chosen, Fetch, Heartbeat, HeartbeatRole, Message, Value};
 use synod_engine::persist::OWED_BYTES_MAX;
-use synod_engine::recovery::Recovery;
+use synod_engine::recovery::{OnDisk, Recovery};
 use synod_engine::seams::Arrival;
 use synod_engine::sessions::{Applied, SESSIONS_MAX, Sessions, session_id};
 
@@ -48,7 +50,7 @@ impl One {
         let (disk, outbox) = (DiskHandle::default(), OutboxHandle::default());
         let history = Rc::new(RefCell::new(History::default()));
         let driver = Recovery::new(config, Witness::new(&history))
-            .start(Time(0), disk.clone(), outbox.clone(), Ballot::ZERO, Slot(1))
+            .start(Time(0), disk.clone(), outbox.clone(), OnDisk::default())
             .expect("nothing was trimmed");
         One {
             driver,
@@ -121,6 +123,26 @@ fn heartbeat(ballot: Ballot, role: HeartbeatRole, commit_index: u64) -> Message 
         received: Slot(commit_index),
         trim_floor: Slot(1),
     })
+}
+
+#[test]
+fn an_acknowledgement_at_a_new_ballot_waits_for_the_record_of_that_ballot() {
+    let acknowledged = |messages: Vec<Message>| {
+        messages
+            .iter()
+            .any(|message| matches!(message, Message::Accepted(accepted) if accepted.ballot == NEW))
+    };
+    let mut one = One::new(1 << 20);
+    one.hear(2, accept(OLD, 1, 0, value(1, 8)));
+    one.finish_disk();
+    one.hear(2, accept(OLD, 2, 1, value(2, 8)));
+    one.finish_disk();
+    one.turn(Vec::new());
+    // A repeat of what is chosen, by a new leader: nothing to store but its ballot.
+    assert!(!acknowledged(one.hear(3, accept(NEW, 1, 1, value(1, 8)))));
+    assert!(!acknowledged(one.turn(Vec::new())));
+    one.finish_disk();
+    assert!(acknowledged(one.turn(Vec::new())));
 }
 
 #[test]
@@ -214,6 +236,7 @@ fn a_leader_that_never_gets_established_gives_up() {
         {
             let promise = synod_engine::message::Promise {
                 ballot: prepare.ballot,
+                incarnation: Incarnation::FOUNDING,
                 commit_index: Slot(0),
                 trim_floor: Slot(1),
                 accepted: Vec::new(),

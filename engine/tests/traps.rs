@@ -11,10 +11,12 @@ use simulation::network::{Faults, OutboxHandle};
 use synod_engine::client::{ClientMessage, Reason, Request, ServerMessage};
 use synod_engine::config::Config;
 use synod_engine::driver::Driver;
-use synod_engine::ids::{Ballot, ClientId, CommandNumber, Lsn, ReplicaId, SessionId, Slot, Time};
+use synod_engine::ids::{
+    Ballot, ClientId, CommandNumber, Incarnation, Lsn, ReplicaId, SessionId, Slot, Time,
+};
 use synod_engine::message::{Accept, Message, Prepare, Record};
 use synod_engine::output::Output;
-use synod_engine::recovery::Recovery;
+use synod_engine::recovery::{OnDisk, Recovery};
 use synod_engine::replica::{Input, Replay};
 use synod_engine::seams::Arrival;
 
@@ -33,7 +35,7 @@ fn trap_4_to_accept_at_a_ballot_is_to_promise_it_even_across_a_restart() {
         value: Bytes::from_static(b"v"),
     });
     replay.record(record, &mut out);
-    let mut replica = replay.finish(Time(0), Lsn(1));
+    let mut replica = replay.finish(Time(0), Lsn(1), Incarnation::FOUNDING);
     assert_eq!(replica.promised(), ballot(5, 2));
     let prepare = Message::Prepare(Prepare {
         ballot: ballot(4, 3),
@@ -122,7 +124,7 @@ impl Lone {
         let history = std::rc::Rc::new(std::cell::RefCell::new(History::default()));
         let recovery = Recovery::new(config, Witness::new(&history));
         let driver = recovery
-            .start(Time(0), disk.clone(), outbox.clone(), Ballot::ZERO, Slot(1))
+            .start(Time(0), disk.clone(), outbox.clone(), OnDisk::default())
             .expect("nothing was trimmed");
         let mut lone = Lone {
             driver,

@@ -34,6 +34,8 @@ pub enum Command {
     Client(ClientArguments),
     /// Look into the write-ahead log of a stopped replica
     Wal(WalArguments),
+    /// Run whole clusters in simulated time under every fault, and check everything
+    Simulate(SimulateArguments),
     #[command(hide = true)]
     Load(LoadArguments),
 }
@@ -78,6 +80,10 @@ pub struct ReplicaArguments {
     /// Make an empty data directory first. Never for a replica that lost its disk: it would forget its promises
     #[arg(long)]
     pub init: bool,
+    /// Make an empty data directory for a replica that lost its disk: it fetches everything from the others, and has
+    /// no vote until the cluster has readmitted it
+    #[arg(long, conflicts_with = "init")]
+    pub readmit: bool,
     /// End when stdin closes, so that no replica outlives the run that started it
     #[arg(long, hide = true)]
     pub exit_with_parent: bool,
@@ -176,6 +182,43 @@ pub struct WalTarget {
     pub directory: PathBuf,
     /// Print JSON instead of lines for people
     #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = SIMULATE_EXAMPLES
+)]
+pub struct SimulateArguments {
+    /// How many seeds, each a cluster with its own size, faults and load [default: 1000; 100 for --partial-partitions]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub seeds: Option<u64>,
+    /// The first seed; the default is fixed, so that two runs are the same
+    #[arg(long, default_value_t = synod_simulator::sweep::FIRST_SEED, value_name = "N")]
+    pub first_seed: u64,
+    /// Only this seed
+    #[arg(long, value_name = "N", conflicts_with_all = ["seeds", "first_seed"])]
+    pub seed: Option<u64>,
+    /// Print every event of the seed
+    #[arg(long, requires = "seed")]
+    pub trace: bool,
+    /// The cluster sizes to draw from
+    #[arg(long, value_delimiter = ',', default_value = "3,5,7", value_name = "N,…", value_parser = clap::value_parser!(u8).range(1..=15))]
+    pub replicas: Vec<u8>,
+    /// Simulated seconds per seed; in the last sixth, a quorum is healed and must converge
+    #[arg(long, default_value_t = 60, value_name = "S", value_parser = clap::value_parser!(u64).range(6..=86_400))]
+    pub virtual_seconds: u64,
+    /// Which faults may strike: all, none, or names separated by commas
+    #[arg(long, default_value = "all", value_name = "LIST", value_parser = synod_simulator::faults::FaultSet::parse)]
+    pub faults: synod_simulator::faults::FaultSet,
+    /// Threads; each runs whole seeds
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub jobs: u16,
+    /// Measure instead how long each of the three partial partitions leaves a loaded cluster without progress
+    #[arg(long, conflicts_with_all = ["seed", "replicas", "virtual_seconds", "faults"])]
+    pub partial_partitions: bool,
+    /// Print one JSON object to stdout
+    #[arg(long, conflicts_with = "trace")]
     pub json: bool,
 }
 
@@ -289,6 +332,16 @@ pub struct ChaosArguments {
     pub check: Option<PathBuf>,
 }
 
+const SIMULATE_EXAMPLES: &str = "\
+Examples:\n\
+\x20 synod simulate                                   1000 seeds under every fault\n\
+\x20 synod simulate --faults loss,crash --replicas 3  only these faults, on clusters of three\n\
+\x20 synod simulate --seed 7 --trace                  one seed again, with every event\n\
+\x20 synod simulate --partial-partitions              time to a leader under each partial partition\n\
+\n\
+One seed is one history, on any machine. A failure is printed with its seed, the faults it needs and the events\n\
+before it. Exit codes: 0 nothing was wrong, 1 a check failed, 2 wrong usage.";
+
 const SYNOD_EXAMPLES: &str = "\
 Start here:\n\
 \x20 synod run                      a whole cluster on this machine, loaded, measured and checked\n\
@@ -299,6 +352,7 @@ const REPLICA_EXAMPLES: &str = "\
 Examples:\n\
 \x20 synod replica --config replica-1.toml --init   the first start: makes the data directory\n\
 \x20 synod replica --config replica-1.toml          every later start\n\
+\x20 synod replica --config replica-1.toml --readmit  with a new disk, after the old one was lost\n\
 \n\
 When it is ready it prints one line to stdout: ready replica=1 listen=… backend=…\n\
 Exit codes: 0 stopped by SIGTERM or SIGINT, 1 failed, 2 wrong configuration, 3 the disk failed.";

@@ -15,6 +15,7 @@ mod parent;
 mod replica;
 mod replica_file;
 mod run;
+mod simulate;
 mod toml_file;
 mod utc;
 mod verify;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         Command::Wal(arguments) => wal::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Chaos(arguments) => chaos::run(&arguments),
+        Command::Simulate(arguments) => return simulate::run(&arguments),
         Command::Load(arguments) => load::run(&arguments),
     };
     match result {

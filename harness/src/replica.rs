@@ -3,15 +3,15 @@
 //! One thread owns everything mutable: it takes what arrived, gives the driver a turn, and sleeps until something
 //! arrives, the disk finishes something, or the driver's deadline comes.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use synod_engine::driver::Driver;
-use synod_engine::ids::Time;
+use synod_engine::ids::{Ballot, Incarnation, Time};
 use synod_engine::machine::{KvMachine, LogMachine};
-use synod_engine::recovery::Recovery;
+use synod_engine::recovery::{Hole, OnDisk, Recovery};
 use synod_engine::seams::StateMachine;
-use synod_storage::{FileWal, OpenReport};
+use synod_storage::{FileWal, Notes, OpenReport, Replayed};
 use synod_transport::{Inbox, Limits, MTU_MAX_DEFAULT, QuicNetwork, TransportConfig};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -26,9 +26,7 @@ use crate::replica_file::ReplicaSettings;
 
 pub fn run(arguments: &ReplicaArguments) -> anyhow::Result<()> {
     let settings = ReplicaSettings::read(&arguments.config)?;
-    if arguments.init {
-        synod_storage::init(&settings.storage).map_err(usage)?;
-    }
+    make_directory(&settings, arguments)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -76,6 +74,7 @@ struct Replica<M: StateMachine> {
     driver: Driver<FileWal, QuicNetwork, M>,
     inbox: Inbox,
     wal_event: CounterFd,
+    wal_notes: Notes,
     idle_spin: IdleSpin,
     clock: Instant,
 }
@@ -83,10 +82,17 @@ struct Replica<M: StateMachine> {
 impl<M: StateMachine + Default> Replica<M> {
     fn open(settings: ReplicaSettings) -> anyhow::Result<Replica<M>> {
         let mut recovery = Recovery::new(settings.engine.clone(), M::default());
-        let (wal, report) = synod_storage::open(settings.storage.clone(), &mut |lsn, record| {
-            recovery.visit(lsn, record);
-        })
-        .map_err(usage)?;
+        let (wal, report) =
+            synod_storage::open(settings.storage.clone(), &mut |replayed| match replayed {
+                Replayed::Record(at, record) => recovery.visit(at.lsn, record),
+                Replayed::Hole(hole) => recovery.hole(Hole {
+                    next: hole.next,
+                    promised: hole.carried.promised,
+                    trim_floor: hole.carried.trim_floor,
+                    slot_max: hole.carried.slot_max,
+                }),
+            })
+            .map_err(usage)?;
         for note in &report.notes {
             tracing::warn!("{note}");
         }
@@ -97,15 +103,23 @@ impl<M: StateMachine + Default> Replica<M> {
             .context("the event of the WAL cannot be shared")?;
         let wal_event =
             CounterFd::new(wal_event).context("the event of the WAL cannot be watched")?;
+        let wal_notes = wal.notes();
         let clock = Instant::now();
         announce(&settings, &report)?;
+        let on_disk = OnDisk {
+            incarnation: report.incarnation,
+            promised: report.promised,
+            trim_floor: report.trim_floor,
+        };
         let driver = recovery
-            .start(now(clock), wal, network, report.promised, report.trim_floor)
+            .start(now(clock), wal, network, on_disk)
             .map_err(usage)?;
+        warn_of_losses(driver.replica());
         Ok(Replica {
             driver,
             inbox,
             wal_event,
+            wal_notes,
             idle_spin: IdleSpin::new(settings.idle_spin()),
             clock,
         })
@@ -122,6 +136,10 @@ impl<M: StateMachine + Default> Replica<M> {
             self.driver
                 .turn(now(self.clock), &mut arrivals)
                 .map_err(|failed| DiskFailed(failed.to_string()))?;
+            for note in self.wal_notes.take() {
+                tracing::warn!("{note}");
+            }
+            self.check_membership()?;
             let deadline = self.clock + Duration::from_nanos(self.driver.deadline().0);
             if sleep.deadline() != deadline.into() {
                 sleep.as_mut().reset(deadline.into());
@@ -144,12 +162,63 @@ impl<M: StateMachine + Default> Replica<M> {
 }
 
 impl<M: StateMachine> Replica<M> {
+    /// A disk whose place another one has taken must not serve again: its promises are of a life that is over.
+    fn check_membership(&self) -> anyhow::Result<()> {
+        let replica = self.driver.replica();
+        if replica.superseded() {
+            return Err(usage(format!(
+                "the cluster readmitted replica {} with another disk since this one was in use; remove this data \
+                 directory and start the replica with --readmit",
+                replica.config().replica
+            )));
+        }
+        Ok(())
+    }
+
     /// Stays awake for a moment, until there is news or somebody else wants the core.
     async fn spin(&mut self) {
         let mut spinning = self.idle_spin.start();
         while self.inbox.is_empty() && !self.driver.has_durable_news() && spinning.goes_on() {
             tokio::task::yield_now().await;
         }
+    }
+}
+
+/// `--init` and `--readmit`: a data directory is only ever made on demand.
+fn make_directory(settings: &ReplicaSettings, arguments: &ReplicaArguments) -> anyhow::Result<()> {
+    if arguments.init {
+        synod_storage::init(&settings.storage).map_err(usage)?;
+    }
+    if arguments.readmit {
+        if settings.engine.replicas == 1 {
+            return Err(usage(
+                "--readmit: a cluster of one replica has nobody who could readmit it; what it lost is lost",
+            ));
+        }
+        // The clock orders the lives of this replica's disks: the cluster takes back none but a later one.
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+        let since_epoch = since_epoch.context("the system clock stands before 1970")?;
+        let incarnation = Incarnation(since_epoch.as_micros() as u64);
+        synod_storage::readmit(&settings.storage, incarnation).map_err(usage)?;
+    }
+    Ok(())
+}
+
+/// Says what this replica lost, and what that means until it is repaired.
+fn warn_of_losses(replica: &synod_engine::replica::Replica) {
+    if replica.slots_missing() > 0 {
+        tracing::warn!(
+            "records of up to {} slots after slot {} are lost: they are fetched from the peers, and this replica \
+             promises nothing to a new leader until they are here",
+            replica.slots_missing(),
+            replica.commit_index()
+        );
+    }
+    if replica.incarnation() != Incarnation::FOUNDING && replica.promised() == Ballot::ZERO {
+        tracing::warn!(
+            "the disk of this replica is new: it has no vote until the leader and a quorum of the others have \
+             readmitted it"
+        );
     }
 }
 

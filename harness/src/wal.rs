@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context;
 use serde_json::{Value, json};
 use synod_engine::message::Record;
-use synod_storage::{OpenError, ScanReport, scan};
+use synod_storage::{Hole, OpenError, Replayed, ScanReport, scan};
 
 use crate::cli::{WalArguments, WalCommand, WalTarget};
 use crate::failure::usage;
@@ -58,7 +58,10 @@ impl Census {
 
 fn read(target: &WalTarget) -> Result<(ScanReport, Census), OpenError> {
     let mut census = Census::default();
-    let report = scan(&target.directory, &mut |_, record| census.count(&record))?;
+    let report = scan(&target.directory, &mut |replayed| match replayed {
+        Replayed::Record(_, record) => census.count(&record),
+        Replayed::Hole(_) => {}
+    })?;
     Ok((report, census))
 }
 
@@ -94,7 +97,7 @@ fn inspect(target: &WalTarget) -> anyhow::Result<()> {
         census.slot_max.unwrap_or(0)
     )?;
     say!("promised     {}", report.promised)?;
-    say!("trim floor   {}", report.trim_floor.0)?;
+    say!("trim floor   {}", lowest_kept(&report))?;
     for segment in &report.segments {
         say!(
             "segment      {}: {} groups, {} bytes, through lsn {}",
@@ -109,6 +112,9 @@ fn inspect(target: &WalTarget) -> anyhow::Result<()> {
         report.empty_segments.len(),
         report.ready_files.len()
     )?;
+    for hole in &report.holes {
+        say!("hole         {}", describe_hole(hole))?;
+    }
     if let Some(tail) = &report.tail {
         say!("torn tail    {}", describe_tail(tail))?;
     }
@@ -120,9 +126,9 @@ fn verify(target: &WalTarget) -> anyhow::Result<()> {
         Ok((report, census)) => {
             if target.json {
                 let mut description = describe(&report, &census);
-                description["ok"] = json!(true);
+                description["ok"] = json!(report.holes.is_empty());
                 say!("{}", serde_json::to_string_pretty(&description)?)?;
-            } else {
+            } else if report.holes.is_empty() {
                 say!(
                     "ok: {} records in {} bytes, slots through {}",
                     report.records,
@@ -136,7 +142,7 @@ fn verify(target: &WalTarget) -> anyhow::Result<()> {
                     )?;
                 }
             }
-            Ok(())
+            refuse_holes(&report, &target.directory)
         }
         Err(error) => {
             if target.json {
@@ -146,6 +152,40 @@ fn verify(target: &WalTarget) -> anyhow::Result<()> {
             Err(classify(error, &target.directory))
         }
     }
+}
+
+/// The lowest slot that no trim has dropped, as the engine counts it: slot 1 while nothing was trimmed.
+fn lowest_kept(report: &ScanReport) -> u64 {
+    report.trim_floor.0.max(1)
+}
+
+/// Holes are damage, though not the end of this replica: its peers have what it lost.
+fn refuse_holes(report: &ScanReport, directory: &Path) -> anyhow::Result<()> {
+    let Some(first) = report.holes.first() else {
+        return Ok(());
+    };
+    let more = match report.holes.len() - 1 {
+        0 => String::new(),
+        more => format!(", and {more} more holes"),
+    };
+    anyhow::bail!(
+        "{}: damaged: {}{more}; start the replica, and it will repair this from its peers",
+        directory.display(),
+        describe_hole(first)
+    )
+}
+
+fn describe_hole(hole: &Hole) -> String {
+    format!(
+        "{} at offset {} ({}); lost: lsn {} to {}, slots up to {}, promises up to {}",
+        hole.file.display(),
+        hole.offset,
+        hole.why,
+        hole.first.0,
+        hole.next.0 - 1,
+        hole.carried.slot_max.0,
+        hole.carried.promised
+    )
 }
 
 fn describe_tail(tail: &synod_storage::recovery::Cut) -> String {
@@ -165,7 +205,7 @@ fn describe(report: &ScanReport, census: &Census) -> Value {
         "bytes": report.bytes,
         "last_lsn": report.last_lsn.0,
         "promised": report.promised.to_string(),
-        "trim_floor": report.trim_floor.0,
+        "trim_floor": lowest_kept(report),
         "accepted": census.accepted,
         "chosen": census.chosen,
         "promises": census.promised,
@@ -181,6 +221,15 @@ fn describe(report: &ScanReport, census: &Census) -> Value {
         })).collect::<Vec<_>>(),
         "empty_segments": report.empty_segments.len(),
         "ready_files": report.ready_files.len(),
+        "holes": report.holes.iter().map(|hole| json!({
+            "file": hole.file.display().to_string(),
+            "offset": hole.offset,
+            "why": hole.why,
+            "first_lsn": hole.first.0,
+            "next_lsn": hole.next.0,
+            "slot_max": hole.carried.slot_max.0,
+            "promised": hole.carried.promised.to_string(),
+        })).collect::<Vec<_>>(),
         "tail": report.tail.as_ref().map(|tail| json!({
             "file": tail.file.display().to_string(),
             "offset": tail.offset,

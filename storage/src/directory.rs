@@ -1,6 +1,6 @@
 //! A data directory: its identity and its first segment.
 
-use synod_engine::ids::{ClusterId, ReplicaId};
+use synod_engine::ids::{ClusterId, Incarnation, ReplicaId};
 
 use crate::buffer::PAGE_BYTES;
 use crate::config::Options;
@@ -12,15 +12,35 @@ use crate::format::{
 };
 use crate::keeper::{Hints, Keeper};
 
-/// Makes an empty directory a replica's. The identity comes last: a directory with an identity has its first
-/// segment, so "no segment at all" is always a loss; an interrupted init is simply done again.
+/// Makes an empty directory a founding member's. Refuses one that holds anything of a WAL.
 pub fn initialise<D: Disk>(disk: &D, options: &Options) -> Result<(), OpenError> {
+    found(disk, options, Incarnation::FOUNDING)
+}
+
+/// Makes an empty directory that of a replica which lost its disk. Its incarnation says so for ever: what it promised
+/// before is gone, and it must not vote as if it had never promised anything. `incarnation` must be higher than any
+/// that this replica had before; the cluster readmits no other. Refuses a directory that holds anything of a WAL.
+pub fn initialise_readmitted<D: Disk>(
+    disk: &D,
+    options: &Options,
+    incarnation: Incarnation,
+) -> Result<(), OpenError> {
+    assert!(
+        incarnation > Incarnation::FOUNDING,
+        "a readmitted replica is no founding member"
+    );
+    found(disk, options, incarnation)
+}
+
+/// The identity comes last: a directory with an identity has its first segment, so "no segment at all" is always a
+/// loss; an interrupted init is simply done again.
+fn found<D: Disk>(disk: &D, options: &Options, incarnation: Incarnation) -> Result<(), OpenError> {
     options.check();
     clear_remains(disk)?;
     let identity = Identity {
         cluster: options.cluster,
         replica: options.replica,
-        incarnation: mix(options.seed, 0x696e_6361_726e),
+        incarnation,
         segment_bytes: options.segment_bytes,
     };
     let mut keeper = Keeper {
@@ -28,10 +48,11 @@ pub fn initialise<D: Disk>(disk: &D, options: &Options) -> Result<(), OpenError>
         cluster: identity.cluster,
         replica: identity.replica,
         segment_bytes: identity.segment_bytes,
-        seed: mix(identity.incarnation, options.seed),
+        seed: mix(identity.incarnation.0, options.seed),
         ready_files: Default::default(),
         ready_files_max: 0,
         hints: Hints::default(),
+        paces: false,
     };
     keeper.prepare(Sequence::FIRST).map_err(OpenError::io(
         "preparing",

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use synod_engine::ids::{ClusterId, ReplicaId};
+use synod_engine::ids::{ClusterId, ReplicaId, Slot};
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -58,40 +58,32 @@ pub enum OpenError {
     },
     #[error("{}, offset 0: the identity is damaged ({why}); restore it from a copy", path.display())]
     IdentityDamaged { path: PathBuf, why: String },
+    /// At the end of the WAL: nothing behind tells what was promised there.
     #[error(
-        "{} is missing ({why}); restore the file, or readmit this replica with an empty directory",
-        path.display()
+        "{} is missing ({why}), and nothing tells what it held: promises, and slots above {}; restore the file, or \
+         readmit this replica with an empty directory (`--readmit`)",
+        path.display(),
+        known.0
     )]
-    SegmentMissing { path: PathBuf, why: String },
-    #[error(
-        "{}, offset {bytes}: the file ends here, a segment has {expected} bytes; restore it, or readmit this \
-         replica with an empty directory",
-        path.display()
-    )]
-    SegmentSize {
+    SegmentMissing {
         path: PathBuf,
-        bytes: u64,
-        expected: u64,
-    },
-    #[error(
-        "{}, offset {offset}: the segment header is damaged ({why}); restore the file, or readmit this replica \
-         with an empty directory",
-        path.display()
-    )]
-    SegmentHeader {
-        path: PathBuf,
-        offset: u64,
         why: String,
+        /// The highest slot of the WAL before.
+        known: Slot,
     },
+    /// At the end of the WAL: nothing behind tells what was promised there.
     #[error(
-        "{}, offset {offset}: durable data is damaged ({why}); restore the file, or readmit this replica with an \
-         empty directory",
-        path.display()
+        "{}, offset {offset}: durable data is damaged ({why}), and nothing behind it tells what it held: promises, \
+         and slots above {}; restore the file, or readmit this replica with an empty directory (`--readmit`)",
+        path.display(),
+        known.0
     )]
     Damaged {
         path: PathBuf,
         offset: u64,
         why: String,
+        /// The highest slot of the WAL before.
+        known: Slot,
     },
     #[error(
         "{}, offset {offset}: a record of kind {kind} is of a newer format; use the build that wrote it",

@@ -6,19 +6,23 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
-use synod_engine::ids::{Ballot, Lsn, Slot};
+use synod_engine::ids::{Ballot, Incarnation, Lsn, Slot};
 use synod_engine::message::Record;
 use synod_engine::seams::{Wal, WalFailed, WalRead};
 
 use crate::backend::{BlockingBackend, FileBackend, UringBackend};
-use crate::config::{BackendChoice, Config, Durability};
-use crate::directory::{initialise, read_identity};
+use crate::config::{BackendChoice, Config, Durability, Options};
+use crate::directory::{self, initialise, read_identity};
 use crate::disk::RealDisk;
 use crate::error::OpenError;
 use crate::format::{Identity, LOCK_FILE};
-use crate::recovery::RecordAt;
+use crate::notes::Notes;
+use crate::recovery::{Hole, Replayed};
 use crate::signal::Signal;
 use crate::wal::{WalCore, group_bytes_max};
+
+/// Holes that get a line of their own in a report.
+const HOLE_NOTES_MAX: usize = 16;
 
 /// A WAL in a directory that no other process uses meanwhile.
 pub struct FileWal {
@@ -33,8 +37,9 @@ pub struct FileWal {
 pub struct OpenReport {
     /// For the operator: which backend serves, and how.
     pub backend: String,
-    /// Lines for the operator: fallbacks, a cut tail.
+    /// Lines for the operator: fallbacks, holes, a cut tail.
     pub notes: Vec<String>,
+    pub incarnation: Incarnation,
     pub last_lsn: Lsn,
     pub promised: Ballot,
     pub trim_floor: Slot,
@@ -42,8 +47,24 @@ pub struct OpenReport {
     pub bytes: u64,
 }
 
-/// Makes a directory this replica's, explicitly: no cluster forms by itself. Refuses one that is somebody's already.
+/// Makes a directory a founding member's, explicitly: no cluster forms by itself. Refuses one that is somebody's
+/// already.
 pub fn init(config: &Config) -> Result<(), OpenError> {
+    make(config, initialise)
+}
+
+/// Makes an empty directory that of a replica which lost its disk, as `incarnation`: higher than any that it had
+/// before. Refuses as [`init`] does.
+pub fn readmit(config: &Config, incarnation: Incarnation) -> Result<(), OpenError> {
+    make(config, |disk, options| {
+        directory::initialise_readmitted(disk, options, incarnation)
+    })
+}
+
+fn make(
+    config: &Config,
+    how: impl FnOnce(&RealDisk, &Options) -> Result<(), OpenError>,
+) -> Result<(), OpenError> {
     let directory = &config.directory;
     if !directory.is_dir() && directory.exists() {
         return Err(OpenError::NotADirectory {
@@ -56,23 +77,23 @@ pub fn init(config: &Config) -> Result<(), OpenError> {
     let _lock = lock(directory)?;
     let disk = RealDisk::new(directory, false, true);
     let direct = disk.try_direct().is_ok();
-    initialise(&RealDisk::new(directory, direct, true), &config.options())
+    how(&RealDisk::new(directory, direct, true), &config.options())
 }
 
-/// Opens an initialised directory, replays every record through `visit` in order, and is then ready for more.
+/// Opens an initialised directory, replays every record and hole through `visit` in order, and is then ready for more.
 pub fn open(
     config: Config,
-    visit: &mut dyn FnMut(Lsn, Record),
+    visit: &mut dyn FnMut(Replayed),
 ) -> Result<(FileWal, OpenReport), OpenError> {
     config.options().check();
     let directory = config.directory.clone();
     check_directory(&directory)?;
     let plain = RealDisk::new(&directory, false, true);
     // Before the lock: asking an uninitialised or foreign directory must not leave a lock file there.
-    crate::directory::check_identity(&plain, config.cluster, config.replica)?;
+    directory::check_identity(&plain, config.cluster, config.replica)?;
     let lock = lock(&directory)?;
-    let identity = crate::directory::check_identity(&plain, config.cluster, config.replica)?;
-    crate::directory::clear_temporary(&plain)?;
+    let identity = directory::check_identity(&plain, config.cluster, config.replica)?;
+    directory::clear_temporary(&plain)?;
     let signal =
         Signal::new().map_err(OpenError::io("making an eventfd for", directory.clone()))?;
     let mut notes = Vec::new();
@@ -83,8 +104,14 @@ pub fn open(
             identity.segment_bytes, config.segment_bytes
         ));
     }
-    let mut each = |at: RecordAt, record| visit(at.lsn, record);
-    let (core, opened) = WalCore::open(backend, config.options(), &identity, &mut each)?;
+    let (core, opened) = WalCore::open(backend, config.options(), &identity, visit)?;
+    notes.extend(opened.holes.iter().take(HOLE_NOTES_MAX).map(describe_hole));
+    if opened.holes.len() > HOLE_NOTES_MAX {
+        notes.push(format!(
+            "{} more holes; `synod wal inspect` lists them",
+            opened.holes.len() - HOLE_NOTES_MAX
+        ));
+    }
     notes.extend(opened.cut.iter().map(|cut| {
         format!(
             "the last write did not complete before the crash: cut {} at offset {} ({})",
@@ -96,6 +123,7 @@ pub fn open(
     let report = OpenReport {
         backend: name,
         notes,
+        incarnation: opened.incarnation,
         last_lsn: opened.last,
         promised: opened.carried.promised,
         trim_floor: opened.carried.trim_floor,
@@ -114,6 +142,11 @@ impl FileWal {
     /// Readable when [`Wal::durable`] or [`Wal::take_read`] may have news.
     pub fn event_fd(&self) -> BorrowedFd<'_> {
         self.signal.as_fd()
+    }
+
+    /// Lines for the operator that come up while the WAL runs.
+    pub fn notes(&self) -> Notes {
+        self.core.notes()
     }
 
     /// Makes the event unreadable until there is more news. Call it before asking for the news.
@@ -150,6 +183,20 @@ impl Wal for FileWal {
     fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {
         self.core.counters(report);
     }
+}
+
+fn describe_hole(hole: &Hole) -> String {
+    format!(
+        "{}, offset {}: damaged ({}); the records from lsn {} to {} are lost, of slots up to {} and promises up to \
+         {}: to be fetched again from the other replicas",
+        hole.file.display(),
+        hole.offset,
+        hole.why,
+        hole.first.0,
+        hole.next.0 - 1,
+        hole.carried.slot_max.0,
+        hole.carried.promised
+    )
 }
 
 fn choose_backend(

@@ -26,9 +26,9 @@
 //!
 //! A group is drawn in [`crate::group`], a record in `record.rs`.
 
-use synod_engine::ids::{ClusterId, ReplicaId};
+use synod_engine::ids::{ClusterId, Incarnation, ReplicaId};
 
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 pub const IDENTITY_FILE: &str = "identity";
 pub const IDENTITY_TEMPORARY: &str = "identity.tmp";
 pub const LOCK_FILE: &str = "lock";
@@ -62,8 +62,8 @@ pub struct SegmentIdentity(pub u64);
 pub struct Identity {
     pub cluster: ClusterId,
     pub replica: ReplicaId,
-    /// Drawn at init: tells a wiped and re-initialised directory from the original.
-    pub incarnation: u64,
+    /// Tells an empty directory that was readmitted from the original.
+    pub incarnation: Incarnation,
     pub segment_bytes: u64,
 }
 
@@ -126,7 +126,7 @@ impl Identity {
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![0; IDENTITY_BYTES];
         put_common(&mut bytes, IDENTITY_MAGIC, self.cluster, self.replica);
-        bytes[40..48].copy_from_slice(&self.incarnation.to_le_bytes());
+        bytes[40..48].copy_from_slice(&self.incarnation.0.to_le_bytes());
         bytes[48..56].copy_from_slice(&self.segment_bytes.to_le_bytes());
         put_checksum(&mut bytes);
         bytes
@@ -140,7 +140,7 @@ impl Identity {
         Ok(Identity {
             cluster: cluster_at_16(bytes),
             replica: ReplicaId(bytes[32]),
-            incarnation: u64_at(bytes, 40),
+            incarnation: Incarnation(u64_at(bytes, 40)),
             segment_bytes: u64_at(bytes, 48),
         })
     }
@@ -265,7 +265,7 @@ mod tests {
         let identity = Identity {
             cluster: ClusterId(5),
             replica: ReplicaId(2),
-            incarnation: 9,
+            incarnation: Incarnation(9),
             segment_bytes: 1 << 20,
         };
         let bytes = identity.encode();
@@ -279,8 +279,8 @@ mod tests {
             ));
         }
         let mut later = bytes.clone();
-        later[8] = 2;
+        later[8] = 5;
         later[40] = 0xff;
-        assert_eq!(Identity::decode(&later), Err(HeaderError::Version(2)));
+        assert_eq!(Identity::decode(&later), Err(HeaderError::Version(5)));
     }
 }

@@ -25,7 +25,7 @@ use synod_engine::ids::{Ballot, Lsn, ReplicaId, Slot};
 use synod_engine::message::Record;
 
 use crate::format::{PAGE, SECTOR, STAMP_DISTANCE_MAX, SegmentIdentity, u32_at, u64_at};
-use crate::record;
+use crate::record::{self, RawRecord, RecordError};
 
 const MAGIC: [u8; 4] = *b"SGRP";
 const HEADER_BYTES: usize = 112;
@@ -201,11 +201,28 @@ fn distance(sector: &[u8], stamp: u64) -> u32 {
 /// Whether any sector of `rest`, which starts at `offset` of its segment, was written in this life of the file.
 pub fn any_written(rest: &[u8], identity: SegmentIdentity, offset: u64) -> bool {
     let first = offset / SECTOR as u64;
-    rest.chunks_exact(SECTOR).enumerate().any(|(i, sector)| {
-        [false, true].into_iter().any(|starts| {
-            distance(sector, identity.stamp(first + i as u64, starts)) <= STAMP_DISTANCE_MAX
-        })
-    })
+    rest.chunks_exact(SECTOR)
+        .zip(first..)
+        .any(|(sector, number)| is_written(sector, identity, number))
+}
+
+/// How many bytes at the front of `rest`, which starts at `offset` of its segment, were written in this life of the
+/// file without a sector left out.
+pub fn written_bytes(rest: &[u8], identity: SegmentIdentity, offset: u64) -> u64 {
+    let first = offset / SECTOR as u64;
+    let written = rest
+        .chunks_exact(SECTOR)
+        .zip(first..)
+        .take_while(|(sector, number)| is_written(sector, identity, *number))
+        .count();
+    (written * SECTOR) as u64
+}
+
+/// Whether a sector bears this life's stamp of its place, a few flipped bits allowed.
+fn is_written(sector: &[u8], identity: SegmentIdentity, number: u64) -> bool {
+    [false, true]
+        .into_iter()
+        .any(|starts| distance(sector, identity.stamp(number, starts)) <= STAMP_DISTANCE_MAX)
 }
 
 /// Reads the header alone from the first sector of a group. `rest` is the room from here to the segment's end.
@@ -326,34 +343,31 @@ pub fn build<'a>(
     seal(group, header, identity, offset);
 }
 
-/// Checks and visits each record of an unsealed group; stops at the first bad one with its offset in the group.
-pub fn records(
-    group: &[u8],
+/// Checks and returns the records of an unsealed group, or the first bad one's offset in the group.
+pub fn records<'g>(
+    group: &'g [u8],
     header: &GroupHeader,
     identity: SegmentIdentity,
-    visit: &mut dyn FnMut(Place, &record::RawRecord<'_>),
-) -> Result<(), (usize, record::RecordError)> {
+) -> Result<Vec<(Place, RawRecord<'g>)>, (usize, RecordError)> {
+    let mut records = Vec::new();
     let mut at = records_at(group.len() / SECTOR);
     let end = at + header.records_bytes;
     let mut lsn = header.first;
     for _ in 0..header.records {
         let raw = record::take(&group[at..end], identity).map_err(|error| (at, error))?;
         if raw.lsn != lsn {
-            return Err((
-                at,
-                record::RecordError::Damaged("a record's lsn is out of order"),
-            ));
+            return Err((at, RecordError::Damaged("a record's lsn is out of order")));
         }
         let bytes = raw.bytes;
-        visit(Place { at, bytes }, &raw);
+        records.push((Place { at, bytes }, raw));
         at += bytes;
         lsn = lsn.next();
     }
     if at != end {
         return Err((
             at,
-            record::RecordError::Damaged("bytes are left behind the records"),
+            RecordError::Damaged("bytes are left behind the records"),
         ));
     }
-    Ok(())
+    Ok(records)
 }

@@ -59,6 +59,9 @@ pub struct Keeper<D: Disk> {
     pub ready_files: VecDeque<String>,
     pub ready_files_max: usize,
     pub hints: Hints,
+    /// Whether it shares a real disk with the loop, and so leaves it idle now and then. In place there is no loop
+    /// beside it, and no clock in a simulation.
+    pub paces: bool,
 }
 
 impl<D: Disk> Keeper<D> {
@@ -132,13 +135,22 @@ impl<D: Disk> Keeper<D> {
     #[allow(clippy::type_complexity)]
     fn take_ready_file(&mut self) -> io::Result<Option<(String, D::File, SegmentIdentity)>> {
         while let Some(name) = self.ready_files.pop_front() {
-            if let Some(old) = self.identity_of(&name)? {
+            if self.has_full_size(&name)?
+                && let Some(old) = self.identity_of(&name)?
+            {
                 let file = self.disk.open(&name, OpenMode::Segment)?;
                 return Ok(Some((name, file, old)));
             }
             self.disk.remove(&name)?;
         }
         Ok(None)
+    }
+
+    /// A segment whose file was damaged is recycled like any other, whatever its size.
+    fn has_full_size(&self, name: &str) -> io::Result<bool> {
+        let files = self.disk.list()?;
+        let bytes = files.iter().find(|(file, _)| file == name);
+        Ok(bytes.is_some_and(|(_, bytes)| *bytes == self.segment_bytes))
     }
 
     fn identity_of(&self, name: &str) -> io::Result<Option<SegmentIdentity>> {
@@ -186,7 +198,7 @@ impl<D: Disk> Keeper<D> {
             self.disk
                 .write_at(&file, at, &zeros.as_ref()[..bytes as usize])?;
             at += bytes;
-            if self.hints.ready.load(Ordering::Relaxed) > 0 {
+            if self.paces && self.hints.ready.load(Ordering::Relaxed) > 0 {
                 std::thread::sleep(started.elapsed());
             }
         }

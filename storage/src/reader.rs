@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use synod_engine::ids::Slot;
-use synod_engine::seams::{WalFailed, WalRead};
+use synod_engine::seams::WalRead;
 
 use crate::buffer::AlignedBuffer;
 use crate::disk::{Disk, OpenMode};
@@ -28,10 +28,18 @@ pub struct Reader<D: Disk> {
     group: Option<(Location, Bytes)>,
 }
 
+/// A read that ended. Damage found while running is no failure of the WAL: it ends the read early, and whoever asked
+/// turns to another replica.
+pub struct ReadDone {
+    pub read: WalRead,
+    /// What could not be read, and where.
+    pub damage: Option<String>,
+}
+
 /// Why a value cannot be had.
 enum Trouble {
     Trimmed,
-    Failed(String),
+    Damaged(String),
 }
 
 impl<D: Disk> Reader<D> {
@@ -44,22 +52,27 @@ impl<D: Disk> Reader<D> {
         }
     }
 
-    pub fn run(&mut self, job: &ReadJob) -> Result<WalRead, WalFailed> {
+    pub fn run(&mut self, job: &ReadJob) -> ReadDone {
         let mut values = Vec::with_capacity(job.slots.len());
+        let mut damage = None;
         for (slot, location) in &job.slots {
             match self.value(*slot, location) {
                 Ok(value) => values.push(value),
                 Err(Trouble::Trimmed) => break,
-                Err(Trouble::Failed(what)) => return Err(WalFailed(what)),
+                Err(Trouble::Damaged(what)) => {
+                    damage = Some(what);
+                    break;
+                }
             }
         }
         // A group is up to 2 MiB and a file a descriptor: neither is kept while nobody reads.
         self.group = None;
         self.file = None;
-        Ok(WalRead {
-            from: job.from,
-            values,
-        })
+        let from = job.from;
+        ReadDone {
+            read: WalRead { from, values },
+            damage,
+        }
     }
 
     fn value(&mut self, slot: Slot, location: &Location) -> Result<Bytes, Trouble> {
@@ -119,7 +132,7 @@ impl<D: Disk> Reader<D> {
             return Trouble::Trimmed;
         }
         let path = self.disk.path(&location.sequence.segment_name());
-        Trouble::Failed(format!(
+        Trouble::Damaged(format!(
             "reading {}, offset {}: {what}",
             path.display(),
             location.offset

@@ -5,15 +5,14 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 use synod_engine::ids::{Ballot, Lsn, Slot};
-use synod_engine::message::Record;
 
 use crate::disk::{Disk, RealDisk};
 use crate::error::OpenError;
 use crate::file_wal::identity_of;
 use crate::format::{Identity, LOCK_FILE, Sequence};
-use crate::recovery::{Cut, RecordAt, Segment, recover};
+use crate::recovery::{Cut, Hole, Replayed, Segment, recover};
 
-/// What a WAL holds. Damage is the error of the scan; the records before it were visited.
+/// What a WAL holds. Damage with nothing intact behind it is the error of the scan; what is before was visited.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScanReport {
     pub identity: Identity,
@@ -25,15 +24,14 @@ pub struct ScanReport {
     pub trim_floor: Slot,
     pub records: u64,
     pub bytes: u64,
+    /// What was durable and cannot be read any more.
+    pub holes: Vec<Hole>,
     /// Where a torn tail would be cut at the next open.
     pub tail: Option<Cut>,
 }
 
 /// Scans a directory that no process uses; refuses one that is in use.
-pub fn scan(
-    directory: &Path,
-    visit: &mut dyn FnMut(RecordAt, Record),
-) -> Result<ScanReport, OpenError> {
+pub fn scan(directory: &Path, visit: &mut dyn FnMut(Replayed)) -> Result<ScanReport, OpenError> {
     scan_directory(directory, false, visit)
 }
 
@@ -41,7 +39,7 @@ pub fn scan(
 pub fn scan_directory(
     directory: &Path,
     force: bool,
-    visit: &mut dyn FnMut(RecordAt, Record),
+    visit: &mut dyn FnMut(Replayed),
 ) -> Result<ScanReport, OpenError> {
     identity_of(directory)?;
     // Opened, never created or written: a scan changes nothing.
@@ -66,7 +64,7 @@ pub fn scan_directory(
 /// The same on any disk.
 pub fn scan_disk<D: Disk>(
     disk: &D,
-    visit: &mut dyn FnMut(RecordAt, Record),
+    visit: &mut dyn FnMut(Replayed),
 ) -> Result<ScanReport, OpenError> {
     let identity = crate::directory::read_identity(disk)?;
     let found = recover(disk, &identity, visit)?;
@@ -80,6 +78,7 @@ pub fn scan_disk<D: Disk>(
         trim_floor: found.carried.trim_floor,
         records: found.records,
         bytes: found.bytes,
+        holes: found.holes,
         tail: found.cut,
     })
 }

@@ -73,10 +73,11 @@ impl<D: Disk> Segments<D> {
             cluster: identity.cluster,
             replica: identity.replica,
             segment_bytes: identity.segment_bytes,
-            seed: mix(identity.incarnation, options.seed),
+            seed: mix(identity.incarnation.0, options.seed),
             ready_files: recovered.ready_files.iter().cloned().collect(),
             ready_files_max: options.segments_ready + READY_FILES_MAX,
             hints: hints.clone(),
+            paces: signal.is_some(),
         };
         let used = &recovered.segments;
         let mut segments = Segments {

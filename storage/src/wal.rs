@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::io;
 
-use synod_engine::ids::{Lsn, Slot};
+use synod_engine::ids::{Incarnation, Lsn, Slot};
 use synod_engine::message::Record;
 use synod_engine::seams::{Wal, WalFailed, WalRead};
 
@@ -18,9 +18,10 @@ use crate::error::OpenError;
 use crate::format::{GROUPS_AT, Identity, PAGE, Sequence};
 use crate::group::{self, Carried, GroupHeader};
 use crate::index::{Index, Location};
-use crate::reader::{ReadJob, Reader};
+use crate::notes::Notes;
+use crate::reader::{ReadDone, ReadJob, Reader};
 use crate::record;
-use crate::recovery::{Cut, RecordAt, Recovered, recover};
+use crate::recovery::{Cut, Hole, Recovered, Replayed, recover};
 use crate::segments::Segments;
 use crate::worker::Worker;
 
@@ -51,10 +52,11 @@ pub struct WalCore<B: Backend> {
     wanted_floor: Slot,
 
     index: Index,
-    reader: Worker<ReadJob, Result<WalRead, WalFailed>>,
+    reader: Worker<ReadJob, ReadDone>,
     reads_in_flight: usize,
 
     failed: Option<WalFailed>,
+    notes: Notes,
     counts: Counts,
 }
 
@@ -80,15 +82,18 @@ struct Counts {
     waits_for_depth: u64,
     reads: u64,
     reads_refused: u64,
+    reads_damaged: u64,
     pending_bytes_peak: u64,
 }
 
 /// What an opening found.
 pub struct Opened {
+    pub incarnation: Incarnation,
     pub last: Lsn,
     pub carried: Carried,
     pub records: u64,
     pub bytes: u64,
+    pub holes: Vec<Hole>,
     pub cut: Option<Cut>,
 }
 
@@ -98,22 +103,24 @@ impl<B: Backend> WalCore<B> {
         backend: B,
         options: Options,
         identity: &Identity,
-        visit: &mut dyn FnMut(RecordAt, Record),
+        visit: &mut dyn FnMut(Replayed),
     ) -> Result<(WalCore<B>, Opened), OpenError> {
         let disk = backend.disk().clone();
         let recovered = recover(&disk, identity, visit)?;
         // What was read may come from the page cache of a killed process: only now it is durable for sure.
-        for segment in &recovered.segments {
+        for segment in recovered.segments.iter().filter(|segment| segment.readable) {
             let name = segment.sequence.segment_name();
             disk.open(&name, OpenMode::Read)
                 .and_then(|file| disk.sync(&file))
                 .map_err(OpenError::io("syncing", disk.path(&name)))?;
         }
         let opened = Opened {
+            incarnation: identity.incarnation,
             last: recovered.last,
             carried: recovered.carried,
             records: recovered.records,
             bytes: recovered.bytes,
+            holes: recovered.holes.clone(),
             cut: recovered.cut.clone(),
         };
         let wal = WalCore::new(backend, options, identity, recovered)
@@ -157,6 +164,7 @@ impl<B: Backend> WalCore<B> {
             reader,
             reads_in_flight: 0,
             failed: None,
+            notes: Notes::default(),
             counts: Counts::default(),
             backend,
         })
@@ -165,6 +173,11 @@ impl<B: Backend> WalCore<B> {
     /// For tests and simulators, which decide what the disk does.
     pub fn backend_mut(&mut self) -> &mut B {
         &mut self.backend
+    }
+
+    /// What an operator should hear of while the WAL runs. A handle: it stays valid when the WAL is moved.
+    pub fn notes(&self) -> Notes {
+        self.notes.clone()
     }
 
     /// Starts groups as long as something waits and the depth allows it.
@@ -411,14 +424,15 @@ impl<B: Backend> Wal for WalCore<B> {
         if let Some(failed) = &self.failed {
             return Err(failed.clone());
         }
-        let Some(outcome) = self.reader.take() else {
+        let Some(done) = self.reader.take() else {
             return Ok(None);
         };
         self.reads_in_flight -= 1;
-        if let Err(failed) = &outcome {
-            self.fail(failed.0.clone());
+        if let Some(damage) = done.damage {
+            self.counts.reads_damaged += 1;
+            self.notes.add(damage);
         }
-        outcome.map(Some)
+        Ok(Some(done.read))
     }
 
     fn trim(&mut self, floor: Slot) {
@@ -436,6 +450,7 @@ impl<B: Backend> Wal for WalCore<B> {
         report("wal_waits_for_depth", counts.waits_for_depth);
         report("wal_reads", counts.reads);
         report("wal_reads_refused", counts.reads_refused);
+        report("wal_reads_damaged", counts.reads_damaged);
         report("wal_writes_in_flight", self.in_flight.len() as u64);
         report("wal_bytes_in_flight", self.in_flight_bytes as u64);
         report("wal_pending_bytes", self.pending_bytes as u64);

@@ -223,19 +223,38 @@ fn a_segment_that_cannot_be_prepared_fails_the_wal() {
     }
 }
 
+/// Damage found while running ends the read, not the process: another replica has the value.
 #[test]
-fn a_damaged_group_fails_the_read_and_the_wal() {
+fn a_damaged_group_ends_the_read_and_nothing_else() {
     let options = options(SEGMENT_BYTES);
     let disk = disk(&options);
     let (mut wal, _, _) = open(&disk, options).unwrap();
     let mut history = History::default();
     history.write(&mut wal, promised(1));
-    history.write(&mut wal, accepted(1, 3000));
-    disk.tamper("wal-0000000000000001.seg", |bytes| bytes[8192 + 2000] ^= 1);
-    assert!(wal.read(Slot(1), Slot(1), 1));
-    let failed = wal.take_read().unwrap_err();
-    assert!(failed.0.contains("offset 8192"), "{failed}");
-    assert_eq!(wal.durable(), Err(failed));
+    for slot in 1..=4 {
+        history.write(&mut wal, accepted(slot, 3000));
+    }
+    let segment = "wal-0000000000000001.seg";
+    disk.tamper(segment, |bytes| bytes[3 * 4096 + 2000] ^= 1);
+    let before = [value(1, 3000)];
+    for (from, found) in [(1, &before[..]), (2, &[])] {
+        assert_eq!(read(&mut wal, from, 4, 1 << 20).values, found);
+        let notes = wal.notes().take();
+        assert_eq!(notes.len(), 1);
+        assert!(
+            notes[0].contains(segment) && notes[0].contains("offset 12288"),
+            "{notes:?}"
+        );
+    }
+    assert_eq!(counter(&wal, "wal_reads_damaged"), 2);
+    assert_eq!(
+        read(&mut wal, 3, 4, 1 << 20).values,
+        [value(3, 3000), value(4, 3000)]
+    );
+    disk.lose(segment);
+    assert_eq!(read(&mut wal, 3, 4, 1 << 20).values.len(), 0);
+    assert_eq!(wal.notes().take().len(), 1);
+    history.write(&mut wal, accepted(5, 3000));
 }
 
 /// What drops a segment is a durable group in a later one, which carries promise and floor.

@@ -4,12 +4,14 @@ mod common;
 
 use std::path::Path;
 
-use common::{History, accepted, ballot, counter, promised, read, settle, trimmed, value};
+use common::{
+    History, accepted, ballot, counter, promised, read, record_of, settle, trimmed, value,
+};
 use synod_engine::ids::{ClusterId, Lsn, ReplicaId, Slot};
 use synod_engine::message::Record;
 use synod_engine::seams::Wal;
 use synod_storage::{
-    BackendChoice, Config, Durability, FileWal, OpenError, OpenReport, init, open, scan,
+    BackendChoice, Config, Durability, FileWal, OpenError, OpenReport, Replayed, init, open, scan,
     scan_directory,
 };
 
@@ -28,8 +30,8 @@ fn directory() -> tempfile::TempDir {
 
 fn reopen(config: &Config) -> (FileWal, OpenReport, Vec<(Lsn, Record)>) {
     let mut records = Vec::new();
-    let (wal, report) = open(config.clone(), &mut |lsn, record| {
-        records.push((lsn, record))
+    let (wal, report) = open(config.clone(), &mut |replayed| {
+        records.extend(record_of(replayed))
     })
     .unwrap_or_else(|error| panic!("{error}"));
     (wal, report, records)
@@ -114,13 +116,13 @@ fn a_directory_in_use_is_refused() {
     let config = config(directory.path(), BackendChoice::Auto);
     init(&config).unwrap();
     let (wal, _, _) = reopen(&config);
-    let error = open(config.clone(), &mut |_, _| {}).err().unwrap();
+    let error = open(config.clone(), &mut |_| {}).err().unwrap();
     assert!(matches!(error, OpenError::Locked { .. }), "{error}");
     let pid = format!("process {}", std::process::id());
     assert!(error.to_string().contains(&pid), "{error}");
-    let error = scan(&config.directory, &mut |_, _| {}).unwrap_err();
+    let error = scan(&config.directory, &mut |_| {}).unwrap_err();
     assert!(matches!(error, OpenError::Locked { .. }), "{error}");
-    scan_directory(&config.directory, true, &mut |_, _| {}).unwrap();
+    scan_directory(&config.directory, true, &mut |_| {}).unwrap();
     drop(wal);
     reopen(&config);
 }
@@ -145,7 +147,7 @@ fn a_foreign_directory_is_refused_and_left_as_it_is() {
     init(&config).unwrap();
     let before = image(&config.directory);
     let refused = |config: Config| {
-        let error = open(config.clone(), &mut |_, _| {}).err().unwrap();
+        let error = open(config.clone(), &mut |_| {}).err().unwrap();
         let message = error.to_string();
         assert!(
             message.contains(&*config.directory.to_string_lossy()),
@@ -171,11 +173,11 @@ fn a_foreign_directory_is_refused_and_left_as_it_is() {
 
     let identity = config.directory.join("identity");
     let mut later = std::fs::read(&identity).unwrap();
-    later[8] = 2;
+    later[8] = 5;
     std::fs::write(&identity, &later).unwrap();
     let error = refused(config.clone());
     assert!(
-        matches!(error, OpenError::Version { found: 2, .. }),
+        matches!(error, OpenError::Version { found: 5, .. }),
         "{error}"
     );
     std::fs::remove_file(&identity).unwrap();
@@ -190,13 +192,13 @@ fn a_foreign_directory_is_refused_and_left_as_it_is() {
 fn what_is_no_wal_is_named_as_such() {
     let directory = directory();
     let mut config = config(directory.path(), BackendChoice::Auto);
-    let error = open(config.clone(), &mut |_, _| {}).err().unwrap();
+    let error = open(config.clone(), &mut |_| {}).err().unwrap();
     assert!(matches!(error, OpenError::NotInitialised { .. }), "{error}");
     assert!(error.to_string().contains("--init"), "{error}");
     config.directory = directory.path().join("file");
     std::fs::write(&config.directory, "x").unwrap();
     for error in [
-        open(config.clone(), &mut |_, _| {}).err().unwrap(),
+        open(config.clone(), &mut |_| {}).err().unwrap(),
         init(&config).unwrap_err(),
     ] {
         assert!(matches!(error, OpenError::NotADirectory { .. }), "{error}");
@@ -213,7 +215,7 @@ fn init_does_not_run_over_the_remains_of_a_wal() {
     drop(wal);
     std::fs::remove_file(config.directory.join("identity")).unwrap();
     assert!(matches!(init(&config), Err(OpenError::Remains { .. })));
-    let error = open(config, &mut |_, _| {}).err().unwrap();
+    let error = open(config, &mut |_| {}).err().unwrap();
     assert!(matches!(error, OpenError::Remains { .. }), "{error}");
 }
 
@@ -230,9 +232,11 @@ fn a_scan_finds_what_an_open_finds() {
     drop(wal);
     let before = image(&config.directory);
     let mut records = Vec::new();
-    let report = scan(&config.directory, &mut |at, record| {
-        assert!(at.file.exists() && at.offset >= 4096);
-        records.push((at.lsn, record));
+    let report = scan(&config.directory, &mut |replayed| {
+        if let Replayed::Record(at, _) = &replayed {
+            assert!(at.file.exists() && at.offset >= 4096);
+        }
+        records.extend(record_of(replayed));
     })
     .unwrap();
     assert_eq!(records, history.records);

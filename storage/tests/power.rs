@@ -115,7 +115,7 @@ fn an_init_cut_short_is_done_again() {
             initialise(&disk, &options).unwrap_err();
             let crashed = disk.crash(|_| keep, |_| keep);
             let what = format!("power off at call {call}, {keep}");
-            if scan_disk(&crashed, &mut |_, _| {}).is_err() {
+            if scan_disk(&crashed, &mut |_| {}).is_err() {
                 initialise(&crashed, &options).unwrap_or_else(|error| panic!("{what}: {error}"));
             }
             let (mut wal, _, _) =

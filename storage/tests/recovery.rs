@@ -2,12 +2,17 @@
 
 mod common;
 
-use common::{History, MemoryWal, accepted, counter, disk, open, options, promised, scan, trimmed};
+use common::{
+    History, MemoryWal, accepted, check_around_holes, counter, disk, open, options, promised, scan,
+    scan_holes, trimmed,
+};
 use proptest::prelude::*;
 use synod_engine::ids::{Lsn, Slot};
 use synod_engine::seams::Wal;
-use synod_storage::OpenError;
 use synod_storage::backend::MemoryDisk;
+use synod_storage::disk::Disk;
+use synod_storage::group::Carried;
+use synod_storage::{OpenError, Replayed};
 
 const SEGMENT_BYTES: u64 = 32 << 10;
 const LAST: &str = "wal-0000000000000002.seg";
@@ -26,20 +31,17 @@ fn written() -> (MemoryDisk, History) {
     (disk, history)
 }
 
-/// Durable data is complete, or the refusal names file and offset. Never a panic, a loss, an invention.
-fn complete_or_refused(disk: &MemoryDisk, history: &History, what: &str) -> bool {
-    match scan(disk) {
-        Ok(records) => {
-            assert!(
-                records == history.records,
-                "{what}: opened to other records"
-            );
-            true
+/// Durable data is complete, or a hole or a refusal says where it is not. Never a panic, a loss, an invention.
+fn complete_or_told(disk: &MemoryDisk, history: &History, what: &str) -> bool {
+    match scan_holes(disk) {
+        Ok((records, holes)) => {
+            check_around_holes(&records, &holes, &history.records, what);
+            holes.is_empty()
         }
         Err(error) => {
             let message = error.to_string();
-            let placed = message.contains(".seg, offset ");
-            assert!(placed, "{what}: refused without file and offset: {message}");
+            let placed = message.contains(".seg, offset ") && message.contains("slots above ");
+            assert!(placed, "{what}: refused without a place: {message}");
             false
         }
     }
@@ -55,65 +57,30 @@ fn a_flipped_bit_at_any_byte_loses_nothing_in_silence() {
         let bit = 1u8 << ((byte * 5) % 8);
         disk.tamper(LAST, |bytes| bytes[byte] ^= bit);
         let what = format!("bit {bit:#x} of byte {byte} flipped");
-        let opened = complete_or_refused(&disk, &history, &what);
+        let opened = complete_or_told(&disk, &history, &what);
         // Header, stamps, tables, records, padding: no byte of them may change unseen.
         assert_eq!(opened, byte >= end, "{what}");
         disk.tamper(LAST, |bytes| bytes[byte] ^= bit);
     }
-    assert!(complete_or_refused(&disk, &history, "restored"));
+    assert!(complete_or_told(&disk, &history, "restored"));
 }
 
 #[test]
-fn a_file_cut_at_any_byte_is_refused() {
+fn one_group_of_zeros_before_others_is_a_hole_not_a_tail() {
     let (disk, history) = written();
-    let whole = disk.contents(LAST);
-    for bytes in (0..whole.len()).rev() {
-        disk.tamper(LAST, |contents| contents.truncate(bytes));
-        let error = scan(&disk).expect_err("a short segment is damage");
-        assert!(matches!(error, OpenError::SegmentSize { .. }), "{error}");
-        assert!(
-            error
-                .to_string()
-                .contains(&format!("{LAST}, offset {bytes}:"))
-        );
-    }
-    disk.tamper(LAST, |contents| *contents = whole);
-    assert!(complete_or_refused(&disk, &history, "restored"));
-}
-
-/// A tail of zeros is what a disk leaves that never got the writes. What a later group called durable must be there.
-#[test]
-fn zeros_from_any_byte_on_lose_at_most_the_newest_group() {
-    let (disk, history) = written();
-    let whole = disk.contents(LAST);
-    let last_group = whole.len() - whole.iter().rev().position(|byte| *byte != 0).unwrap();
-    for from in (0..last_group).rev() {
-        disk.tamper(LAST, |contents| {
-            contents.copy_from_slice(&whole);
-            contents[from..].fill(0);
-        });
-        match scan(&disk) {
-            Ok(records) => assert_eq!(records, history.records[..records.len()], "from {from}"),
-            Err(error) => assert!(error.to_string().contains(".seg, offset "), "{error}"),
-        }
-    }
-}
-
-#[test]
-fn one_group_of_zeros_before_others_is_damage_not_a_tail() {
-    let (disk, _) = written();
-    for page in 1..4 {
+    for (page, lsn) in [(1, 4), (2, 4), (3, 4), (4, 5)] {
         let tampered = disk.copy();
         tampered.tamper(LAST, |contents| contents[page * 4096..][..4096].fill(0));
-        let error = scan(&tampered).expect_err("durable data is gone");
-        assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
-        assert!(error.to_string().contains(LAST), "{error}");
+        let (records, holes) = scan_holes(&tampered).expect("a group behind is intact");
+        assert_eq!((holes.len(), holes[0].first), (1, Lsn(lsn)));
+        assert!(holes[0].file.ends_with(LAST), "{holes:?}");
+        check_around_holes(&records, &holes, &history.records, &format!("page {page}"));
     }
 }
 
 #[test]
 fn damage_in_an_earlier_segment_is_never_a_tail() {
-    let (disk, _) = written();
+    let (disk, history) = written();
     let name = "wal-0000000000000001.seg";
     let end = SEGMENT_BYTES as usize;
     for sector in (0..end).step_by(512) {
@@ -123,32 +90,41 @@ fn damage_in_an_earlier_segment_is_never_a_tail() {
             used = contents[sector..sector + 512].iter().any(|byte| *byte != 0);
             contents[sector..sector + 512].fill(0);
         });
-        match scan(&tampered) {
-            Ok(_) => assert!(!used, "sector {sector} is gone and nobody noticed"),
-            Err(error) => {
-                let message = error.to_string();
-                assert!(message.contains(&format!("{name}, offset ")), "{message}");
-            }
-        }
+        let (records, holes) = scan_holes(&tampered).expect("the next segment is intact");
+        check_around_holes(
+            &records,
+            &holes,
+            &history.records,
+            &format!("sector {sector}"),
+        );
+        assert_eq!(holes.len(), usize::from(used), "sector {sector}");
+        assert!(
+            holes.iter().all(|hole| hole.file.ends_with(name)),
+            "{holes:?}"
+        );
     }
 }
 
 #[test]
-fn a_missing_segment_is_refused() {
+fn a_missing_segment_is_a_hole_or_refused() {
+    let (disk, history) = written();
     for lost in 1..=3 {
-        let (disk, _) = written();
+        let tampered = disk.copy();
         let name = format!("wal-{lost:016}.seg");
-        disk.lose(&name);
-        match scan(&disk) {
-            // Prepared, never used: as if it had not been prepared yet.
-            Ok(_) => assert_eq!(lost, 3),
+        tampered.lose(&name);
+        match scan_holes(&tampered) {
+            Ok((records, holes)) => {
+                check_around_holes(&records, &holes, &history.records, &name);
+                // The third was prepared and never used: as if it had not been prepared yet.
+                assert_eq!((holes.len(), lost == 2), (usize::from(lost == 1), false));
+            }
             Err(error) => {
                 assert!(matches!(error, OpenError::SegmentMissing { .. }), "{error}");
                 assert!(error.to_string().contains(&name), "{error}");
+                assert_eq!(lost, 2, "{error}");
             }
         }
     }
-    let (disk, _) = written();
     for lost in 1..=3 {
         disk.lose(&format!("wal-{lost:016}.seg"));
     }
@@ -172,39 +148,7 @@ fn torn_tail(disk: &MemoryDisk, history: &mut History) -> (MemoryWal, Lsn) {
 }
 
 #[test]
-fn any_subset_of_unsynced_sectors_leaves_a_prefix_with_everything_durable() {
-    let disk = disk(&options(SEGMENT_BYTES));
-    let mut history = History::default();
-    let (_wal, durable) = torn_tail(&disk, &mut history);
-    assert_eq!(disk.at_risk(), (16, 0));
-    // All subsets of the first group and of half of the second one, its other half there or not.
-    for subset in 0..1u32 << 12 {
-        for rest in [false, true] {
-            let crashed = disk.crash(
-                |i| if i < 12 { subset >> i & 1 == 1 } else { rest },
-                |_| true,
-            );
-            let records = scan(&crashed)
-                .unwrap_or_else(|error| panic!("subset {subset:#x}, {rest}: {error}"));
-            assert!(
-                records.len() as u64 >= durable.0,
-                "subset {subset:#x}, {rest}: durable records lost"
-            );
-            assert_eq!(
-                records,
-                history.records[..records.len()],
-                "subset {subset:#x}, {rest}"
-            );
-            let first_whole = subset & 0xff == 0xff;
-            let second_whole = subset == 0xfff && rest;
-            let expected = 2 + 2 * u64::from(first_whole) + u64::from(second_whole);
-            assert_eq!(records.len() as u64, expected, "subset {subset:#x}, {rest}");
-        }
-    }
-}
-
-#[test]
-fn a_group_behind_a_hole_stays_dead_when_the_wal_goes_on() {
+fn a_group_behind_a_torn_one_stays_dead_when_the_wal_goes_on() {
     let disk = disk(&options(SEGMENT_BYTES));
     let mut history = History::default();
     let (wal, durable) = torn_tail(&disk, &mut history);
@@ -278,6 +222,55 @@ fn the_same_seed_at_each_opening_revives_nothing() {
     }
 }
 
+/// Rot, a lost sector, or a lost file, anywhere.
+fn damage(disk: &MemoryDisk, next: &mut impl FnMut() -> usize) {
+    let files = disk.list().unwrap();
+    let names: Vec<_> = files
+        .iter()
+        .filter(|(name, _)| name.starts_with("wal-"))
+        .collect();
+    if names.is_empty() {
+        return;
+    }
+    let name = &names[next() % names.len()].0;
+    // Mostly near the front, where the groups are, and at the starts of groups.
+    let sectors = SEGMENT_BYTES as usize / 512;
+    let sector = match next() % 3 {
+        0 => next() % sectors,
+        1 => next() % 24,
+        _ => next() % (sectors / 8) * 8,
+    };
+    match next() % 9 {
+        0 => disk.lose(name),
+        1..=4 => disk.tamper(name, |bytes| bytes[sector * 512..][..512].fill(0)),
+        _ => disk.tamper(name, |bytes| {
+            bytes[sector * 512 + next() % 512] ^= 1 << (next() % 8)
+        }),
+    }
+}
+
+/// Damage may be refused, be a hole, or look like a torn tail; but every record that is found is the history's, none
+/// of a group that was cut, and a hole tells of at least what it may hide.
+fn invents_nothing(disk: &MemoryDisk, history: &History) {
+    let found = synod_storage::scan_disk(disk, &mut |replayed| match replayed {
+        Replayed::Record(at, record) => {
+            assert_eq!((at.lsn, record), history.records[at.lsn.0 as usize - 1]);
+        }
+        Replayed::Hole(hole) => {
+            let mut hidden = Carried::default();
+            let through = history.through(Lsn(hole.next.0 - 1));
+            through.iter().for_each(|(_, record)| hidden.absorb(record));
+            assert!(
+                hole.first < hole.next && hole.carried == hidden,
+                "{hole:?}, not {hidden:?}"
+            );
+        }
+    });
+    if let Err(error) = found {
+        assert!(error.to_string().contains("--readmit"), "{error}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -322,11 +315,20 @@ proptest! {
                 _ => {
                     drop(wal);
                     disk = disk.crash(|_| next() % 3 > 0, |_| true);
-                    let (reopened, records, _) = open(&disk, options).unwrap();
-                    let last = records.last().map_or(Lsn(0), |(lsn, _)| *lsn);
-                    prop_assert!(last >= durable || records.is_empty() && durable == Lsn(0));
-                    let first = records.first().map_or(1, |(lsn, _)| lsn.0) as usize;
+                    for _ in 0..8 {
+                        let tampered = disk.copy();
+                        (0..1 + next() % 3).for_each(|_| damage(&tampered, &mut next));
+                        invents_nothing(&tampered, &history);
+                    }
+                    let (reopened, records, opened) = open(&disk, options).unwrap();
+                    // What is left after a trim may be the header of a torn group alone, which tells the rest.
+                    let last = opened.last;
+                    prop_assert!(last >= durable, "{:?} of {:?}", last, durable);
+                    let first = records.first().map_or(last.next(), |(lsn, _)| *lsn).0 as usize;
                     prop_assert_eq!(&records[..], &history.records[first - 1..last.0 as usize]);
+                    let mut carried = Carried::default();
+                    history.through(last).iter().for_each(|(_, record)| carried.absorb(record));
+                    prop_assert_eq!(opened.carried, carried);
                     history.records.truncate(last.0 as usize);
                     durable = last;
                     wal = reopened;

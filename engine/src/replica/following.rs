@@ -32,6 +32,10 @@ impl Replica {
     ) {
         let ballot = prepare.ballot;
         self.see_ballot(ballot);
+        if !self.may_promise() {
+            self.acceptor.counters.votes_withheld += 1;
+            return;
+        }
         match self.acceptor.prepare(ballot) {
             PrepareVerdict::Reject => self.reject(from, out),
             PrepareVerdict::Promise => {
@@ -80,6 +84,11 @@ impl Replica {
             ..
         } = accept;
         self.see_ballot(ballot);
+        if !self.admitted() {
+            self.acceptor.counters.votes_withheld += 1;
+            self.election.on_leader(now, ballot, &self.config);
+            return self.learn_from_leader(now, ballot, commit_index, out);
+        }
         let own = from == self.config.replica;
         let accept = Accept {
             value: unpinned(accept.value),
@@ -90,9 +99,15 @@ impl Replica {
         } else {
             AheadLimit::of(&self.config)
         };
-        let appended = self.persist.appended();
         let promised = self.acceptor.promised();
-        let verdict = self.acceptor.accept(&accept, &self.slots, appended, ahead);
+        let appended = self.persist.appended();
+        // Whatever raises the promise gets a record, the next one: no acknowledgement at a ballot leaves before it.
+        let after = if ballot > promised {
+            appended.next()
+        } else {
+            appended
+        };
+        let verdict = self.acceptor.accept(&accept, &self.slots, after, ahead);
         if verdict == AcceptVerdict::Reject {
             return self.reject(from, out);
         }
@@ -136,13 +151,14 @@ impl Replica {
         self.advance_by_leader(now, out);
     }
 
-    fn advance_by_leader(&mut self, now: Time, out: &mut Output) {
+    pub(super) fn advance_by_leader(&mut self, now: Time, out: &mut Output) {
         let commit_index = self.slots.commit_index();
         let (ballot, chosen) = self.learner.by_leader();
         let through = chosen.min(self.acceptor.received(ballot, commit_index));
         if through > commit_index {
             self.slots.advance(through, out);
             self.learner.progressed(now, through);
+            self.end_mending();
         }
     }
 
@@ -156,6 +172,10 @@ impl Replica {
         let ballot = heartbeat.ballot;
         let commit_index = heartbeat.commit_index;
         self.see_ballot(ballot);
+        if let HeartbeatRole::Readmitting { incarnation } = heartbeat.role {
+            // Neither a vote nor a link that a leader could rely on.
+            return self.readmit(now, from, incarnation, out);
+        }
         if let Role::Leader(leader) = &mut self.role {
             leader.on_heartbeat(now, from, &heartbeat, &self.slots, &self.config.timers);
         }
@@ -170,7 +190,9 @@ impl Replica {
             HeartbeatRole::Standing if ballot >= self.acceptor.promised() => {
                 self.election.give_way(now, &self.config);
             }
-            HeartbeatRole::Standing | HeartbeatRole::Searching => {}
+            HeartbeatRole::Standing
+            | HeartbeatRole::Searching
+            | HeartbeatRole::Readmitting { .. } => {}
         }
     }
 
@@ -190,6 +212,8 @@ impl Replica {
         self.election.on_leader(now, ballot, &self.config);
         self.note_leadership(ballot, Some(ballot.replica));
         self.learn_from_leader(now, ballot, commit_index, out);
+        self.begin_voting(now, ballot, commit_index, out);
+        self.settle_mending(now, ballot, commit_index, out);
     }
 
     pub(super) fn note_leadership(&mut self, ballot: Ballot, leader: Option<ReplicaId>) {
@@ -248,16 +272,23 @@ impl Replica {
         let commit_index = self.slots.commit_index();
         if commit_index > before {
             self.learner.progressed(now, commit_index);
+            self.end_mending();
             // Still behind: the next part at once, not after a pause.
             if asked {
-                self.fetch_if_behind(now, 0, out);
+                self.catch_up(now, 0, out);
             }
             self.continue_phase1(now, out);
         }
     }
 
-    /// Asks a peer for chosen slots that did not come by themselves for `patience_ns`.
-    pub(super) fn fetch_if_behind(&mut self, now: Time, patience_ns: u64, out: &mut Output) {
+    /// Asks a peer for chosen slots up to `through` that did not come by themselves for `patience_ns`.
+    pub(super) fn fetch_if_behind(
+        &mut self,
+        now: Time,
+        patience_ns: u64,
+        through: Slot,
+        out: &mut Output,
+    ) {
         let commit_index = self.slots.commit_index();
         if commit_index >= self.learner.known() || !self.learner.should_fetch(now, patience_ns) {
             return;
@@ -291,7 +322,7 @@ impl Replica {
             source,
             Message::Fetch(Fetch {
                 from: commit_index.next(),
-                through: self.learner.known(),
+                through: through.min(self.learner.known()),
             }),
         );
     }
@@ -302,6 +333,9 @@ impl Replica {
                 HeartbeatRole::Leading
             }
             Role::Leader(_) | Role::Candidate(_) => HeartbeatRole::Standing,
+            Role::Follower if !self.admitted() => HeartbeatRole::Readmitting {
+                incarnation: self.acceptor.incarnation(),
+            },
             Role::Follower if self.election.live_leader(now, &self.config).is_some() => {
                 HeartbeatRole::Following
             }

@@ -11,6 +11,9 @@ use super::{Replica, Role};
 
 impl Replica {
     pub(super) fn stand_if_due(&mut self, now: Time, out: &mut Output) {
+        if !self.may_promise() {
+            return self.election.give_way_if_due(now, &self.config);
+        }
         let candidacy = Candidacy {
             promised: self.acceptor.promised(),
             commit_index: self.slots.commit_index(),
@@ -85,9 +88,10 @@ impl Replica {
             ballot: candidate.ballot,
             commit_index: self.slots.commit_index(),
         };
+        let promised = candidate.promised(self.slots.members());
         let missing = peers
             .iter()
-            .filter(|peer| !candidate.promised().contains(*peer))
+            .filter(|peer| !promised.contains(*peer))
             .collect();
         out.broadcast(missing, Message::Prepare(prepare));
     }
@@ -97,9 +101,9 @@ impl Replica {
             return;
         };
         let commit_index = self.slots.commit_index();
-        match candidate.progress(self.config.quorums, commit_index) {
+        match candidate.progress(self.config.quorums, self.slots.members(), commit_index) {
             Phase1::Waiting => {}
-            Phase1::Behind { .. } => self.fetch_if_behind(now, 0, out),
+            Phase1::Behind { .. } => self.fetch_if_behind(now, 0, Slot(u64::MAX), out),
             Phase1::BelowTrimFloor => {
                 self.counters.prepare_below_trim_floor += 1;
                 self.step_down(now);
@@ -120,9 +124,9 @@ impl Replica {
         let next = self.slots.commit_index().next();
         let barrier = Slot(next.0 + values.len() as u64 - 1);
         let mut leader = Leader::new(candidate.ballot, &self.config, now, next, barrier);
-        for (replica, commit_index) in candidate.commit_indexes() {
+        for (replica, commit_index) in candidate.commit_indexes(self.slots.members()) {
             if commit_index.next() >= self.slots.base() {
-                leader.stream_from(now, *replica, commit_index.next());
+                leader.stream_from(now, replica, commit_index.next());
             }
         }
         self.role = Role::Leader(leader);
@@ -131,7 +135,7 @@ impl Replica {
         }
     }
 
-    fn propose(&mut self, now: Time, value: Value, out: &mut Output) {
+    pub(super) fn propose(&mut self, now: Time, value: Value, out: &mut Output) {
         let Role::Leader(leader) = &mut self.role else {
             unreachable!("only a leader proposes");
         };
@@ -225,7 +229,8 @@ impl Replica {
         let Role::Candidate(candidate) = &self.role else {
             return;
         };
-        let fetching = candidate.promised().len() >= usize::from(self.config.quorums.prepare);
+        let promised = candidate.promised(self.slots.members());
+        let fetching = promised.len() >= usize::from(self.config.quorums.prepare);
         let timers = &self.config.timers;
         let hopeless = if fetching {
             self.learner.behind_ns(now) >= timers.election_timeout_ns

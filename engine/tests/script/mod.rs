@@ -13,6 +13,8 @@
 //! crash R / start R      forgets what is not durable / rebuilds from the WAL
 //! promise R B SLOT.BALLOT=VALUE...   hands R a promise from B for R's ballot, made up
 //! trimmed R FLOOR        R's WAL begins at FLOOR, as if trimmed
+//! damage R FIRST LAST    crashes R; its records FIRST to LAST are a hole from now on
+//! wipe R INCARNATION     crashes R; its disk is empty, and of another incarnation from now on
 //! ```
 
 use std::collections::VecDeque;
@@ -22,8 +24,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use synod_engine::client::Request;
 use synod_engine::config::Config;
-use synod_engine::ids::{Ballot, CommandNumber, Lsn, ReplicaId, SessionId, Slot, Time};
-use synod_engine::message::{AcceptedValue, Message, Promise, Record};
+use synod_engine::ids::{
+    Ballot, CommandNumber, Incarnation, Lsn, ReplicaId, SessionId, Slot, Time,
+};
+use synod_engine::message::{AcceptedValue, Message, Promise, Record, Value};
 use synod_engine::output::Output;
 use synod_engine::replica::{Input, Replay, Replica};
 
@@ -58,6 +62,52 @@ struct Member {
     replica: Option<Replica>,
     records: Vec<(Lsn, Record)>,
     durable: Lsn,
+    incarnation: Incarnation,
+    /// The records, first to last, that can't be read any more.
+    hole: Option<(Lsn, Lsn)>,
+}
+
+impl Member {
+    /// The newest value of each slot outside the hole.
+    fn newest(&self, from: Slot, through: Slot) -> Vec<Value> {
+        let readable = |lsn: &Lsn| {
+            self.hole
+                .is_none_or(|(first, last)| !(first..=last).contains(lsn))
+        };
+        (from.0..=through.0)
+            .map_while(|wanted| {
+                self.records
+                    .iter()
+                    .rev()
+                    .filter(|(lsn, _)| readable(lsn))
+                    .find_map(|(_, record)| match record {
+                        Record::Accepted(accept) if accept.slot.0 == wanted => {
+                            Some(accept.value.clone())
+                        }
+                        Record::Chosen { slot, value } if slot.0 == wanted => Some(value.clone()),
+                        _ => None,
+                    })
+            })
+            .collect()
+    }
+}
+
+/// What the group behind a hole tells: the highest promise and slot up to there.
+fn carried(records: &[(Lsn, Record)], last: Lsn) -> (Ballot, Slot) {
+    let mut promised = Ballot::ZERO;
+    let mut slot_max = Slot::ZERO;
+    for (_, record) in records.iter().take_while(|(lsn, _)| *lsn <= last) {
+        match record {
+            Record::Promised { ballot } => promised = promised.max(*ballot),
+            Record::Accepted(accept) => {
+                promised = promised.max(accept.ballot);
+                slot_max = slot_max.max(accept.slot);
+            }
+            Record::Chosen { slot, .. } => slot_max = slot_max.max(*slot),
+            Record::Trimmed { .. } => {}
+        }
+    }
+    (promised, slot_max)
 }
 
 fn id(word: &str) -> ReplicaId {
@@ -81,6 +131,8 @@ impl Script {
                         replica: None,
                         records: Vec::new(),
                         durable: Lsn::ZERO,
+                        incarnation: Incarnation::FOUNDING,
+                        hole: None,
                     })
                     .collect();
                 for replica in 1..=count {
@@ -111,6 +163,18 @@ impl Script {
                 self.crash(id(replica));
                 self.start(id(replica), Slot(floor.parse().expect("a slot")));
             }
+            ["damage", replica, first, last] => {
+                let lsn = |word: &str| Lsn(word.parse().expect("an lsn"));
+                self.crash(id(replica));
+                self.member(id(replica)).hole = Some((lsn(first), lsn(last)));
+            }
+            ["wipe", replica, incarnation] => {
+                self.crash(id(replica));
+                let member = self.member(id(replica));
+                member.records.clear();
+                member.durable = Lsn::ZERO;
+                member.incarnation = Incarnation(incarnation.parse().expect("a number"));
+            }
             ["promise", to, from, accepted @ ..] => self.promise(id(to), id(from), accepted),
             ["show", "heartbeats"] => self.show_heartbeats = true,
             ["show", replica] => self.show(id(replica)),
@@ -130,10 +194,19 @@ impl Script {
             replay.record(Record::Trimmed { floor }, &mut out);
         }
         let member = self.member(replica);
-        for (_, record) in &member.records {
-            replay.record(record.clone(), &mut out);
+        for (lsn, record) in &member.records {
+            match member.hole {
+                Some((first, last)) if (first..=last).contains(lsn) => {
+                    if *lsn == last {
+                        let (promised, slot_max) = carried(&member.records, last);
+                        replay.promise(promised);
+                        replay.hole(slot_max);
+                    }
+                }
+                Some(_) | None => replay.record(record.clone(), &mut out),
+            }
         }
-        member.replica = Some(replay.finish(now, member.durable));
+        member.replica = Some(replay.finish(now, member.durable, member.incarnation));
         for (slot, value) in &out.chosen {
             let _ = writeln!(self.printed, "{replica} replays {slot} {}", bytes(value));
         }
@@ -191,6 +264,17 @@ impl Script {
         }
         for (slot, value) in out.chosen {
             let _ = writeln!(self.printed, "{replica} chooses {slot} {}", bytes(&value));
+        }
+        for read in out.reads {
+            assert_eq!(read.to, replica, "peers read from memory in these scripts");
+            let _ = writeln!(
+                self.printed,
+                "{replica} reads {} to {} back",
+                read.from, read.through
+            );
+            let values = self.member(replica).newest(read.from, read.through);
+            let from = read.from;
+            self.step(replica, Input::Recalled { from, values });
         }
         if let Some(leadership) = out.leadership {
             let _ = writeln!(
@@ -300,6 +384,7 @@ impl Script {
             .promised();
         let mut promise = Promise {
             ballot,
+            incarnation: Incarnation::FOUNDING,
             commit_index: Slot::ZERO,
             trim_floor: Slot(1),
             accepted: Vec::new(),

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use synod_engine::codec;
 use synod_engine::config::Config;
 use synod_engine::driver::Driver;
-use synod_engine::ids::{Ballot, ClientId, Lsn, ReplicaId, Slot, Time};
+use synod_engine::ids::{Ballot, ClientId, Lsn, ReplicaId, Time};
 use synod_engine::message::Message;
-use synod_engine::recovery::Recovery;
+use synod_engine::recovery::{OnDisk, Recovery};
 use synod_engine::seams::{Arrival, Lane};
 
 use super::checker::{History, Witness};
@@ -180,8 +180,7 @@ impl Cluster {
             Time(self.now),
             member.disk.clone(),
             member.outbox.clone(),
-            Ballot::ZERO,
-            Slot(1),
+            OnDisk::default(),
         );
         let driver = driver.expect("nothing was trimmed");
         assert!(

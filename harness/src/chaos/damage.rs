@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use synod_storage::Replayed;
 
 use super::random::Random;
 
@@ -19,7 +20,12 @@ const INTO_RECORD: u64 = 24;
 /// short to have a middle.
 pub fn flip(directory: &Path, draw: u64) -> anyhow::Result<Option<String>> {
     let mut records: Vec<(PathBuf, u64)> = Vec::new();
-    synod_storage::scan(directory, &mut |at, _| records.push((at.file, at.offset)))
+    let mut note = |replayed| {
+        if let Replayed::Record(at, _) = replayed {
+            records.push((at.file, at.offset));
+        }
+    };
+    synod_storage::scan(directory, &mut note)
         .with_context(|| format!("{} cannot be read", directory.display()))?;
     let whole = records.len().saturating_sub(TAIL_RECORDS) as u64;
     if whole < 4 {

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Context;
 use synod_engine::ids::Slot;
 use synod_engine::message::Value;
+use synod_storage::Replayed;
 
 use super::Verdict;
 use super::machine::{Machine, Stamp};
@@ -40,7 +41,11 @@ impl Replay {
     /// Streams a WAL whose newest records are already known.
     pub fn follow(&mut self, directory: &Path, table: &Slots) -> anyhow::Result<()> {
         let mut failure = None;
-        synod_storage::scan(directory, &mut |at, record| {
+        // A WAL with a hole was refused when its table was made.
+        synod_storage::scan(directory, &mut |replayed| {
+            let Replayed::Record(at, record) = replayed else {
+                return;
+            };
             let Some((slot, value)) = slot_value(&record) else {
                 return;
             };

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use synod_engine::ids::{Lsn, ReplicaId, Slot};
 use synod_engine::message::{Record, Value};
+use synod_storage::Replayed;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Verdict;
@@ -32,12 +33,23 @@ impl Slots {
     pub fn read(replica: ReplicaId, directory: &Path, commit_index: Slot) -> anyhow::Result<Slots> {
         let mut slots = Slots::new(replica, commit_index);
         let mut floor = Slot(1);
-        synod_storage::scan(directory, &mut |at, record| {
+        let report = synod_storage::scan(directory, &mut |replayed| {
+            let Replayed::Record(at, record) = replayed else {
+                return;
+            };
             if let Record::Trimmed { floor: trimmed } = record {
                 floor = floor.max(trimmed);
             }
             slots.note(at.lsn, &record);
         })?;
+        if let Some(hole) = report.holes.first() {
+            anyhow::bail!(
+                "{}, offset {}: damaged ({}); only a whole WAL can be checked",
+                hole.file.display(),
+                hole.offset,
+                hole.why
+            );
+        }
         anyhow::ensure!(
             floor <= Slot(1),
             "the slots below {} were trimmed; only a whole WAL can be checked",

@@ -69,7 +69,7 @@ fn write_wal(directory: &Path, replica: u8, records: &[Record]) {
     config.segment_bytes = 1 << 20;
     config.backend = BackendChoice::Blocking;
     synod_storage::init(&config).unwrap();
-    let (mut wal, _) = synod_storage::open(config, &mut |_, _| {}).unwrap();
+    let (mut wal, _) = synod_storage::open(config, &mut |_| {}).unwrap();
     for (record, lsn) in records.iter().zip(1..) {
         wal.append(Lsn(lsn), record);
     }

@@ -8,14 +8,12 @@ mod disk;
 use std::collections::VecDeque;
 use std::io;
 
-use synod_engine::message::Record;
-
 use super::{Backend, GroupWrite, Written};
 use crate::buffer::AlignedBuffer;
 use crate::config::Options;
 use crate::directory::{check_identity, clear_temporary};
 use crate::error::OpenError;
-use crate::recovery::RecordAt;
+use crate::recovery::Replayed;
 use crate::signal::Signal;
 use crate::wal::{Opened, WalCore, group_bytes_max};
 
@@ -48,7 +46,7 @@ impl MemoryBackend {
     pub fn open(
         disk: &MemoryDisk,
         options: Options,
-        visit: &mut dyn FnMut(RecordAt, Record),
+        visit: &mut dyn FnMut(Replayed),
     ) -> Result<(WalCore<MemoryBackend>, Opened), OpenError> {
         options.check();
         let identity = check_identity(disk, options.cluster, options.replica)?;

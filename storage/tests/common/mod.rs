@@ -7,8 +7,9 @@ use synod_engine::message::{Accept, Record};
 use synod_engine::seams::{Wal, WalRead};
 use synod_storage::backend::{MemoryBackend, MemoryDisk};
 use synod_storage::config::Options;
+use synod_storage::group::Carried;
 use synod_storage::wal::Opened;
-use synod_storage::{OpenError, WalCore, initialise, scan_disk};
+use synod_storage::{Hole, OpenError, Replayed, WalCore, initialise, scan_disk};
 
 pub type MemoryWal = WalCore<MemoryBackend>;
 pub type Records = Vec<(Lsn, Record)>;
@@ -36,17 +37,73 @@ pub fn open(
     options: Options,
 ) -> Result<(MemoryWal, Records, Opened), OpenError> {
     let mut records = Vec::new();
-    let (wal, opened) = MemoryBackend::open(disk, options, &mut |at, record| {
-        records.push((at.lsn, record));
+    let (wal, opened) = MemoryBackend::open(disk, options, &mut |replayed| {
+        records.extend(record_of(replayed));
     })?;
     Ok((wal, records, opened))
 }
 
-/// What a recovery would find, without opening.
+/// What a recovery would find, without opening. Holes are for [`scan_holes`].
 pub fn scan(disk: &MemoryDisk) -> Result<Records, OpenError> {
-    let mut records = Vec::new();
-    scan_disk(disk, &mut |at, record| records.push((at.lsn, record)))?;
+    let (records, holes) = scan_holes(disk)?;
+    assert_eq!(holes, [], "nothing was damaged");
     Ok(records)
+}
+
+/// What a recovery would find, and where something is lost. Both come in the order of their lsns.
+pub fn scan_holes(disk: &MemoryDisk) -> Result<(Records, Vec<Hole>), OpenError> {
+    let (mut records, mut holes) = (Records::new(), Vec::new());
+    let mut next = None;
+    let report = scan_disk(disk, &mut |replayed| match replayed {
+        Replayed::Record(at, record) => {
+            assert!(
+                next.is_none_or(|next| next == at.lsn),
+                "a gap without a hole"
+            );
+            next = Some(at.lsn.next());
+            records.push((at.lsn, record));
+        }
+        Replayed::Hole(hole) => {
+            let from = next.unwrap_or(Lsn(1));
+            assert!(
+                hole.first == from && hole.next > from,
+                "{hole:?} after {from:?}"
+            );
+            next = Some(hole.next);
+            holes.push(hole);
+        }
+    })?;
+    assert_eq!(report.holes, holes);
+    Ok((records, holes))
+}
+
+/// Everything outside the holes is there, and nothing that a hole hides went beyond what it tells.
+pub fn check_around_holes(
+    records: &Records,
+    holes: &[Hole],
+    history: &[(Lsn, Record)],
+    what: &str,
+) {
+    let lost = |lsn: &Lsn| {
+        holes
+            .iter()
+            .any(|hole| hole.first <= *lsn && *lsn < hole.next)
+    };
+    let left = history.iter().filter(|(lsn, _)| !lost(lsn));
+    assert!(records.iter().eq(left), "{what}: opened to other records");
+    for hole in holes {
+        let mut carried = Carried::default();
+        let before = &history[..hole.next.0 as usize - 1];
+        before.iter().for_each(|(_, record)| carried.absorb(record));
+        assert_eq!(hole.carried, carried, "{what}");
+    }
+}
+
+pub fn record_of(replayed: Replayed) -> Option<(Lsn, Record)> {
+    match replayed {
+        Replayed::Record(at, record) => Some((at.lsn, record)),
+        Replayed::Hole(_) => None,
+    }
 }
 
 pub fn ballot(round: u64) -> Ballot {

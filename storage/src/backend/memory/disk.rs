@@ -42,12 +42,15 @@ struct State {
     changes: u64,
     /// From this one on nothing works any more: the power is gone.
     power_off_at: Option<u64>,
+    /// No file can be made or grow.
+    full: bool,
 }
 
+/// Shared between the two views and between copies of a disk until one of them changes: a crash copies no file.
 #[derive(Clone, Default)]
 struct Contents {
-    now: Vec<u8>,
-    durable: Vec<u8>,
+    now: Arc<Vec<u8>>,
+    durable: Arc<Vec<u8>>,
     unsynced: Vec<Unsynced>,
 }
 
@@ -90,6 +93,11 @@ impl MemoryDisk {
     /// Every change from the `n`-th on fails.
     pub fn power_off_at(&self, n: u64) {
         self.state().power_off_at = Some(n);
+    }
+
+    /// From now on there is no room for new files, or there is again. What exists can be overwritten all the time.
+    pub fn fill(&self, full: bool) {
+        self.state().full = full;
     }
 
     /// Sectors and name changes that a crash now may lose.
@@ -151,7 +159,7 @@ impl MemoryDisk {
     /// The contents of a file, to look at.
     pub fn contents(&self, name: &str) -> Vec<u8> {
         let state = self.state();
-        state.files[state.names[name]].now.clone()
+        state.files[state.names[name]].now.to_vec()
     }
 
     /// Changes a file behind the WAL's back, durably.
@@ -159,7 +167,7 @@ impl MemoryDisk {
         let mut state = self.state();
         let file = state.names[name];
         let file = &mut state.files[file];
-        change(&mut file.now);
+        change(Arc::make_mut(&mut file.now));
         file.durable = file.now.clone();
     }
 
@@ -211,6 +219,14 @@ impl State {
         }
     }
 
+    /// Fails where a file would be made or grow on a full disk.
+    fn take_room(&self, more: bool) -> io::Result<()> {
+        if more && self.full {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        Ok(())
+    }
+
     fn change_name(&mut self, change: NameChange) -> io::Result<()> {
         self.change(0)?;
         change.apply(&mut self.names);
@@ -244,15 +260,19 @@ impl NameChange {
 impl Contents {
     /// Makes the chosen unsynced writes durable.
     fn settle(&mut self, chosen: impl Fn(&Unsynced) -> bool) {
-        let (settled, left): (Vec<_>, Vec<_>) = self.unsynced.drain(..).partition(chosen);
-        for write in settled {
-            put(&mut self.durable, write.offset, &write.bytes);
-        }
-        self.unsynced = left;
+        let durable = &mut self.durable;
+        self.unsynced.retain(|write| {
+            let settled = chosen(write);
+            if settled {
+                put(durable, write.offset, &write.bytes);
+            }
+            !settled
+        });
     }
 }
 
-fn put(contents: &mut Vec<u8>, offset: u64, bytes: &[u8]) {
+fn put(contents: &mut Arc<Vec<u8>>, offset: u64, bytes: &[u8]) {
+    let contents = Arc::make_mut(contents);
     let offset = offset as usize;
     let end = offset + bytes.len();
     if contents.len() < end {
@@ -282,6 +302,7 @@ impl Disk for MemoryDisk {
                 if state.names.contains_key(name) {
                     return Err(io::Error::from_raw_os_error(libc::EEXIST));
                 }
+                state.take_room(true)?;
                 let file = state.files.len();
                 state.change_name(NameChange::Insert(name.to_string(), file))?;
                 state.files.push(Contents::default());
@@ -304,6 +325,8 @@ impl Disk for MemoryDisk {
 
     fn write_at(&self, file: &MemoryFile, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.state();
+        let grows = state.files[file.0].now.len() < offset as usize + bytes.len();
+        state.take_room(grows)?;
         let faulty = state.change(bytes.len());
         let power_is_on = state.power_off_at.is_none_or(|at| state.changes < at);
         if power_is_on || state.power_off_at == Some(state.changes) {
@@ -341,8 +364,14 @@ impl Disk for MemoryDisk {
     fn sync_directory(&self) -> io::Result<()> {
         let mut state = self.state();
         state.change(0)?;
-        state.durable_names = state.names.clone();
-        state.name_changes.clear();
+        let State {
+            durable_names,
+            name_changes,
+            ..
+        } = &mut *state;
+        for change in name_changes.drain(..) {
+            change.apply(durable_names);
+        }
         Ok(())
     }
 

@@ -1,0 +1,40 @@
+//! The state machine under test: the production key-value machine, and a record of what it executed.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use bytes::BytesMut;
+
+use synod_engine::machine::kv::KvMachine;
+use synod_engine::seams::StateMachine;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::checker::Executed;
+
+#[derive(Default)]
+pub struct Witness {
+    machine: KvMachine,
+    done: Rc<RefCell<Vec<Executed>>>,
+}
+
+impl Witness {
+    /// What was executed since somebody looked last.
+    pub fn done(&self) -> Rc<RefCell<Vec<Executed>>> {
+        self.done.clone()
+    }
+}
+
+impl StateMachine for Witness {
+    fn apply(&mut self, command: &[u8], reply: &mut BytesMut) {
+        let start = reply.len();
+        self.machine.apply(command, reply);
+        self.done.borrow_mut().push(Executed {
+            command: xxh3_64(command),
+            reply: xxh3_64(&reply[start..]),
+        });
+    }
+
+    fn hash(&self) -> u64 {
+        self.machine.hash()
+    }
+}
