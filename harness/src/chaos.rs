@@ -42,6 +42,7 @@ use crate::run::{check, evidence_of, write_json};
 use crate::toml_file;
 use crate::verify::{ClientAccount, Evidence};
 use client::{ClientEnd, LoadClient};
+use fault::Fault;
 use monitor::ANSWER_MAX;
 use outcome::{Measured, Outcome};
 use plan::ChaosPlan;
@@ -75,7 +76,9 @@ pub fn run(arguments: &ChaosArguments) -> anyhow::Result<()> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         tokio::select! {
-            result = experiment(&plan, &layout, &progress) => anyhow::Ok(Ended::Done(result)),
+            result = experiment(&plan, &layout, &progress) => {
+                anyhow::Ok(Ended::Done(result.map(Box::new)))
+            }
             _ = interrupt.recv() => Ok(Ended::Stopped("interrupted")),
             _ = terminate.recv() => Ok(Ended::Stopped("terminated")),
         }
@@ -85,7 +88,7 @@ pub fn run(arguments: &ChaosArguments) -> anyhow::Result<()> {
     runtime.shutdown_background();
     progress.clear();
     let (measured, timeline) = match found {
-        Ended::Done(Ok(found)) => found,
+        Ended::Done(Ok(found)) => *found,
         Ended::Done(Err(error)) => {
             keep_evidence(&plan, &mut layout, &progress);
             return Err(error);
@@ -108,7 +111,7 @@ pub fn run(arguments: &ChaosArguments) -> anyhow::Result<()> {
 }
 
 enum Ended {
-    Done(anyhow::Result<(Measured, Timeline)>),
+    Done(anyhow::Result<Box<(Measured, Timeline)>>),
     Stopped(&'static str),
 }
 
@@ -225,7 +228,10 @@ async fn bombard(
         // Both lanes end on their own; the clients may wait for a last reply after that.
         result = async {
             let network = network::run(&plan.schedule.network, calm_from_ms, proxy, plan.replicas, shared);
-            let network = async { anyhow::Ok(network.await) };
+            let network = async {
+                network.await;
+                anyhow::Ok(())
+            };
             let processes = processes.run(&plan.schedule.processes, calm_from_ms);
             let ((), (), clients) = tokio::try_join!(network, processes, ends(load))?;
             anyhow::Ok(clients)
@@ -241,6 +247,7 @@ async fn bombard(
         machine: MachineChoice::Kv,
         commit_index,
         replicas: evidence_of(layout, hashes),
+        holes: plan.faults.contains(&Fault::Corrupt),
         clients: accounts(&clients),
     };
     Ok(Bombarded {

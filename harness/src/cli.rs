@@ -300,7 +300,7 @@ pub struct ChaosArguments {
     /// Seconds of load; the last quarter of it, 3 to 8 s, is calm
     #[arg(long, default_value_t = 60, value_name = "S", value_parser = clap::value_parser!(u32).range(5..=86_400))]
     pub seconds: u32,
-    /// What to do, separated by commas; each strikes at least once [default: all but corrupt and wipe]
+    /// What to do, separated by commas; each strikes at least once [default: all]
     #[arg(long, value_enum, value_name = "LIST", value_delimiter = ',')]
     pub faults: Vec<Fault>,
     /// How many replicas, each a process of its own

@@ -93,6 +93,7 @@ async fn experiment(
         machine: plan.state_machine,
         commit_index,
         replicas: evidence_of(layout, hashes),
+        holes: false,
         clients: load.accounts.clone(),
     };
     let started = Instant::now();

@@ -54,12 +54,14 @@ impl Lane {
 }
 
 impl Fault {
-    /// What happens if nothing is asked for.
-    pub const DEFAULT: [Fault; 11] = [
+    /// What happens if nothing else is asked for.
+    pub const ALL: [Fault; 13] = [
         Fault::Kill,
         Fault::KillAll,
         Fault::Stop,
         Fault::DiskFull,
+        Fault::Corrupt,
+        Fault::Wipe,
         Fault::Partition,
         Fault::OneWay,
         Fault::Partial,

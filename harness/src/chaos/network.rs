@@ -252,7 +252,7 @@ fn line(all: &[ReplicaId], leader: Option<ReplicaId>, random: &mut Random) -> Ve
 
 fn pairs(all: &[ReplicaId]) -> Vec<(ReplicaId, ReplicaId)> {
     let both = |from: &ReplicaId| all.iter().map(move |to| (*from, *to)).collect::<Vec<_>>();
-    let all = all.iter().flat_map(|from| both(from));
+    let all = all.iter().flat_map(both);
     all.filter(|(from, to)| from != to).collect()
 }
 

@@ -43,7 +43,7 @@ impl ChaosPlan {
             None => random_u64()? % 1_000_000_000,
         };
         let mut faults = match &arguments.faults[..] {
-            [] => Fault::DEFAULT.to_vec(),
+            [] => Fault::ALL.to_vec(),
             chosen => chosen.to_vec(),
         };
         faults.sort_unstable();

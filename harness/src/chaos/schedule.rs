@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_seed_gives_one_schedule_and_another_seed_another() {
-        let plan = |seed| Schedule::new(seed, 60, &Fault::DEFAULT).unwrap();
+        let plan = |seed| Schedule::new(seed, 60, &Fault::ALL).unwrap();
         assert_eq!(plan(1), plan(1));
         assert_ne!(plan(1), plan(2));
     }
@@ -116,7 +116,7 @@ mod tests {
     fn every_fault_comes_and_ends_before_the_calm() {
         for seed in 0..200 {
             for seconds in [20, 60, 600] {
-                let schedule = Schedule::new(seed, seconds, &Fault::DEFAULT).unwrap();
+                let schedule = Schedule::new(seed, seconds, &Fault::ALL).unwrap();
                 let mut seen: Vec<Fault> = Vec::new();
                 for lane in [&schedule.processes, &schedule.network] {
                     let mut free_from = 0;
@@ -128,7 +128,7 @@ mod tests {
                         seen.push(planned.fault);
                     }
                 }
-                for fault in Fault::DEFAULT {
+                for fault in Fault::ALL {
                     assert!(seen.contains(&fault), "seed {seed}: {fault:?} is missing");
                 }
             }
@@ -137,11 +137,7 @@ mod tests {
 
     #[test]
     fn a_run_too_short_says_how_long_it_has_to_be() {
-        for faults in [
-            &Fault::DEFAULT[..],
-            &Fault::DEFAULT[..1],
-            &Fault::DEFAULT[..4],
-        ] {
+        for faults in [&Fault::ALL[..], &Fault::ALL[..1], &Fault::ALL[..4]] {
             let shortest = (1..60).find(|s| Schedule::new(1, *s, faults).is_ok());
             let shortest = shortest.expect("a minute is enough");
             let error = Schedule::new(1, shortest - 1, faults).expect_err("too short");

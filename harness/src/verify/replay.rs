@@ -41,7 +41,7 @@ impl Replay {
     /// Streams a WAL whose newest records are already known.
     pub fn follow(&mut self, directory: &Path, table: &Slots) -> anyhow::Result<()> {
         let mut failure = None;
-        // A WAL with a hole was refused when its table was made.
+        // Holes were refused or allowed when the table was made.
         synod_storage::scan(directory, &mut |replayed| {
             let Replayed::Record(at, record) = replayed else {
                 return;
