@@ -1,6 +1,7 @@
 //! `synod`: replicas, clients and experiments of the Synod replication engine.
 
 mod certs;
+mod chaos;
 mod cli;
 mod client;
 mod client_file;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Command::Client(arguments) => client::run(&arguments),
         Command::Wal(arguments) => wal::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
+        Command::Chaos(arguments) => chaos::run(&arguments),
         Command::Simulate(arguments) => return simulate::run(&arguments),
         Command::Load(arguments) => load::run(&arguments),
     };

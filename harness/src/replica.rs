@@ -46,6 +46,9 @@ async fn serve<M: StateMachine + Default>(
     // Signals are caught before anything is open, so that an early SIGTERM is graceful as well.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // A limit on file sizes is an error of the write that meets it, reported like a full disk; the signal would end
+    // the process without a word.
+    let _file_size_limit = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
     let exit_with_parent = arguments.exit_with_parent;
     let parent_gone = async move {
         match exit_with_parent {

@@ -1,15 +1,15 @@
 //! `synod run`: a whole experiment. Starts a cluster and a load, does the faults, measures, checks, reports.
 
-mod cluster;
-mod counters;
+pub mod cluster;
+pub mod counters;
 mod faults;
-mod layout;
+pub mod layout;
 mod load_process;
 mod outcome;
-mod plan;
-mod process;
-mod progress;
-mod table;
+pub mod plan;
+pub mod process;
+pub mod progress;
+pub mod table;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -93,6 +93,7 @@ async fn experiment(
         machine: plan.state_machine,
         commit_index,
         replicas: evidence_of(layout, hashes),
+        holes: false,
         clients: load.accounts.clone(),
     };
     let started = Instant::now();
@@ -135,7 +136,7 @@ async fn measure(
     Ok((load.result().await?, counters, faults))
 }
 
-fn evidence_of(
+pub fn evidence_of(
     layout: &Layout,
     hashes: std::collections::BTreeMap<ReplicaId, u64>,
 ) -> Vec<ReplicaEvidence> {
@@ -150,7 +151,7 @@ fn evidence_of(
 }
 
 /// On a thread of its own, so that ctrl-C is still heard.
-async fn check(evidence: Evidence, progress: &Arc<Progress>) -> anyhow::Result<Verdict> {
+pub async fn check(evidence: Evidence, progress: &Arc<Progress>) -> anyhow::Result<Verdict> {
     let progress = Arc::clone(progress);
     let Slot(slots) = evidence.commit_index;
     progress.step(&format!(
@@ -164,7 +165,11 @@ async fn check(evidence: Evidence, progress: &Arc<Progress>) -> anyhow::Result<V
     .context("the check panicked")?
 }
 
-fn write_json<T: serde::Serialize>(layout: &Layout, name: &str, value: &T) -> anyhow::Result<()> {
+pub fn write_json<T: serde::Serialize>(
+    layout: &Layout,
+    name: &str,
+    value: &T,
+) -> anyhow::Result<()> {
     let path = layout.results.join(name);
     let mut text = serde_json::to_string_pretty(value)?;
     text.push('\n');

@@ -30,6 +30,8 @@ pub struct Evidence {
     /// The commit index that all surviving replicas reported.
     pub commit_index: Slot,
     pub replicas: Vec<ReplicaEvidence>,
+    /// Bytes of the WALs were damaged on purpose: holes are no findings, as long as they were repaired.
+    pub holes: bool,
     /// What each client submitted, and what it was told.
     pub clients: Vec<ClientAccount>,
 }
@@ -118,11 +120,12 @@ fn read_tables(evidence: &Evidence) -> anyhow::Result<Vec<Slots>> {
             .replicas
             .iter()
             .map(|replica| {
-                let commit_index = evidence.commit_index;
+                let (commit_index, holes) = (evidence.commit_index, evidence.holes);
                 scope.spawn(move || {
-                    Slots::read(replica.replica, &replica.directory, commit_index).with_context(
-                        || format!("checking the WAL of replica {}", replica.replica.0),
-                    )
+                    Slots::read(replica.replica, &replica.directory, commit_index, holes)
+                        .with_context(|| {
+                            format!("checking the WAL of replica {}", replica.replica.0)
+                        })
                 })
             })
             .collect();

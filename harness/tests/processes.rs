@@ -34,35 +34,57 @@ fn wait_until(what: &str, done: impl Fn() -> bool) {
     }
 }
 
-/// Starts a long run and waits until its replicas and its load are there.
-fn start(out: &Path) -> Child {
+/// What starts a long experiment, and how many processes that are.
+struct Experiment {
+    arguments: &'static [&'static str],
+    processes: usize,
+}
+
+/// Itself, three replicas and the load.
+const RUN: Experiment = Experiment {
+    arguments: &["run", "--seconds", "300", "--outstanding", "1"],
+    processes: 5,
+};
+
+/// Itself and three replicas, of which it stops one as soon as it can.
+const CHAOS: Experiment = Experiment {
+    arguments: &["chaos", "--seconds", "300", "--faults", "stop"],
+    processes: 4,
+};
+
+/// Starts an experiment and waits until its processes are there.
+fn start(experiment: &Experiment, out: &Path) -> Child {
     let child = synod()
-        .args([
-            "run",
-            "--seconds",
-            "300",
-            "--outstanding",
-            "1",
-            "--name",
-            "test",
-            "--out",
-        ])
+        .args(experiment.arguments)
+        .args(["--name", "test", "--out"])
         .arg(out)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .expect("the binary starts");
-    // Itself, three replicas and the load.
-    wait_until("the run does not start", || processes_of(out).len() == 5);
+    wait_until("the experiment does not start", || {
+        processes_of(out).len() == experiment.processes
+    });
     child
+}
+
+/// Waits until one of the processes is stopped.
+fn wait_until_stopped(out: &Path) {
+    let stopped = |id: &String| {
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        stat.contains(") T ")
+    };
+    wait_until("nothing is stopped", || {
+        processes_of(out).iter().any(stopped)
+    });
 }
 
 #[test]
 fn an_interrupted_run_ends_its_processes_and_removes_its_data() {
     let _turn = one_at_a_time();
     let out = directory();
-    let mut child = start(out.path());
+    let mut child = start(&RUN, out.path());
     kill_process(Pid::from_child(&child), Signal::INT).expect("our child");
     let status = child.wait().expect("our child");
     assert_eq!(status.code(), Some(1));
@@ -74,7 +96,31 @@ fn an_interrupted_run_ends_its_processes_and_removes_its_data() {
 fn a_killed_run_leaves_no_process_behind() {
     let _turn = one_at_a_time();
     let out = directory();
-    let mut child = start(out.path());
+    let mut child = start(&RUN, out.path());
+    child.kill().expect("our child");
+    child.wait().expect("our child");
+    wait_until("a process stays", || processes_of(out.path()).is_empty());
+}
+
+#[test]
+fn an_interrupted_chaos_ends_its_processes_even_stopped_ones() {
+    let _turn = one_at_a_time();
+    let out = directory();
+    let mut child = start(&CHAOS, out.path());
+    wait_until_stopped(out.path());
+    kill_process(Pid::from_child(&child), Signal::INT).expect("our child");
+    let status = child.wait().expect("our child");
+    assert_eq!(status.code(), Some(1));
+    wait_until("a process stays", || processes_of(out.path()).is_empty());
+    assert!(!out.path().join("test/data").exists());
+}
+
+#[test]
+fn a_killed_chaos_leaves_no_process_behind_not_even_a_stopped_one() {
+    let _turn = one_at_a_time();
+    let out = directory();
+    let mut child = start(&CHAOS, out.path());
+    wait_until_stopped(out.path());
     child.kill().expect("our child");
     child.wait().expect("our child");
     wait_until("a process stays", || processes_of(out.path()).is_empty());

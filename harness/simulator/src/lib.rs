@@ -14,6 +14,7 @@ pub mod disk;
 pub mod faults;
 pub mod front;
 pub mod isolation;
+pub mod linearizability;
 pub mod links;
 pub mod member;
 pub mod outbox;

@@ -35,7 +35,7 @@ impl<'a> Cluster<'a> {
     pub async fn start(layout: &'a Layout) -> anyhow::Result<Cluster<'a>> {
         let mut replicas = BTreeMap::new();
         for (id, _) in &layout.addresses {
-            replicas.insert(*id, start_replica(layout, *id, true)?);
+            replicas.insert(*id, start_replica(layout, *id, &["--init"])?);
         }
         let mut backend = String::new();
         for process in replicas.values_mut() {
@@ -104,11 +104,18 @@ impl<'a> Cluster<'a> {
     /// Starts killed replicas again on what their disks hold, and waits until they are ready.
     pub async fn restart(&mut self, victims: &[ReplicaId]) -> anyhow::Result<()> {
         for id in victims {
-            *self.process(*id)? = start_replica(self.layout, *id, false)?;
+            *self.process(*id)? = start_replica(self.layout, *id, &[])?;
         }
         for id in victims {
             wait_ready(self.process(*id)?).await?;
         }
+        Ok(())
+    }
+
+    /// Starts one replica that is not running, with `flags` added.
+    pub async fn start_with(&mut self, id: ReplicaId, flags: &[&str]) -> anyhow::Result<()> {
+        *self.process(id)? = start_replica(self.layout, id, flags)?;
+        wait_ready(self.process(id)?).await?;
         Ok(())
     }
 
@@ -172,20 +179,18 @@ impl<'a> Cluster<'a> {
         Ok(status.into_iter().collect())
     }
 
-    fn process(&mut self, id: ReplicaId) -> anyhow::Result<&mut Process> {
+    pub fn process(&mut self, id: ReplicaId) -> anyhow::Result<&mut Process> {
         self.replicas
             .get_mut(&id)
             .with_context(|| format!("there is no replica {}", id.0))
     }
 }
 
-fn start_replica(layout: &Layout, id: ReplicaId, init: bool) -> anyhow::Result<Process> {
+fn start_replica(layout: &Layout, id: ReplicaId, flags: &[&str]) -> anyhow::Result<Process> {
     let config = layout.replica_config(id);
     let config = config.to_str().context("--out is not valid UTF-8")?;
     let mut arguments = vec!["replica", "--config", config, "--exit-with-parent"];
-    if init {
-        arguments.push("--init");
-    }
+    arguments.extend_from_slice(flags);
     Process::start(
         &format!("replica {}", id.0),
         &arguments,

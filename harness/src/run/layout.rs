@@ -31,6 +31,16 @@ pub struct Layout {
     keep_data: bool,
 }
 
+/// Where a run puts its files.
+pub struct Place<'a> {
+    pub out: &'a Path,
+    /// Of the directory in `out`.
+    pub name: &'a str,
+    pub data: Option<&'a Path>,
+    pub replicas: u8,
+    pub keep_data: bool,
+}
+
 /// The disk is calm when this many syncs in a row take less than [`CALM_SYNC_MAX`] each.
 const CALM_SYNCS: u32 = 2_000;
 const CALM_SYNC_MAX: Duration = Duration::from_millis(5);
@@ -40,11 +50,28 @@ const SETTLE_MAX: Duration = Duration::from_secs(4);
 impl Layout {
     /// Makes the directories, certificates and configuration files.
     pub fn create(plan: &Plan) -> anyhow::Result<Layout> {
-        let results = make_directory(&plan.out.join(&plan.name))
+        let layout = Layout::prepare(&Place {
+            out: &plan.out,
+            name: &plan.name,
+            data: plan.data.as_deref(),
+            replicas: plan.replicas,
+            keep_data: plan.keep_data,
+        })?;
+        toml_file::write(&layout.results.join("config.toml"), plan)?;
+        toml_file::write(&layout.load_config(), &layout.load_file(plan))?;
+        for (id, _) in &layout.addresses {
+            toml_file::write(&layout.replica_config(*id), &layout.replica_file(plan, *id))?;
+        }
+        Ok(layout)
+    }
+
+    /// Makes the directories and certificates, and finds addresses.
+    pub fn prepare(place: &Place<'_>) -> anyhow::Result<Layout> {
+        let results = make_directory(&place.out.join(place.name))
             .map_err(|error| usage(format!("--out: {error:#}")))?;
-        let data = match &plan.data {
+        let data = match place.data {
             // A directory of our own inside it, so that removing it never removes anything else.
-            Some(data) => data.join(&plan.name),
+            Some(data) => data.join(place.name),
             None => results.join("data"),
         };
         let data = make_directory(&data).map_err(|error| usage(format!("--data: {error:#}")))?;
@@ -52,8 +79,8 @@ impl Layout {
             results,
             data,
             cluster: draw_cluster()?,
-            addresses: free_addresses(plan.replicas)?,
-            keep_data: plan.keep_data,
+            addresses: free_addresses(place.replicas)?,
+            keep_data: place.keep_data,
         };
         let ids: Vec<ReplicaId> = layout.addresses.iter().map(|(id, _)| *id).collect();
         let hosts = ["127.0.0.1".to_owned()];
@@ -63,11 +90,6 @@ impl Layout {
             &ids,
             &hosts,
         )?;
-        toml_file::write(&layout.results.join("config.toml"), plan)?;
-        toml_file::write(&layout.load_config(), &layout.load_file(plan))?;
-        for id in ids {
-            toml_file::write(&layout.replica_config(id), &layout.replica_file(plan, id))?;
-        }
         Ok(layout)
     }
 
@@ -96,6 +118,11 @@ impl Layout {
             std::fs::remove_file(&probe)
         };
         settle().with_context(|| format!("{} cannot be synced", self.data.display()))
+    }
+
+    /// The data directories stay, as evidence.
+    pub fn keep_data(&mut self) {
+        self.keep_data = true;
     }
 
     pub fn replica_config(&self, id: ReplicaId) -> PathBuf {

@@ -1,6 +1,6 @@
 //! What a run is going to do: the flags, checked and completed. Published as `config.toml`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use synod_engine::client::LENGTH_BYTES;
@@ -71,7 +71,7 @@ impl Plan {
         check_outstanding(&load, arguments.payload)?;
         let fault = fault(arguments)?;
         Ok(Plan {
-            name: name(arguments)?,
+            name: name("run", &arguments.out, arguments.name.as_deref())?,
             command_line: std::env::args().collect::<Vec<_>>().join(" "),
             replicas: arguments.replicas,
             payload_bytes: arguments.payload,
@@ -165,13 +165,11 @@ fn fault(arguments: &RunArguments) -> anyhow::Result<Option<Fault>> {
 }
 
 /// A name that is free in `--out`: the given one, or one made from the time.
-fn name(arguments: &RunArguments) -> anyhow::Result<String> {
-    let Some(name) = &arguments.name else {
-        let base = format!("run-{}", utc::compact_now());
+pub fn name(kind: &str, out: &Path, given: Option<&str>) -> anyhow::Result<String> {
+    let Some(name) = given else {
+        let base = format!("{kind}-{}", utc::compact_now());
         let names = std::iter::once(base.clone()).chain((2..).map(|n| format!("{base}-{n}")));
-        let free = names
-            .into_iter()
-            .find(|name| !arguments.out.join(name).exists());
+        let free = names.into_iter().find(|name| !out.join(name).exists());
         return Ok(free.unwrap_or(base));
     };
     let plain = !name.is_empty()
@@ -184,12 +182,12 @@ fn name(arguments: &RunArguments) -> anyhow::Result<String> {
             "--name {name}: letters, digits, `-`, `_` and `.` only"
         )));
     }
-    let path = arguments.out.join(name);
+    let path = out.join(name);
     if path.exists() {
         return Err(usage(format!(
             "--name {name}: {} exists already; results are never overwritten",
             path.display()
         )));
     }
-    Ok(name.clone())
+    Ok(name.to_owned())
 }

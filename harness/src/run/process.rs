@@ -94,12 +94,12 @@ impl Process {
         self.signal(Signal::KILL)
     }
 
-    pub async fn reap(&mut self) -> anyhow::Result<()> {
+    /// Waits for the end.
+    pub async fn reap(&mut self) -> anyhow::Result<ExitStatus> {
         self.child
             .wait()
             .await
-            .with_context(|| format!("{}: its end is not known", self.name))?;
-        Ok(())
+            .with_context(|| format!("{}: its end is not known", self.name))
     }
 
     /// SIGTERM; SIGKILL if that is not enough. Returns whether it ended by itself and without an error.
@@ -115,14 +115,18 @@ impl Process {
         }
     }
 
-    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        kill_process(self.id()?, signal).with_context(|| format!("{}: no signal", self.name))
+    }
+
+    /// Fails if the process ended, because its id may be somebody else's by now.
+    pub fn id(&self) -> anyhow::Result<Pid> {
         let id = self.child.id().and_then(|id| Pid::from_raw(id as i32));
-        let id = id.with_context(|| format!("{} ended already", self.name))?;
-        kill_process(id, signal).with_context(|| format!("{}: no signal", self.name))
+        id.with_context(|| format!("{} ended already", self.name))
     }
 }
 
-fn describe(status: ExitStatus) -> String {
+pub fn describe(status: ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt;
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),

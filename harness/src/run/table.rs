@@ -15,17 +15,18 @@ pub fn table(plan: &Plan, outcome: &Outcome) -> String {
     rows.text
 }
 
+/// Lines of a name and a value each.
 #[derive(Default)]
-struct Rows {
-    text: String,
+pub struct Rows {
+    pub text: String,
 }
 
 impl Rows {
-    fn row(&mut self, name: &str, value: &str) {
+    pub fn row(&mut self, name: &str, value: &str) {
         writeln!(self.text, "  {name:<15} {value}").expect("a string takes every row");
     }
 
-    fn blank(&mut self) {
+    pub fn blank(&mut self) {
         self.text.push('\n');
     }
 }
@@ -146,7 +147,7 @@ fn check_rows(rows: &mut Rows, outcome: &Outcome) {
 }
 
 /// Microseconds in the unit that reads best.
-fn time(micros: f64) -> String {
+pub fn time(micros: f64) -> String {
     match micros {
         micros if micros < 1e3 => format!("{micros:.0} µs"),
         micros if micros < 1e6 => format!("{:.2} ms", micros / 1e3),

@@ -44,14 +44,25 @@ impl Machine {
         }
     }
 
-    /// The stamp that a load's command carries.
-    pub fn stamp<'a>(&self, command: &'a [u8]) -> Option<&'a [u8; STAMP_BYTES]> {
-        match &self.machine {
-            Choice::Kv(_) => match KvCommand::decode(command)? {
-                KvCommand::Put { value, .. } => value.first_chunk(),
-                KvCommand::Get { .. } | KvCommand::Delete { .. } | KvCommand::Cas { .. } => None,
+    /// What a load's command carries.
+    pub fn stamp<'a>(&self, command: &'a [u8]) -> Stamp<'a> {
+        let bytes = match &self.machine {
+            Choice::Kv(_) => match KvCommand::decode(command) {
+                Some(KvCommand::Put { value, .. } | KvCommand::Cas { value, .. }) => value,
+                Some(KvCommand::Get { .. } | KvCommand::Delete { .. }) => return Stamp::NoRoom,
+                None => return Stamp::Missing,
             },
-            Choice::Log(_) => command.first_chunk(),
-        }
+            Choice::Log(_) => command,
+        };
+        bytes.first_chunk().map_or(Stamp::Missing, Stamp::Of)
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stamp<'a> {
+    Of(&'a [u8; STAMP_BYTES]),
+    /// A command that carries nothing that could be told apart.
+    NoRoom,
+    /// None of a load's.
+    Missing,
 }

@@ -9,7 +9,7 @@ use synod_engine::message::Value;
 use synod_storage::Replayed;
 
 use super::Verdict;
-use super::machine::Machine;
+use super::machine::{Machine, Stamp};
 use super::sessions::Sessions;
 use super::slots::{Slots, slot_value};
 use super::stamps::{ClientAccount, Stamps};
@@ -41,7 +41,7 @@ impl Replay {
     /// Streams a WAL whose newest records are already known.
     pub fn follow(&mut self, directory: &Path, table: &Slots) -> anyhow::Result<()> {
         let mut failure = None;
-        // A WAL with a hole was refused when its table was made.
+        // Holes were refused or allowed when the table was made.
         synod_storage::scan(directory, &mut |replayed| {
             let Replayed::Record(at, record) = replayed else {
                 return;
@@ -100,8 +100,9 @@ impl Replay {
             .apply(*next, value, &mut |command| {
                 machine.apply(command);
                 match machine.stamp(command) {
-                    Some(stamp) => stamps.executed(stamp),
-                    None => stamps.unstamped(),
+                    Stamp::Of(stamp) => stamps.executed(stamp),
+                    Stamp::NoRoom => stamps.counted(),
+                    Stamp::Missing => stamps.unstamped(),
                 }
             })
             .with_context(|| format!("slot {}", next.0))

@@ -30,7 +30,14 @@ impl Slots {
         }
     }
 
-    pub fn read(replica: ReplicaId, directory: &Path, commit_index: Slot) -> anyhow::Result<Slots> {
+    /// With `holes`, damage in the middle is no error: what was lost there must have been written again behind it, or
+    /// the slot is missing, or an older value stands there that differs from the other replicas'.
+    pub fn read(
+        replica: ReplicaId,
+        directory: &Path,
+        commit_index: Slot,
+        holes: bool,
+    ) -> anyhow::Result<Slots> {
         let mut slots = Slots::new(replica, commit_index);
         let mut floor = Slot(1);
         let report = synod_storage::scan(directory, &mut |replayed| {
@@ -42,7 +49,7 @@ impl Slots {
             }
             slots.note(at.lsn, &record);
         })?;
-        if let Some(hole) = report.holes.first() {
+        if let Some(hole) = report.holes.first().filter(|_| !holes) {
             anyhow::bail!(
                 "{}, offset {}: damaged ({}); only a whole WAL can be checked",
                 hole.file.display(),

@@ -111,6 +111,7 @@ fn verdict(case: &Case) -> Verdict {
         machine: MachineChoice::Log,
         commit_index: Slot(4),
         replicas,
+        holes: false,
         clients: vec![ClientAccount {
             tag: 7,
             submitted: 8,

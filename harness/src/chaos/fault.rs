@@ -1,0 +1,110 @@
+//! The faults by name.
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+/// What can be done to a cluster. Processes and network have one fault each at a time at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[value(rename_all = "kebab-case")]
+pub enum Fault {
+    /// SIGKILL to one replica, half of the time the leader, and a restart
+    Kill,
+    /// SIGKILL to all replicas at once, and a restart
+    KillAll,
+    /// SIGSTOP for 0.3 to 3 s, then SIGCONT
+    Stop,
+    /// One replica may not write any file beyond a limit: it has to stop with exit code 3; restarted without limit
+    DiskFull,
+    /// One stopped replica's WAL gets bytes flipped in its middle; it has to repair them from its peers
+    Corrupt,
+    /// One stopped replica loses its data, and is restarted with --readmit
+    Wipe,
+    /// One replica is cut off from the others both ways
+    Partition,
+    /// One replica, or one link, is cut in one direction
+    OneWay,
+    /// Links are cut so that no two sides arise: chained, and with 4 replicas and more quorum-loss and constrained
+    Partial,
+    /// A tenth of all packets is lost
+    Loss,
+    /// A tenth of all packets arrives twice
+    Duplicate,
+    /// Every packet takes 50 ms more, give or take 10
+    Delay,
+    /// Packets from and to one replica wait, and then arrive all at once
+    Clog,
+}
+
+/// Which of the two does it, each one fault after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lane {
+    Processes,
+    Network,
+}
+
+impl Lane {
+    pub fn name(self) -> &'static str {
+        match self {
+            Lane::Processes => "processes",
+            Lane::Network => "network",
+        }
+    }
+}
+
+impl Fault {
+    /// What happens if nothing else is asked for.
+    pub const ALL: [Fault; 13] = [
+        Fault::Kill,
+        Fault::KillAll,
+        Fault::Stop,
+        Fault::DiskFull,
+        Fault::Corrupt,
+        Fault::Wipe,
+        Fault::Partition,
+        Fault::OneWay,
+        Fault::Partial,
+        Fault::Loss,
+        Fault::Duplicate,
+        Fault::Delay,
+        Fault::Clog,
+    ];
+
+    pub fn lane(self) -> Lane {
+        match self {
+            Fault::Kill
+            | Fault::KillAll
+            | Fault::Stop
+            | Fault::DiskFull
+            | Fault::Corrupt
+            | Fault::Wipe => Lane::Processes,
+            Fault::Partition
+            | Fault::OneWay
+            | Fault::Partial
+            | Fault::Loss
+            | Fault::Duplicate
+            | Fault::Delay
+            | Fault::Clog => Lane::Network,
+        }
+    }
+
+    /// How long it lasts: for a killed replica, how long it is gone.
+    pub fn lasts_ms(self) -> std::ops::Range<u64> {
+        match self {
+            Fault::Kill => 50..1_500,
+            Fault::KillAll => 50..800,
+            Fault::Stop => 300..3_000,
+            Fault::DiskFull | Fault::Corrupt | Fault::Wipe => 100..800,
+            Fault::Partition | Fault::OneWay | Fault::Partial => 500..4_000,
+            Fault::Loss | Fault::Duplicate | Fault::Delay => 1_000..4_000,
+            Fault::Clog => 200..1_500,
+        }
+    }
+
+    /// As on the command line.
+    pub fn name(self) -> String {
+        let value = self.to_possible_value().expect("no fault is skipped");
+        value.get_name().to_owned()
+    }
+}

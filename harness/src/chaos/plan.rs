@@ -1,0 +1,109 @@
+//! What a chaos run is going to do: the flags, checked and completed. Published as `config.toml`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use synod_engine::ids::ReplicaId;
+
+use super::fault::Fault;
+use super::proxy::Proxy;
+use super::schedule::Schedule;
+use crate::certs::random_u64;
+use crate::cli::{BackendChoice, ChaosArguments, DurabilityChoice, MachineChoice};
+use crate::replica_file::{LimitsTable, ReplicaFile, StorageTable, TimersTable};
+use crate::run::layout::{Layout, Place};
+use crate::run::plan::name;
+
+/// Small, so that a run goes through many segments and recycles none of the effort.
+const SEGMENT_BYTES: u64 = 4 << 20;
+
+#[derive(Clone, Debug, Serialize)]
+pub struct ChaosPlan {
+    pub name: String,
+    pub command_line: String,
+    pub seconds: u32,
+    pub replicas: u8,
+    pub clients: u32,
+    pub seed: u64,
+    pub faults: Vec<Fault>,
+    pub out: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<PathBuf>,
+    pub keep_data: bool,
+    /// Last, because it is made of tables.
+    pub schedule: Schedule,
+}
+
+impl ChaosPlan {
+    pub fn new(arguments: &ChaosArguments) -> anyhow::Result<ChaosPlan> {
+        let seed = match arguments.seed {
+            Some(seed) => seed,
+            // Short enough to be typed again, and to be an integer in every JSON reader.
+            None => random_u64()? % 1_000_000_000,
+        };
+        let mut faults = match &arguments.faults[..] {
+            [] => Fault::ALL.to_vec(),
+            chosen => chosen.to_vec(),
+        };
+        faults.sort_unstable();
+        faults.dedup();
+        Ok(ChaosPlan {
+            name: name("chaos", &arguments.out, arguments.name.as_deref())?,
+            command_line: std::env::args().collect::<Vec<_>>().join(" "),
+            seconds: arguments.seconds,
+            replicas: arguments.replicas,
+            clients: arguments.clients,
+            seed,
+            schedule: Schedule::new(seed, arguments.seconds, &faults)?,
+            faults,
+            out: arguments.out.clone(),
+            data: arguments.data.clone(),
+            keep_data: arguments.keep_data,
+        })
+    }
+
+    pub fn place(&self) -> Place<'_> {
+        Place {
+            out: &self.out,
+            name: &self.name,
+            data: self.data.as_deref(),
+            replicas: self.replicas,
+            keep_data: self.keep_data,
+        }
+    }
+
+    /// A replica finds its peers at the proxy.
+    pub fn replica_file(&self, layout: &Layout, proxy: &Proxy, id: ReplicaId) -> ReplicaFile {
+        let mut peers = BTreeMap::new();
+        let mut listen = None;
+        for (peer, address) in &layout.addresses {
+            let found_at = match *peer == id {
+                true => *listen.insert(*address),
+                false => proxy.address(id, *peer),
+            };
+            peers.insert(peer.0.to_string(), found_at);
+        }
+        ReplicaFile {
+            cluster: layout.cluster.to_string(),
+            replica: id.0,
+            listen: listen.expect("the replica is one of the layout's"),
+            data: layout.replica_data(id),
+            state_machine: MachineChoice::Kv,
+            durability: DurabilityChoice::Sync,
+            backend: BackendChoice::Auto,
+            mtu_max: None,
+            // The cores are needed for everything else.
+            idle_spin_us: Some(0),
+            seed: self.seed.wrapping_mul(64).wrapping_add(u64::from(id.0)),
+            peers,
+            certificates: layout.certificates(&format!("replica-{}", id.0)),
+            timers: TimersTable::default(),
+            limits: LimitsTable::default(),
+            storage: StorageTable {
+                segment_bytes: Some(SEGMENT_BYTES),
+                ..StorageTable::default()
+            },
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! One direction between two replicas.
+
+use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use anyhow::Context;
+use tokio::net::UdpSocket;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::Weather;
+use crate::chaos::random::Random;
+
+/// The longest datagram there is.
+const DATAGRAM_BYTES_MAX: usize = 65_536;
+/// Bytes that may be on their way or held; what comes beyond is lost, as in a router.
+const WAITING_BYTES_MAX: usize = 16 << 20;
+
+/// The sockets of one direction, and the replicas' own addresses at its ends.
+pub struct Pair {
+    pub arrival: Rc<UdpSocket>,
+    pub from: SocketAddr,
+    pub departure: Rc<UdpSocket>,
+    pub to: SocketAddr,
+}
+
+pub struct Link {
+    pair: Pair,
+    weather: Cell<Weather>,
+    changed: Notify,
+    random: RefCell<Random>,
+    waiting: RefCell<Waiting>,
+    counts: Cell<Counts>,
+}
+
+/// What happened to the datagrams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub arrived: u64,
+    pub forwarded: u64,
+    pub cut: u64,
+    pub lost: u64,
+    pub duplicated: u64,
+    pub delayed: u64,
+    pub held: u64,
+    /// Beyond what may wait, or refused by the kernel.
+    pub dropped: u64,
+    /// Not from the replica that this link belongs to.
+    pub strangers: u64,
+}
+
+impl Counts {
+    pub fn plus(self, other: Counts) -> Counts {
+        self.combine(other, |one, two| one + two)
+    }
+
+    /// What was counted since `earlier`.
+    pub fn since(self, earlier: Counts) -> Counts {
+        self.combine(earlier, |one, two| one - two)
+    }
+
+    fn combine(self, other: Counts, f: impl Fn(u64, u64) -> u64) -> Counts {
+        Counts {
+            arrived: f(self.arrived, other.arrived),
+            forwarded: f(self.forwarded, other.forwarded),
+            cut: f(self.cut, other.cut),
+            lost: f(self.lost, other.lost),
+            duplicated: f(self.duplicated, other.duplicated),
+            delayed: f(self.delayed, other.delayed),
+            held: f(self.held, other.held),
+            dropped: f(self.dropped, other.dropped),
+            strangers: f(self.strangers, other.strangers),
+        }
+    }
+}
+
+/// Datagrams that leave later.
+#[derive(Default)]
+struct Waiting {
+    /// By the time to leave, then by arrival.
+    delayed: BinaryHeap<Reverse<(Instant, u64, Vec<u8>)>>,
+    /// Until the clog ends, in order.
+    held: Vec<Vec<u8>>,
+    bytes: usize,
+    next: u64,
+}
+
+impl Link {
+    pub fn new(pair: Pair, random: Random) -> Link {
+        Link {
+            pair,
+            weather: Cell::default(),
+            changed: Notify::new(),
+            random: RefCell::new(random),
+            waiting: RefCell::default(),
+            counts: Cell::default(),
+        }
+    }
+
+    pub fn set(&self, weather: Weather) {
+        self.weather.set(weather);
+        self.changed.notify_one();
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.counts.get()
+    }
+
+    pub async fn run(&self) -> anyhow::Result<()> {
+        let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
+        loop {
+            let due = self.next_due();
+            tokio::select! {
+                biased;
+                () = self.changed.notified() => self.release().await,
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    self.send_due().await;
+                }
+                received = self.pair.arrival.recv_from(&mut buffer) => {
+                    let (bytes, sender) = received.context("the fault proxy cannot receive")?;
+                    self.arrived(&buffer[..bytes], sender).await;
+                }
+            }
+        }
+    }
+
+    async fn arrived(&self, datagram: &[u8], sender: SocketAddr) {
+        if sender != self.pair.from {
+            return self.count(|counts| counts.strangers += 1);
+        }
+        self.count(|counts| counts.arrived += 1);
+        let weather = self.weather.get();
+        if weather.cut {
+            return self.count(|counts| counts.cut += 1);
+        }
+        if self.happens(weather.loss_percent) {
+            return self.count(|counts| counts.lost += 1);
+        }
+        if self.happens(weather.duplicate_percent) {
+            self.count(|counts| counts.duplicated += 1);
+            self.pass(datagram, weather).await;
+        }
+        self.pass(datagram, weather).await;
+    }
+
+    /// Forwards a datagram, now or later.
+    async fn pass(&self, datagram: &[u8], weather: Weather) {
+        if weather.clogged {
+            let waits = self.waiting.borrow_mut().hold(datagram);
+            self.count(|counts| match waits {
+                true => counts.held += 1,
+                false => counts.dropped += 1,
+            });
+        } else if weather.delay.is_zero() && weather.jitter.is_zero() {
+            self.send(datagram).await;
+        } else {
+            let jitter_us = weather.jitter.as_micros() as u64;
+            let jitter_us = self.random.borrow_mut().below(jitter_us + 1);
+            let at = Instant::now() + weather.delay + std::time::Duration::from_micros(jitter_us);
+            let waits = self.waiting.borrow_mut().delay(at, datagram);
+            self.count(|counts| match waits {
+                true => counts.delayed += 1,
+                false => counts.dropped += 1,
+            });
+        }
+    }
+
+    /// Sends what was held, if nothing holds it any more.
+    async fn release(&self) {
+        if self.weather.get().clogged {
+            return;
+        }
+        let held = self.waiting.borrow_mut().take_held();
+        for datagram in held {
+            self.send(&datagram).await;
+        }
+    }
+
+    async fn send_due(&self) {
+        let now = Instant::now();
+        loop {
+            let datagram = self.waiting.borrow_mut().take_due(now);
+            let Some(datagram) = datagram else {
+                return;
+            };
+            // What was under way when the link was cut does not arrive either.
+            if self.weather.get().cut {
+                self.count(|counts| counts.cut += 1);
+            } else {
+                self.send(&datagram).await;
+            }
+        }
+    }
+
+    async fn send(&self, datagram: &[u8]) {
+        let sent = self.pair.departure.send_to(datagram, self.pair.to).await;
+        // A network tells nobody either.
+        self.count(|counts| match sent {
+            Ok(_) => counts.forwarded += 1,
+            Err(_) => counts.dropped += 1,
+        });
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        let waiting = self.waiting.borrow();
+        waiting.delayed.peek().map(|Reverse((at, _, _))| *at)
+    }
+
+    fn happens(&self, percent: u8) -> bool {
+        percent > 0 && self.random.borrow_mut().percent(percent.into())
+    }
+
+    fn count(&self, change: impl FnOnce(&mut Counts)) {
+        let mut counts = self.counts.get();
+        change(&mut counts);
+        self.counts.set(counts);
+    }
+}
+
+impl Waiting {
+    fn hold(&mut self, datagram: &[u8]) -> bool {
+        let room = self.admit(datagram);
+        if room {
+            self.held.push(datagram.to_vec());
+        }
+        room
+    }
+
+    fn delay(&mut self, at: Instant, datagram: &[u8]) -> bool {
+        let room = self.admit(datagram);
+        if room {
+            let number = self.next;
+            self.next += 1;
+            self.delayed.push(Reverse((at, number, datagram.to_vec())));
+        }
+        room
+    }
+
+    fn take_held(&mut self) -> Vec<Vec<u8>> {
+        let held = std::mem::take(&mut self.held);
+        self.bytes -= held.iter().map(Vec::len).sum::<usize>();
+        held
+    }
+
+    fn take_due(&mut self, now: Instant) -> Option<Vec<u8>> {
+        let Reverse((at, _, _)) = self.delayed.peek()?;
+        if *at > now {
+            return None;
+        }
+        let Reverse((_, _, datagram)) = self.delayed.pop()?;
+        self.bytes -= datagram.len();
+        Some(datagram)
+    }
+
+    fn admit(&mut self, datagram: &[u8]) -> bool {
+        let room = self.bytes + datagram.len() <= WAITING_BYTES_MAX;
+        if room {
+            self.bytes += datagram.len();
+        }
+        room
+    }
+}
