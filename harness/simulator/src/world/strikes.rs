@@ -288,6 +288,8 @@ impl<S: Seams> World<S> {
 
     pub(super) fn make_room(&mut self, replica: ReplicaId) {
         let member = self.member_mut(replica);
+        // A call that met the full disk may not have been reported yet.
+        member.failure_expected |= member.disk_is_full;
         member.disk_is_full = false;
         member.disk.fill(false);
     }
