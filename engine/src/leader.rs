@@ -350,7 +350,7 @@ mod tests {
             leader.on_accepted(Time(latency_ns), ReplicaId(1), slot, 1);
             leader.on_chosen(Time(latency_ns), slot);
             let mut in_flight = 0;
-            while leader.has_room(&config) {
+            while leader.has_room(&config) && in_flight < 1_000 {
                 leader.propose(Time(latency_ns), 10, &config);
                 in_flight += 1;
             }

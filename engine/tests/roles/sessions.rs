@@ -134,21 +134,35 @@ fn the_oldest_replies_of_a_session_go_when_they_are_too_many_bytes() {
     fixture.frame(session, 5, OVERHEAD);
     assert_eq!(fixture.cached(session, 1), None);
     assert_eq!(fixture.cached(session, 2), Some(4));
+    // What went makes room.
+    fixture.frame(session, 6, SESSION_REPLY_BYTES_MAX / 4 - OVERHEAD);
+    assert_eq!(fixture.cached(session, 2), Some(5));
     // One that is as large as all of them drives out the rest.
-    fixture.frame(session, 6, SESSION_REPLY_BYTES_MAX);
-    assert_eq!(fixture.cached(session, 5), None);
-    assert_eq!(fixture.cached(session, 6), Some(1));
+    fixture.frame(session, 7, SESSION_REPLY_BYTES_MAX);
+    assert_eq!(fixture.cached(session, 6), None);
+    assert_eq!(fixture.cached(session, 7), Some(1));
     // The newest stays even if it is too large by itself: its client waits for it.
     let replies = [REPLIES_BYTES_MAX - OVERHEAD, 1];
-    let Applied::Executed(frame) = fixture.apply(session, 7, &replies) else {
+    let Applied::Executed(frame) = fixture.apply(session, 8, &replies) else {
         panic!("nothing executed");
     };
     assert!(frame.len() > SESSION_REPLY_BYTES_MAX);
-    assert_eq!(fixture.cached(session, 6), None);
-    assert_eq!(fixture.cached(session, 7), Some(1));
-    fixture.frame(session, 9, OVERHEAD);
-    assert_eq!(fixture.cached(session, 8), None);
-    assert_eq!(fixture.cached(session, 9), Some(1));
+    assert_eq!(fixture.cached(session, 7), None);
+    assert_eq!(fixture.cached(session, 8), Some(1));
+    fixture.frame(session, 10, OVERHEAD);
+    assert_eq!(fixture.cached(session, 9), None);
+    assert_eq!(fixture.cached(session, 10), Some(1));
+}
+
+#[test]
+fn one_session_that_replaces_its_replies_costs_no_other_its_own() {
+    let mut fixture = Fixture::default();
+    let (idle, busy) = (fixture.open(), fixture.open());
+    fixture.frame(idle, 1, OVERHEAD);
+    for number in 1..=2 * (REPLY_BYTES_MAX / SESSION_REPLY_BYTES_MAX) as u64 {
+        fixture.frame(busy, number, SESSION_REPLY_BYTES_MAX);
+    }
+    assert_eq!(fixture.cached(idle, 1), Some(1));
 }
 
 #[test]
