@@ -230,10 +230,12 @@ impl Replica {
         }
         self.counters.fetches_served += 1;
         if first < self.slots.base() {
+            // Only what left memory, and so is durable: the WAL may know an older value of a later slot, one that was
+            // accepted and never chosen.
             out.reads.push(ReadForPeer {
                 to: from,
                 from: first,
-                through,
+                through: through.min(self.slots.base().previous()),
             });
             return;
         }

@@ -105,6 +105,12 @@ impl Links {
         link.healed = true;
     }
 
+    /// When the last frame arrives that was sent so far: healing a link brings nothing back that it holds up.
+    pub fn last_arrival(&self) -> u64 {
+        let arrivals = self.links.iter().map(|link| link.newest);
+        arrivals.max().unwrap_or(0)
+    }
+
     pub fn open(&self, from: ReplicaId, to: ReplicaId) -> bool {
         let (from, to) = (usize::from(from.0) - 1, usize::from(to.0) - 1);
         self.links[from * self.replicas + to].cuts == 0

@@ -43,6 +43,9 @@ pub fn simulate<S: Seams>(plan: Plan, seams: S, trace: Trace) -> Result<Outcome,
     world.run_to(storm_ns)?;
     let mut outcome = Outcome::default();
     let working = world.heal(SUBMIT_AFTER_HEALING);
+    // A clog holds up what was sent before, and what is sent behind it: the links work from here on.
+    let clear = world.links.last_arrival().max(world.now);
+    world.run_to(clear)?;
     converge(&mut world, working, &mut outcome)?;
     let end = world.plan.virtual_ns;
     if world.now < end {
