@@ -1,16 +1,11 @@
 //! What a review found, each as the sequence of events that showed it.
 
-mod simulation;
-
-use std::cell::RefCell;
-use std::rc::Rc;
+mod doubles;
 
 use bytes::{Bytes, BytesMut};
 
-use simulation::checker::{History, Witness};
-use simulation::cluster::Cluster;
-use simulation::disk::DiskHandle;
-use simulation::network::{Faults, OutboxHandle};
+use doubles::disk::DiskHandle;
+use doubles::outbox::OutboxHandle;
 use synod_engine::client::{REPLIES_BYTES_MAX, Request};
 use synod_engine::codec;
 use synod_engine::config::Config;
@@ -18,8 +13,8 @@ use synod_engine::driver::Driver;
 use synod_engine::ids::{
     Ballot, CommandNumber, Incarnation, ReplicaId, ReplicaSet, SessionId, Slot, Time,
 };
-use synod_engine::machine::KvMachine;
 use synod_engine::machine::kv::KvCommand;
+use synod_engine::machine::{KvMachine, LogMachine};
 use synod_engine::message::{Accept, Chosen, Fetch, Heartbeat, HeartbeatRole, Message, Value};
 use synod_engine::persist::OWED_BYTES_MAX;
 use synod_engine::recovery::{OnDisk, Recovery};
@@ -37,7 +32,7 @@ const NEW: Ballot = Ballot {
 
 /// Replica 1 of 3, whose peers are played by the test and whose disk finishes only what it is told to.
 struct One {
-    driver: Driver<DiskHandle, OutboxHandle, Witness>,
+    driver: Driver<DiskHandle, OutboxHandle, LogMachine>,
     disk: DiskHandle,
     outbox: OutboxHandle,
     now: u64,
@@ -48,8 +43,7 @@ impl One {
         let mut config = Config::new(ReplicaId(1), 3, 1);
         config.limits.cache_bytes_max = cache_bytes_max;
         let (disk, outbox) = (DiskHandle::default(), OutboxHandle::default());
-        let history = Rc::new(RefCell::new(History::default()));
-        let driver = Recovery::new(config, Witness::new(&history))
+        let driver = Recovery::new(config, LogMachine::default())
             .start(Time(0), disk.clone(), outbox.clone(), OnDisk::default())
             .expect("nothing was trimmed");
         One {
@@ -205,23 +199,6 @@ fn a_replica_whose_disk_hangs_stops_fetching() {
         again |= messages.iter().any(|m| matches!(m, Message::Fetch(_)));
     }
     assert!(again, "it never fetched again");
-}
-
-#[test]
-fn slow_disks_still_elect_a_leader() {
-    for sync_ms in [100, 160, 250, 400] {
-        let faults = Faults {
-            disk_min_us: sync_ms * 1_000,
-            disk_max_us: sync_ms * 1_000 + 500,
-            ..Faults::NONE
-        };
-        for seed in 0..5 {
-            let mut cluster = Cluster::new(3, seed, faults);
-            cluster.run_until(30_000, &format!("leader with {sync_ms}-ms syncs"), |c| {
-                c.serving().is_some()
-            });
-        }
-    }
 }
 
 #[test]

@@ -1,19 +1,18 @@
 //! Known ways to get Multi-Paxos wrong (the rows of `../shared/traps.md`), each against the production loop.
 
-mod simulation;
+mod doubles;
 
 use bytes::Bytes;
 
-use simulation::checker::{History, Witness};
-use simulation::cluster::Cluster;
-use simulation::disk::DiskHandle;
-use simulation::network::{Faults, OutboxHandle};
+use doubles::disk::DiskHandle;
+use doubles::outbox::OutboxHandle;
 use synod_engine::client::{ClientMessage, Reason, Request, ServerMessage};
 use synod_engine::config::Config;
 use synod_engine::driver::Driver;
 use synod_engine::ids::{
     Ballot, ClientId, CommandNumber, Incarnation, Lsn, ReplicaId, SessionId, Slot, Time,
 };
+use synod_engine::machine::LogMachine;
 use synod_engine::message::{Accept, Message, Prepare, Record};
 use synod_engine::output::Output;
 use synod_engine::recovery::{OnDisk, Recovery};
@@ -54,62 +53,9 @@ fn trap_4_to_accept_at_a_ballot_is_to_promise_it_even_across_a_restart() {
     assert!(rejected, "{:?}", out.messages);
 }
 
-#[test]
-fn trap_16_a_failed_disk_stops_the_replica_and_the_others_go_on() {
-    let mut cluster = Cluster::new(3, 5, Faults::NONE);
-    cluster.add_client(2_000, 16);
-    cluster.run_until(2_000, "leader", |c| c.serving().is_some());
-    cluster.run_ms(50);
-    let leader = cluster.serving().expect("it was just seen");
-    cluster.disk(leader).0.borrow_mut().failed = true;
-    cluster.run_until(30_000, "completion", |c| c.clients[0].done());
-    assert!(
-        !cluster.alive(leader),
-        "a replica went on with a broken disk"
-    );
-}
-
-#[test]
-fn trap_29_a_slow_disk_delays_no_heartbeat_and_elects_nobody() {
-    let faults = Faults {
-        disk_min_us: 1_500_000,
-        disk_max_us: 1_600_000,
-        ..Faults::NONE
-    };
-    let mut cluster = Cluster::new(3, 3, Faults::NONE);
-    cluster.add_client(1_000_000, 64);
-    cluster.run_until(2_000, "leader", |c| c.serving().is_some());
-    let leader = cluster.serving().expect("it was just seen");
-    cluster.faults = faults;
-    cluster.run_ms(10_000);
-    assert_eq!(cluster.serving(), Some(leader));
-    let elections: u64 = (1..=3)
-        .map(|r| cluster.counter(ReplicaId(r), "elections"))
-        .sum();
-    assert_eq!(elections, 1, "a slow disk is no reason for an election");
-}
-
-#[test]
-fn trap_11_a_leader_whose_disk_hangs_gives_way() {
-    let mut cluster = Cluster::new(3, 4, Faults::NONE);
-    cluster.add_client(1_000_000, 8);
-    cluster.run_until(2_000, "leader", |c| c.serving().is_some());
-    let leader = cluster.serving().expect("it was just seen");
-    cluster.hang_disk(leader);
-    cluster.run_ms(5_000);
-    let other = cluster.serving().expect("somebody else leads");
-    assert_ne!(other, leader);
-    let before = cluster.executed();
-    cluster.run_ms(1_000);
-    assert!(
-        cluster.executed() > before,
-        "the new leader makes no progress"
-    );
-}
-
 /// A lone replica whose disk finishes only what it is told to.
 struct Lone {
-    driver: Driver<DiskHandle, OutboxHandle, Witness>,
+    driver: Driver<DiskHandle, OutboxHandle, LogMachine>,
     disk: DiskHandle,
     outbox: OutboxHandle,
     now: u64,
@@ -121,8 +67,7 @@ impl Lone {
         configure(&mut config);
         config.check().expect("the test's configuration is valid");
         let (disk, outbox) = (DiskHandle::default(), OutboxHandle::default());
-        let history = std::rc::Rc::new(std::cell::RefCell::new(History::default()));
-        let recovery = Recovery::new(config, Witness::new(&history));
+        let recovery = Recovery::new(config, LogMachine::default());
         let driver = recovery
             .start(Time(0), disk.clone(), outbox.clone(), OnDisk::default())
             .expect("nothing was trimmed");

@@ -239,7 +239,8 @@ fn a_fetch_is_answered_from_memory_or_from_the_wal_as_far_as_it_is_chosen() {
         from: Slot(from),
         through: Slot(through),
     };
-    assert_eq!(one.reads, [read(2, 4), read(1, 5)]);
+    // Never more than what left memory: of a later slot the WAL may know an older value (simulator, seed 601).
+    assert_eq!(one.reads, [read(2, 2), read(1, 2)]);
     assert_eq!(one.count("fetches_served"), 5);
 }
 

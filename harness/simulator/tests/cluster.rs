@@ -5,6 +5,7 @@ use synod_simulator::checker::Violation;
 use synod_simulator::partitions::{PROGRESS_WITHIN_TIMEOUTS, Topology, recovery_millitimeouts};
 use synod_simulator::swarm::{ClientPlan, Plan};
 use synod_simulator::world::World;
+use synod_storage::backend::Fault;
 
 const ELECTION_MS: u64 = 2_000;
 const MS: u64 = 1_000_000;
@@ -125,7 +126,56 @@ fn a_replica_far_behind_is_served_from_the_wal() {
 }
 
 #[test]
-fn a_leader_whose_disk_hangs_gives_way() {
+fn trap_16_a_failed_disk_stops_the_replica_and_the_others_go_on() {
+    with_seeds(5, |seed| {
+        let mut world = loaded(Plan::calm(3, seed), 1, 2_000, 16);
+        let leader = leader(&mut world)?;
+        world.run_ms(50)?;
+        let lives = world.member(leader).life;
+        let member = world.member_mut(leader);
+        member.failure_expected = true;
+        member.disk.inject(&[Fault::Io]);
+        world.run_until(30_000, "completion", all_done)?;
+        assert!(
+            !world.alive(leader) || world.member(leader).life > lives,
+            "{leader} went on with a broken disk"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn trap_29_a_slow_disk_delays_no_heartbeat_and_elects_nobody() {
+    with_seeds(5, |seed| {
+        let mut world = loaded(Plan::calm(3, seed), 1, 1_000_000, 16);
+        let leader = leader(&mut world)?;
+        world.plan.disk_min_ns = 1_500 * MS;
+        world.run_ms(10_000)?;
+        assert_eq!(world.serving(), Some(leader));
+        let elections: u64 = world
+            .replicas()
+            .map(|replica| world.counter(replica, "elections"))
+            .sum();
+        assert_eq!(elections, 1, "a slow disk is no reason for an election");
+        Ok(())
+    });
+}
+
+#[test]
+fn slow_disks_still_elect_a_leader() {
+    for sync_ms in [100, 160, 250, 400] {
+        with_seeds(5, |seed| {
+            let mut plan = Plan::calm(3, seed);
+            plan.disk_min_ns = sync_ms * MS;
+            let mut world = loaded(plan, 0, 0, 1);
+            let what = format!("leader with {sync_ms}-ms syncs");
+            world.run_until(30_000, &what, |world| world.serving().is_some())
+        });
+    }
+}
+
+#[test]
+fn trap_11_a_leader_whose_disk_hangs_gives_way() {
     with_seeds(5, |seed| {
         let mut world = loaded(Plan::calm(3, seed), 1, 1_000_000, 16);
         let first = leader(&mut world)?;

@@ -1,4 +1,4 @@
-//! A simulated WAL: records become durable when the simulation says so, and a crash forgets the rest.
+//! A WAL whose records become durable when the test says so.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -8,53 +8,17 @@ use synod_engine::ids::{Lsn, Slot};
 use synod_engine::message::Record;
 use synod_engine::seams::{Wal, WalFailed, WalRead};
 
-/// What survives a crash of its replica.
 #[derive(Debug, Default)]
 pub struct Disk {
     pub records: Vec<(Lsn, Record)>,
     /// Handed to the disk, not yet finished.
     pub submitted: Lsn,
     pub durable: Lsn,
-    pub failed: bool,
-    pub reads_asked: u64,
     reads: VecDeque<WalRead>,
 }
 
 #[derive(Clone, Debug, Default)]
 pub struct DiskHandle(pub Rc<RefCell<Disk>>);
-
-impl Disk {
-    /// Loses everything after `keep` records beyond the durable ones.
-    pub fn crash(&mut self, keep: usize) {
-        let durable = self.durable;
-        let durable_count = self
-            .records
-            .iter()
-            .filter(|(lsn, _)| *lsn <= durable)
-            .count();
-        self.records.truncate(durable_count + keep);
-        let last = self.records.last().map_or(Lsn::ZERO, |(lsn, _)| *lsn);
-        self.submitted = last;
-        self.durable = last;
-        self.reads.clear();
-    }
-
-    /// Whether a durable record holds a value for this slot.
-    pub fn holds(&self, slot: Slot) -> bool {
-        self.records
-            .iter()
-            .rev()
-            .any(|(lsn, record)| *lsn <= self.durable && slot_of(record) == Some(slot))
-    }
-}
-
-fn slot_of(record: &Record) -> Option<Slot> {
-    match record {
-        Record::Accepted(accept) => Some(accept.slot),
-        Record::Chosen { slot, .. } => Some(*slot),
-        Record::Promised { .. } | Record::Trimmed { .. } => None,
-    }
-}
 
 impl Wal for DiskHandle {
     fn append(&mut self, lsn: Lsn, record: &Record) {
@@ -70,16 +34,11 @@ impl Wal for DiskHandle {
     }
 
     fn durable(&mut self) -> Result<Lsn, WalFailed> {
-        let disk = self.0.borrow();
-        if disk.failed {
-            return Err(WalFailed("the simulated disk failed".into()));
-        }
-        Ok(disk.durable)
+        Ok(self.0.borrow().durable)
     }
 
     fn read(&mut self, from: Slot, through: Slot, bytes_max: usize) -> bool {
         let mut disk = self.0.borrow_mut();
-        disk.reads_asked += 1;
         let mut newest = BTreeMap::new();
         for (lsn, record) in &disk.records {
             if *lsn > disk.durable {
