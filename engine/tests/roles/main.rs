@@ -3,7 +3,9 @@
 //! the reason, in `../SURVIVORS.md`.
 
 mod acceptor;
+mod batch;
 mod candidate;
+mod config;
 mod election;
 mod following;
 mod intake;
