@@ -6,6 +6,7 @@ mod acceptor;
 mod batch;
 mod candidate;
 mod config;
+mod driver;
 mod election;
 mod following;
 mod intake;
