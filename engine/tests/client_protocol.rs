@@ -101,3 +101,59 @@ fn every_other_message_survives_the_wire() {
         );
     }
 }
+
+/// Whether a frame is refused when it ends early, or goes on after its end.
+fn refuses_any_other_length(frame: &Bytes, decodes: impl Fn(Bytes) -> bool) {
+    let frame = frame.slice(4..);
+    for length in 0..frame.len() {
+        assert!(!decodes(frame.slice(..length)), "{length} of {frame:?}");
+    }
+    let mut longer = BytesMut::from(&frame[..]);
+    longer.put_u8(0);
+    assert!(!decodes(longer.freeze()), "one byte more than {frame:?}");
+    assert!(decodes(frame));
+}
+
+#[test]
+fn a_frame_that_ends_early_or_late_is_refused() {
+    let items = run(&[b"ab".to_vec(), Vec::new(), b"c".to_vec()]);
+    let (session, first) = (SessionId(1), CommandNumber(2));
+    let request = Request {
+        session,
+        first,
+        acknowledged: first,
+        count: 3,
+        commands: items.clone(),
+    };
+    let replies = Replies {
+        session,
+        first,
+        count: 3,
+        replies: items,
+    };
+    let client = |frame: Bytes| ClientMessage::decode(frame).is_ok();
+    refuses_any_other_length(&ClientMessage::Open { token: 1 }.encode(), client);
+    refuses_any_other_length(&ClientMessage::Request(request).encode(), client);
+    refuses_any_other_length(&ClientMessage::Status.encode(), client);
+    let server = |frame: Bytes| ServerMessage::decode(frame).is_ok();
+    refuses_any_other_length(&ServerMessage::Replies(replies).encode(), server);
+    let status = vec![("applied".into(), 7), (String::new(), 8)];
+    refuses_any_other_length(&ServerMessage::StatusReply(status).encode(), server);
+    let opened = ServerMessage::Opened { token: 1, session };
+    refuses_any_other_length(&opened.encode(), server);
+}
+
+#[test]
+fn a_run_holds_as_many_commands_as_it_says() {
+    for count in 0..5 {
+        let request = ClientMessage::Request(Request {
+            session: SessionId(1),
+            first: CommandNumber(1),
+            acknowledged: CommandNumber(1),
+            count,
+            commands: run(&[b"ab".to_vec(), b"c".to_vec()]),
+        });
+        let decoded = ClientMessage::decode(request.encode().slice(4..));
+        assert_eq!(decoded.is_ok(), count == 2, "{count}");
+    }
+}

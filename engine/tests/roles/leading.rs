@@ -1,5 +1,6 @@
 //! A replica as proposer: standing, Phase 1, proposing.
 
+use synod_engine::client::REQUEST_HEADER_BYTES;
 use synod_engine::config::Config;
 use synod_engine::ids::{Ballot, Slot};
 use synod_engine::message::{HeartbeatRole, Message, Promise, Record, Value};
@@ -330,4 +331,24 @@ fn a_disk_that_owes_too_much_holds_proposals_back_though_the_others_keep_up() {
     assert_eq!(one.replica.commit_index(), Slot(proposed));
     one.disk();
     assert!(one.count("proposals") > proposed);
+}
+
+#[test]
+fn requests_wait_up_to_a_limit_in_bytes() {
+    let mut config = config(3);
+    config.limits.intake_bytes_max = 2_000;
+    let (mut one, _) = One::established(config);
+    let room = |one: &One, bytes| {
+        one.replica
+            .has_room_for(&request(bytes - REQUEST_HEADER_BYTES))
+    };
+    assert!(room(&one, 2_000));
+    assert!(!room(&one, 2_001));
+    // The window takes two; what comes after waits.
+    for _ in 0..4 {
+        one.step(Input::Request(request(500 - REQUEST_HEADER_BYTES)));
+    }
+    assert_eq!(one.count("intake_bytes"), 1_000);
+    assert!(room(&one, 1_000));
+    assert!(!room(&one, 1_001));
 }

@@ -3,7 +3,10 @@
 //! the reason, in `../SURVIVORS.md`.
 
 mod acceptor;
+mod batch;
 mod candidate;
+mod config;
+mod driver;
 mod election;
 mod following;
 mod intake;
