@@ -125,7 +125,7 @@ impl Candidate {
                 .accepted
                 .entry(accepted.slot)
                 .or_insert((Ballot::ZERO, Value::new()));
-            if accepted.ballot > best.0 || best.0 == Ballot::ZERO {
+            if accepted.ballot > best.0 {
                 *best = (accepted.ballot, accepted.value);
             }
         }

@@ -63,12 +63,4 @@ impl Output {
         self.reads.clear();
         self.leadership = None;
     }
-
-    pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
-            && self.messages.is_empty()
-            && self.chosen.is_empty()
-            && self.reads.is_empty()
-            && self.leadership.is_none()
-    }
 }

@@ -55,10 +55,6 @@ impl Tally {
         *known = (*known).max(through);
     }
 
-    pub fn through(&self, replica: ReplicaId) -> Slot {
-        self.through[usize::from(replica.0) - 1]
-    }
-
     /// The highest slot that `quorum` replicas have acknowledged.
     pub fn chosen(&self, quorum: u8) -> Slot {
         let mut sorted = [Slot::ZERO; crate::ids::REPLICAS_MAX as usize];

@@ -34,7 +34,7 @@ pub struct Entry {
 }
 
 impl Slots {
-    /// An empty table of a replica whose slots below `floor` were trimmed.
+    /// Of a replica that knows of no slot yet.
     pub fn new() -> Slots {
         Slots {
             base: Slot(1),
@@ -190,13 +190,6 @@ impl Slots {
             slot = slot.next();
         }
         values
-    }
-
-    /// Starts a replica whose WAL begins at `floor`: everything below was chosen and trimmed.
-    pub fn start_at(&mut self, floor: Slot) {
-        assert!(self.entries.is_empty(), "the floor comes before any slot");
-        self.base = floor;
-        self.commit_index = floor.previous();
     }
 }
 

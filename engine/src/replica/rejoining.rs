@@ -29,8 +29,11 @@ impl Replica {
 
     /// Slots whose chosen value has to come from a peer before this replica promises anything.
     pub fn slots_missing(&self) -> u64 {
+        let held = self.slots.commit_index();
         let missing = self.mending.iter().flat_map(|mending| mending.missing());
-        missing.map(|(first, last)| last.0 - first.0 + 1).sum()
+        missing
+            .map(|(first, last)| (last.0 + 1).saturating_sub(first.max(held.next()).0))
+            .sum()
     }
 
     /// Brings this replica nearer to what is chosen: from its own WAL where that holds it, otherwise from a peer.

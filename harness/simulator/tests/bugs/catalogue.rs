@@ -37,8 +37,8 @@ pub const BUGS: &[Bug] = &[
         name: "highest ballot ignored in Phase 1",
         edits: &[Edit {
             file: CANDIDATE,
-            find: "accepted.ballot > best.0 || best.0 == Ballot::ZERO",
-            replace: "best.0 == Ballot::ZERO",
+            find: "if accepted.ballot > best.0 {",
+            replace: "if best.0 == Ballot::ZERO {",
         }],
     },
     Bug {
