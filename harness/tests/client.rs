@@ -75,7 +75,7 @@ fn the_repl_goes_on_after_a_mistake_and_a_command_over_the_limit() {
 }
 
 #[test]
-fn damage_in_the_wal_is_refused_with_file_and_offset() {
+fn damage_in_the_wal_is_named_by_file_and_offset_and_refused_where_it_is_at_the_end() {
     let _turn = one_at_a_time();
     let directory = directory();
     let files = Files::make(directory.path(), 1);
@@ -87,19 +87,26 @@ fn damage_in_the_wal_is_refused_with_file_and_offset() {
     let data = files.data(1);
     let segment = data.join("wal-0000000000000001.seg");
     let mut bytes = std::fs::read(&segment).expect("the first segment");
-    // In the first group, which others follow: no torn write looks like that.
+    let verify = || run(&["wal", "verify", data.to_str().expect("utf-8")]);
+    // In the first group, which others follow: no torn write looks like that, and the peers know what it held.
     bytes[4096 + 70] ^= 1;
-    std::fs::write(&segment, bytes).expect("written");
-
-    let verified = run(&["wal", "verify", data.to_str().expect("utf-8")]);
+    std::fs::write(&segment, &bytes).expect("written");
+    let verified = verify();
     assert_eq!(verified.code, Some(1));
-    assert!(
-        verified
-            .complaint()
-            .contains("wal-0000000000000001.seg, offset 4096")
-    );
+    let names_the_place = |complaint: &str| {
+        complaint.contains("wal-0000000000000001.seg") && complaint.contains("offset 4096")
+    };
+    assert!(names_the_place(verified.complaint()), "{}", verified.stderr);
+
+    // In all of them: nothing intact is left behind that could tell what was promised.
+    for group in bytes[8192..].chunks_mut(4096) {
+        group[70] ^= u8::from(group[0] != 0);
+    }
+    std::fs::write(&segment, &bytes).expect("written");
+    assert_eq!(verify().code, Some(1));
     let config = files.config(1);
     let started = run(&["replica", "--config", config.to_str().expect("utf-8")]);
     assert_ne!(started.code, Some(0));
-    assert!(started.complaint().contains("offset 4096"));
+    assert!(names_the_place(started.complaint()), "{}", started.stderr);
+    assert!(started.complaint().contains("--readmit"));
 }
