@@ -4,7 +4,9 @@ mod certs;
 mod cli;
 mod client;
 mod client_file;
+mod comparison;
 mod counter_fd;
+mod diff;
 mod environment;
 mod failure;
 mod idle_spin;
@@ -13,7 +15,10 @@ mod output;
 mod parent;
 mod replica;
 mod replica_file;
+mod report;
+mod results;
 mod run;
+mod statistics;
 mod toml_file;
 mod utc;
 mod verify;
@@ -41,6 +46,8 @@ fn main() -> ExitCode {
         Command::Client(arguments) => client::run(&arguments),
         Command::Wal(arguments) => wal::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
+        Command::Diff(arguments) => diff::run(&arguments),
         Command::Load(arguments) => load::run(&arguments),
     };
     match result {
