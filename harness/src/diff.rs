@@ -94,19 +94,22 @@ impl Diff {
     fn new(before: &Collection, after: &Collection, threshold: f64) -> anyhow::Result<Diff> {
         let keyed_before = keyed(before)?;
         let keyed_after = keyed(after)?;
-        let mut judged: Vec<(&LoadedCell, &LoadedCell, String, Vec<Judged>)> = Vec::new();
+        let (mut names, mut pairs) = (Vec::new(), Vec::new());
         for (key, old) in &keyed_before {
             if let Some((_, new)) = keyed_after.iter().find(|(other, _)| other == key) {
-                judged.push((old, new, key.clone(), judge::cell(old, new)));
+                names.push(key.clone());
+                pairs.push((*old, *new));
             }
         }
         let missing = |from: &[(String, &LoadedCell)], to: &[(String, &LoadedCell)]| {
-            let lacking = from.iter().filter(|(key, _)| !to.iter().any(|(other, _)| other == key));
+            let lacking = from
+                .iter()
+                .filter(|(key, _)| !to.iter().any(|(other, _)| other == key));
             lacking.map(|(key, _)| key.clone()).collect::<Vec<_>>()
         };
         let only_before = missing(&keyed_before, &keyed_after);
         let only_after = missing(&keyed_after, &keyed_before);
-        if judged.is_empty() {
+        if pairs.is_empty() {
             return Err(usage(format!(
                 "nothing to compare: {} has {}, {} has {}",
                 before.directory.display(),
@@ -115,20 +118,13 @@ impl Diff {
                 only_after.join(" and ")
             )));
         }
-        let told = judged.iter().flat_map(|(_, _, _, figures)| figures);
-        let probabilities: Vec<f64> = told.filter_map(Judged::p).collect();
-        let mut raised = holm(&probabilities).into_iter();
-        let cells = judged.into_iter().map(|(old, new, cell, figures)| CellDiff {
+        let figures = judge_together(&pairs, threshold);
+        let cells = names.into_iter().zip(&pairs).zip(figures);
+        let cells = cells.map(|((cell, (old, new)), figures)| CellDiff {
             cell,
             runs_before: old.runs.len(),
             runs_after: new.runs.len(),
-            figures: figures
-                .iter()
-                .map(|figure| {
-                    let p = figure.p().and_then(|_| raised.next());
-                    FigureDiff::new(figure, p, threshold)
-                })
-                .collect(),
+            figures,
         });
         Ok(Diff {
             schema_version: SCHEMA_VERSION,
@@ -144,8 +140,12 @@ impl Diff {
 
     fn regressions(&self) -> impl Iterator<Item = String> {
         self.cells.iter().flat_map(|cell| {
-            let worse = cell.figures.iter().filter(|figure| figure.verdict == Verdict::Worse);
-            worse.map(|figure| format!("{} of {} is {}", figure.of.label(), cell.cell, figure.words))
+            let worse = cell
+                .figures
+                .iter()
+                .filter(|figure| figure.verdict == Verdict::Worse);
+            worse
+                .map(|figure| format!("{} of {} is {}", figure.of.label(), cell.cell, figure.words))
         })
     }
 
@@ -195,25 +195,50 @@ impl Diff {
     }
 }
 
+/// All figures of all pairs: the more there are, the more each has to show.
+fn judge_together(pairs: &[(&LoadedCell, &LoadedCell)], threshold: f64) -> Vec<Vec<FigureDiff>> {
+    let judged: Vec<Vec<Judged>> = pairs
+        .iter()
+        .map(|(old, new)| judge::cell(old, new))
+        .collect();
+    let probabilities: Vec<f64> = judged.iter().flatten().filter_map(Judged::p).collect();
+    let mut raised = holm(&probabilities).into_iter();
+    let mut finish = |figure: &Judged| {
+        let p = figure.p().and_then(|_| raised.next());
+        FigureDiff::new(figure, p, threshold)
+    };
+    judged
+        .iter()
+        .map(|figures| figures.iter().map(&mut finish).collect())
+        .collect()
+}
+
 impl Side {
     fn of(collection: &Collection) -> Side {
         Side {
             directory: collection.directory.display().to_string(),
             commit: collection.comparison.commit.clone(),
-            runs: collection.cells.iter().map(|loaded| loaded.runs.len()).sum(),
+            runs: collection
+                .cells
+                .iter()
+                .map(|loaded| loaded.runs.len())
+                .sum(),
         }
     }
 
     fn line(&self) -> String {
         let plural = if self.runs == 1 { "" } else { "s" };
-        format!("{} (commit {}, {} run{plural})", self.directory, self.commit, self.runs)
+        format!(
+            "{} (commit {}, {} run{plural})",
+            self.directory, self.commit, self.runs
+        )
     }
 }
 
 impl FigureDiff {
     fn new(judged: &Judged, p: Option<f64>, threshold: f64) -> FigureDiff {
-        let (verdict, words) = verdict::of(judged, p, threshold);
         let interval = judged.difference.map(|difference| difference.interval());
+        let (verdict, words) = verdict::of(judged, p, interval, threshold);
         FigureDiff {
             figure: judged.figure.key(),
             of: judged.figure,
@@ -271,3 +296,6 @@ fn failed_runs(collection: &Collection) -> impl Iterator<Item = String> {
     runs.filter(|run| !run.result.problems.is_empty())
         .map(|run| format!("{}: {}", run.path.display(), run.result.problems.join("; ")))
 }
+
+#[cfg(test)]
+mod tests;

@@ -59,7 +59,10 @@ fn beside(html: &Path, name: &str) -> PathBuf {
 /// A reader never sees half of a file.
 fn write(path: &Path, content: &str) -> anyhow::Result<()> {
     let unwritten = || format!("{}: cannot be written", path.display());
-    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+    if let Some(directory) = path
+        .parent()
+        .filter(|directory| !directory.as_os_str().is_empty())
+    {
         std::fs::create_dir_all(directory).with_context(unwritten)?;
     }
     let mut partial = path.as_os_str().to_owned();

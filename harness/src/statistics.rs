@@ -11,7 +11,7 @@ mod student;
 
 use serde::{Deserialize, Serialize};
 
-use generator::Generator;
+pub use generator::Generator;
 pub use rank::rank_sum_p;
 pub use series::deviation_of_log;
 use student::student_two_sided_p;

@@ -65,7 +65,9 @@ impl Judged {
 /// Every figure that both sides tell.
 pub fn cell(before: &LoadedCell, after: &LoadedCell) -> Vec<Judged> {
     let figures = Figure::ALL.into_iter();
-    figures.filter_map(|figure| judge(figure, before, after)).collect()
+    figures
+        .filter_map(|figure| judge(figure, before, after))
+        .collect()
 }
 
 fn judge(figure: Figure, before: &LoadedCell, after: &LoadedCell) -> Option<Judged> {
@@ -76,7 +78,9 @@ fn judge(figure: Figure, before: &LoadedCell, after: &LoadedCell) -> Option<Judg
     let (a, b) = (told(before), told(after));
     let without_runs = |loaded: &LoadedCell| {
         let spread = figure.of_summary(&loaded.cell.summary);
-        spread.map(|spread| spread.median).filter(|median| *median > 0.0)
+        spread
+            .map(|spread| spread.median)
+            .filter(|median| *median > 0.0)
     };
     if a.is_empty() || b.is_empty() {
         return Some(Judged {
@@ -135,7 +139,10 @@ fn run_noise(figure: Figure) -> f64 {
 }
 
 fn within_runs(figure: Figure, before: &RunFolder, after: &RunFolder) -> Option<Difference> {
-    let (value_before, value_after) = (figure.of_run(&before.result)?, figure.of_run(&after.result)?);
+    let (value_before, value_after) = (
+        figure.of_run(&before.result)?,
+        figure.of_run(&after.result)?,
+    );
     let (deviation_before, seconds_before) = deviation(figure, before)?;
     let (deviation_after, seconds_after) = deviation(figure, after)?;
     let noise = 2.0 * run_noise(figure).powi(2);
@@ -185,7 +192,10 @@ impl Resampled {
         values.dedup();
         let place = |value: &u64| values.binary_search(value).expect("it was collected");
         let seconds = latencies.seconds.iter().map(|second| {
-            second.iter().map(|(value, count)| (place(value), *count)).collect()
+            second
+                .iter()
+                .map(|(value, count)| (place(value), *count))
+                .collect()
         });
         Resampled {
             seconds: seconds.collect(),
@@ -209,6 +219,3 @@ impl Resampled {
         found.map_or(0.0, |index| self.values[index] as f64)
     }
 }
-
-#[cfg(test)]
-mod tests;

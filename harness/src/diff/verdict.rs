@@ -21,17 +21,35 @@ pub enum Verdict {
 }
 
 /// `p` is corrected for all figures that are judged together.
-pub fn of(judged: &Judged, p: Option<f64>, threshold: f64) -> (Verdict, String) {
-    let (Some(difference), Some(p)) = (judged.difference, p) else {
-        return (Verdict::CannotTell, format!("can't tell: {}", judged.evidence.lack()));
+pub fn of(
+    judged: &Judged,
+    p: Option<f64>,
+    interval: Option<(f64, f64)>,
+    threshold: f64,
+) -> (Verdict, String) {
+    let (Some(difference), Some(p), Some((low, high))) = (judged.difference, p, interval) else {
+        return (
+            Verdict::CannotTell,
+            format!("can't tell: {}", judged.evidence.lack()),
+        );
     };
     let change = difference.change();
-    let (low, high) = difference.interval();
+    // What growth the interval reaches over its middle is the smallest that would have been told from none.
+    let detectable = (1.0 + high) / (1.0 + change) - 1.0;
     let significant = p < 1.0 - CONFIDENCE && judged.ranks_agree;
     if significant && change.abs() >= threshold {
         let (up, down) = judged.figure.words();
-        let (word, near, far) = if change > 0.0 { (up, low, high) } else { (down, -high, -low) };
-        let text = format!("{word} by {} ({}…{}), certain", percent(change.abs()), bare(near), percent(far));
+        let (word, near, far) = if change > 0.0 {
+            (up, low, high)
+        } else {
+            (down, -high, -low)
+        };
+        let text = format!(
+            "{word} by {} ({}…{}), certain",
+            percent(change.abs()),
+            bare(near),
+            percent(far)
+        );
         let verdict = match (judged.figure.better(), change > 0.0) {
             (Better::More, true) | (Better::Less, false) => Verdict::Better,
             (Better::More, false) | (Better::Less, true) => Verdict::Worse,
@@ -42,10 +60,10 @@ pub fn of(judged: &Judged, p: Option<f64>, threshold: f64) -> (Verdict, String) 
     let range = format!("{}…{}", signed(low).trim_end_matches(" %"), signed(high));
     let text = if significant {
         format!("no change that matters ({range}, certain)")
-    } else if difference.detectable() > BLIND {
+    } else if detectable > BLIND {
         format!(
             "no change seen ({range}); one of less than {} would not show",
-            percent(difference.detectable())
+            percent(detectable)
         )
     } else {
         format!("no change ({range})")

@@ -76,7 +76,11 @@ impl Bar {
     }
 
     fn dots(&self) -> &[f64] {
-        if self.runs.len() > 1 && self.runs.len() <= DOTS_MAX { &self.runs } else { &[] }
+        if self.runs.len() > 1 && self.runs.len() <= DOTS_MAX {
+            &self.runs
+        } else {
+            &[]
+        }
     }
 
     fn draw(

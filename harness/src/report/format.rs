@@ -23,7 +23,17 @@ pub fn micros(value: f64) -> String {
     }
 }
 
-/// Three significant digits, without the zeros behind.
+/// A round figure on an axis: without the zeros that say how exact a measured one is.
+pub fn tick(text: &str) -> String {
+    let (number, unit) = text.split_at(text.find([' ', '/']).unwrap_or(text.len()));
+    let number = match number.contains('.') {
+        true => number.trim_end_matches('0').trim_end_matches('.'),
+        false => number,
+    };
+    format!("{number}{unit}")
+}
+
+/// Three significant digits.
 fn digits(value: f64) -> String {
     match value.abs() {
         0.0 => "0".into(),
@@ -111,6 +121,9 @@ mod tests {
         assert_eq!(micros(999.7), "1.00 ms");
         assert_eq!(micros(1_395.2), "1.40 ms");
         assert_eq!(micros(1.568), "1.57 µs");
+        assert_eq!(tick(&micros(1_000.0)), "1 ms");
+        assert_eq!(tick(&count(1.5e6)), "1.5 M");
+        assert_eq!(tick(&count(500e3)), "500 k");
         assert_eq!(figure(Figure::Gap, 351.27), "351 ms");
         let spread = Spread::of(&[620e3, 656e3, 713e3]).unwrap();
         assert_eq!(interval(Figure::Throughput, &spread), "620…713 k/s");

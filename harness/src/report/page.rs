@@ -2,7 +2,7 @@
 
 use crate::comparison::Comparison;
 use crate::report::format::escape;
-use crate::report::plot::{Plot, Section, Table};
+use crate::report::plot::{Plot, Section, Table, stem};
 use crate::report::view::{View, load_label, replicas_label};
 use crate::report::{summary, theme};
 use crate::results::Source;
@@ -26,20 +26,21 @@ pub fn html(view: &View<'_>, sections: &[Section]) -> anyhow::Result<String> {
             body.push_str(&section("Result", "result", &tables));
         }
     }
-    for group in sections {
-        let mut figures = String::new();
-        for plot in &group.plots {
-            figures.push_str(&figure(plot)?);
-        }
-        let id = crate::report::plot::stem(&group.heading);
-        body.push_str(&section(&group.heading, &id, &format!("<div class=\"plots\">{figures}</div>")));
-    }
+    body.push_str(&plots(sections, single.is_some())?);
     let equality = summary::equality(view);
     if !equality.is_empty() {
-        body.push_str(&section("What was equal, and what was not", "equal", &equality));
+        body.push_str(&section(
+            "What was equal, and what was not",
+            "equal",
+            &equality,
+        ));
     }
     body.push_str(&section("Settings", "settings", &settings(view)));
-    body.push_str(&section("Machine", "machine", &machine(&collection.comparison)));
+    body.push_str(&section(
+        "Machine",
+        "machine",
+        &machine(&collection.comparison),
+    ));
     body.push_str(&section("Exact commands", "commands", &commands(view)));
     if let Some(run) = single.filter(|run| !run.result.replica_counters.is_empty()) {
         let table = table(&summary::counters(run));
@@ -88,7 +89,10 @@ fn title(view: &View<'_>) -> String {
     }
     match view.collection.source {
         Source::Run => {
-            let first = view.entries.first().and_then(|entry| entry.loaded.runs.first());
+            let first = view
+                .entries
+                .first()
+                .and_then(|entry| entry.loaded.runs.first());
             let name = first.map_or_else(String::new, |run| match run.result.name.as_str() {
                 "" => run.name(),
                 name => name.to_owned(),
@@ -105,7 +109,10 @@ fn title(view: &View<'_>) -> String {
 }
 
 fn run_count(view: &View<'_>) -> u32 {
-    let counts = view.entries.iter().map(|entry| entry.loaded.cell.summary.throughput_per_s.n);
+    let counts = view
+        .entries
+        .iter()
+        .map(|entry| entry.loaded.cell.summary.throughput_per_s.n);
     counts.sum()
 }
 
@@ -123,10 +130,18 @@ fn header(view: &View<'_>, title: &str) -> String {
             cell.seconds,
             cell.warmup_s,
             cell.transport,
-            if cell.durability == "none" { "not durable" } else { "durable" }
+            if cell.durability == "none" {
+                "not durable"
+            } else {
+                "durable"
+            }
         ));
     } else {
-        facts.push(format!("{} runs in {} cells", run_count(view), view.entries.len()));
+        facts.push(format!(
+            "{} runs in {} cells",
+            run_count(view),
+            view.entries.len()
+        ));
     }
     facts.push(format!(
         "{} · commit {} ({} build)",
@@ -135,7 +150,10 @@ fn header(view: &View<'_>, title: &str) -> String {
         machine.build_profile
     ));
     facts.push(machine.summary());
-    let lines: String = facts.iter().map(|fact| format!("<p>{}</p>", escape(fact))).collect();
+    let lines: String = facts
+        .iter()
+        .map(|fact| format!("<p>{}</p>", escape(fact)))
+        .collect();
     format!("<header><h1>{}</h1>{lines}</header>\n", escape(title))
 }
 
@@ -145,15 +163,25 @@ fn problems(view: &View<'_>) -> String {
     let machine = &view.collection.comparison.machine;
     lines.extend(machine.spoilers());
     if view.collection.comparison.commit.ends_with("+dirty") {
-        lines.push("the build has changes that are not committed: nobody can repeat it exactly".into());
+        lines.push(
+            "the build has changes that are not committed: nobody can repeat it exactly".into(),
+        );
     }
     for skipped in &view.collection.comparison.skipped {
-        lines.push(format!("{} did not take part: {}", skipped.system, skipped.why));
+        lines.push(format!(
+            "{} did not take part: {}",
+            skipped.system, skipped.why
+        ));
     }
     lines.extend(view.collection.notes.iter().cloned());
     for entry in &view.entries {
         let cell = &entry.loaded.cell;
-        let place = format!("{}, {}, {}", entry.series.name, load_label(&cell.load), replicas_label(cell.replicas));
+        let place = format!(
+            "{}, {}, {}",
+            entry.series.name,
+            load_label(&cell.load),
+            replicas_label(cell.replicas)
+        );
         lines.extend(cell.flags.iter().map(|flag| format!("{place}: {flag}")));
         for run in &entry.loaded.runs {
             let problems = run.result.problems.iter();
@@ -163,25 +191,39 @@ fn problems(view: &View<'_>) -> String {
     if lines.is_empty() {
         return String::new();
     }
-    let items: String = lines.iter().map(|line| format!("<li>{}</li>", escape(line))).collect();
+    let items: String = lines
+        .iter()
+        .map(|line| format!("<li>{}</li>", escape(line)))
+        .collect();
     format!("<aside><h2>Read this first</h2><ul>{items}</ul></aside>\n")
 }
 
 fn section(heading: &str, id: &str, content: &str) -> String {
-    format!("<section id=\"{id}\"><h2>{}</h2>\n{content}\n</section>\n", escape(heading))
+    format!(
+        "<section id=\"{id}\"><h2>{}</h2>\n{content}\n</section>\n",
+        escape(heading)
+    )
 }
 
-fn figure(plot: &Plot) -> anyhow::Result<String> {
+fn figure(plot: &Plot, note: &str, with_note: bool) -> anyhow::Result<String> {
     let svg = theme::follow_style_sheet(&plot.svg(false)?);
     // The drawing's own start tag gets a role and a name; size comes from the style sheet.
     let (start, rest) = svg.split_once('>').unwrap_or(("<svg", ""));
-    let view_box = start.split("viewBox=\"").nth(1).and_then(|text| text.split('"').next());
+    let view_box = start
+        .split("viewBox=\"")
+        .nth(1)
+        .and_then(|text| text.split('"').next());
     let id = &plot.name;
     let title = escape(&capitalised(&plot.title));
-    let caption = escape(&plot.caption);
+    let description = escape(format!("{note} {}", plot.caption).trim_end());
+    let caption = if with_note {
+        description.clone()
+    } else {
+        escape(&plot.caption)
+    };
     Ok(format!(
         "<figure><h3>{title}</h3>\n<svg viewBox=\"{}\" role=\"img\" aria-labelledby=\"{id}-t {id}-d\" \
-         xmlns=\"http://www.w3.org/2000/svg\"><title id=\"{id}-t\">{title}</title><desc id=\"{id}-d\">{caption}</desc>{}\n\
+         xmlns=\"http://www.w3.org/2000/svg\"><title id=\"{id}-t\">{title}</title><desc id=\"{id}-d\">{description}</desc>{}\n\
          <figcaption>{caption}</figcaption>\n<details><summary>Figures</summary>{}</details></figure>\n",
         view_box.unwrap_or("0 0 600 300"),
         rest.trim(),
@@ -189,8 +231,45 @@ fn figure(plot: &Plot) -> anyhow::Result<String> {
     ))
 }
 
+/// A section with more plots than this is shown on demand: it holds details, not the answer.
+const OPEN_MAX: usize = 16;
+
+/// The few plots of one run stand beside each other, many under headings of their own.
+fn plots(sections: &[Section], together: bool) -> anyhow::Result<String> {
+    let mut html = String::new();
+    let mut all = String::new();
+    for group in sections {
+        let mut figures = String::new();
+        for plot in &group.plots {
+            figures.push_str(&figure(plot, group.note, together)?);
+        }
+        if together {
+            all.push_str(&figures);
+        } else {
+            let mut content = format!("<div class=\"plots\">{figures}</div>");
+            if group.plots.len() > OPEN_MAX {
+                let count = group.plots.len();
+                content = format!(
+                    "<details><summary>Show all {count} plots</summary>{content}</details>"
+                );
+            }
+            let content = format!("<p class=\"note\">{}</p>\n{content}", escape(group.note));
+            html.push_str(&section(group.heading, &stem(group.heading), &content));
+        }
+    }
+    if !all.is_empty() {
+        html.push_str(&section(
+            "Plots",
+            "plots",
+            &format!("<div class=\"plots\">{all}</div>"),
+        ));
+    }
+    Ok(html)
+}
+
 fn capitalised(text: &str) -> String {
-    let is_figure = text.starts_with('p') && text[1..].starts_with(|letter: char| letter.is_ascii_digit());
+    let is_figure =
+        text.starts_with('p') && text[1..].starts_with(|letter: char| letter.is_ascii_digit());
     let mut letters = text.chars();
     match letters.next() {
         // p99 is a name.
@@ -207,10 +286,15 @@ fn table(table: &Table) -> String {
         .collect();
     let mut rows = String::new();
     for row in &table.rows {
-        let cells: String = row.iter().map(|cell| format!("<td>{}</td>", escape(cell))).collect();
+        let cells: String = row
+            .iter()
+            .map(|cell| format!("<td>{}</td>", escape(cell)))
+            .collect();
         rows.push_str(&format!("<tr>{cells}</tr>\n"));
     }
-    format!("<div class=\"scroll\"><table><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>")
+    format!(
+        "<div class=\"scroll\"><table><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>"
+    )
 }
 
 fn settings(view: &View<'_>) -> String {
@@ -242,15 +326,44 @@ fn machine(comparison: &Comparison) -> String {
     let machine = &comparison.machine;
     let disk = &machine.data;
     let rows = [
-        ("CPU", format!("{} × {}, {}, governor {}", machine.cores, machine.cpu, machine.architecture, machine.governor)),
-        ("Memory", format!("{:.1} GiB", machine.memory_bytes as f64 / f64::from(1u32 << 30))),
+        (
+            "CPU",
+            format!(
+                "{} × {}, {}, governor {}",
+                machine.cores, machine.cpu, machine.architecture, machine.governor
+            ),
+        ),
+        (
+            "Memory",
+            format!(
+                "{:.1} GiB",
+                machine.memory_bytes as f64 / f64::from(1u32 << 30)
+            ),
+        ),
         ("Kernel", machine.kernel.clone()),
-        ("Disk", format!("{} on {}, mounted at {} ({}), scheduler {}", disk.filesystem, disk.device, disk.mount_point, disk.mount_options, disk.scheduler)),
-        ("Build", format!("commit {}, {}, {}", machine.commit, machine.build_profile, machine.rustc)),
+        (
+            "Disk",
+            format!(
+                "{} on {}, mounted at {} ({}), scheduler {}",
+                disk.filesystem, disk.device, disk.mount_point, disk.mount_options, disk.scheduler
+            ),
+        ),
+        (
+            "Build",
+            format!(
+                "commit {}, {}, {}",
+                machine.commit, machine.build_profile, machine.rustc
+            ),
+        ),
     ];
     let rows: String = rows
         .iter()
-        .map(|(name, value)| format!("<tr><th scope=\"row\">{name}</th><td>{}</td></tr>", escape(value)))
+        .map(|(name, value)| {
+            format!(
+                "<tr><th scope=\"row\">{name}</th><td>{}</td></tr>",
+                escape(value)
+            )
+        })
         .collect();
     format!("<div class=\"scroll\"><table class=\"facts\"><tbody>{rows}</tbody></table></div>")
 }

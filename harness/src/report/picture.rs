@@ -86,7 +86,11 @@ pub fn text_width(text: &str) -> f64 {
 }
 
 pub fn text_style(role: Role, horizontal: HPos, vertical: VPos, bold: bool) -> TextStyle<'static> {
-    let style = if bold { FontStyle::Bold } else { FontStyle::Normal };
+    let style = if bold {
+        FontStyle::Bold
+    } else {
+        FontStyle::Normal
+    };
     let font = ("sans-serif", TEXT_SIZE * BACKEND_SIZE_FACTOR, style).into_font();
     TextStyle {
         font,
@@ -141,12 +145,15 @@ impl Picture {
             .map(|(panel, legend)| panel.outer_height() + legend.height())
             .collect();
         let title = with_title.then_some(self.title.as_str());
+        // One left edge for all panels, so that what happened at one time stands in one line.
+        let left = self.panels.iter().map(Panel::left).max().unwrap_or(0);
         draw(heights.iter().sum(), title, |root, top| {
             let mut top = top;
             for ((panel, legend), height) in self.panels.iter().zip(&legends).zip(&heights) {
                 legend.draw(root, top)?;
                 let from = top + legend.height();
-                panel.draw(&root.clone().shrink((0, from), (WIDTH, (height - legend.height()) as u32)))?;
+                let size = (WIDTH, (height - legend.height()) as u32);
+                panel.draw(&root.clone().shrink((0, from), size), left)?;
                 top += height;
             }
             Ok(())
@@ -155,21 +162,33 @@ impl Picture {
 }
 
 const LABEL_TOP: i32 = 24;
-const LABEL_BOTTOM: i32 = 44;
+const TICKS_BOTTOM: i32 = 24;
 const RIGHT: i32 = 20;
 
 impl Panel {
     fn outer_height(&self) -> i32 {
-        self.height as i32 + LABEL_TOP + self.band_height() + LABEL_BOTTOM
+        self.height as i32 + LABEL_TOP + self.band_height() + TICKS_BOTTOM + self.label_bottom()
+    }
+
+    fn label_bottom(&self) -> i32 {
+        if self.x.label.is_empty() { 4 } else { 20 }
     }
 
     fn band_height(&self) -> i32 {
-        if self.bands.is_empty() { 0 } else { 16 }
+        if self.bands.iter().all(|band| band.label.is_empty()) {
+            0
+        } else {
+            16
+        }
     }
 
-    fn draw(&self, area: &Area<'_>) -> anyhow::Result<()> {
+    /// The room for what is written beside the vertical axis.
+    fn left(&self) -> i32 {
         let widest = self.y.ticks.iter().map(|(_, text)| text_width(text));
-        let left = widest.fold(24.0, f64::max) as i32 + MARGIN + 8;
+        widest.fold(24.0, f64::max) as i32 + MARGIN + 8
+    }
+
+    fn draw(&self, area: &Area<'_>, left: i32) -> anyhow::Result<()> {
         let mut x = self.x.clone();
         let inner = f64::from(WIDTH as i32 - left - RIGHT);
         x.thin_out(|text| (text_width(text) + 10.0) / inner);
@@ -178,8 +197,8 @@ impl Panel {
         let mut chart = ChartBuilder::on(area)
             .margin_right(RIGHT)
             .margin_top(LABEL_TOP + self.band_height())
-            .margin_bottom(LABEL_BOTTOM - 24)
-            .x_label_area_size(24)
+            .margin_bottom(self.label_bottom())
+            .x_label_area_size(TICKS_BOTTOM)
             .y_label_area_size(left)
             .build_cartesian_2d(x.clone(), y.clone())
             .map_err(drawing)?;
@@ -192,7 +211,12 @@ impl Panel {
         write(area, &self.y.label, (MARGIN, 4), &caption)?;
         let caption = text_style(theme::MUTED, HPos::Right, VPos::Bottom, false);
         let bottom = self.outer_height() - 2;
-        write(area, &self.x.label, (WIDTH as i32 - RIGHT, bottom), &caption)
+        write(
+            area,
+            &self.x.label,
+            (WIDTH as i32 - RIGHT, bottom),
+            &caption,
+        )
     }
 
     /// Their labels stand above the plot area, each at the beginning of its band.
@@ -208,15 +232,23 @@ impl Panel {
         for band in &self.bands {
             let (low, high) = (self.y.from, self.y.to);
             let area_broken = [(band.from, low), (band.to, high)];
-            chart.draw_series([Rectangle::new(area_broken, fill)]).map_err(drawing)?;
+            chart
+                .draw_series([Rectangle::new(area_broken, fill)])
+                .map_err(drawing)?;
             for edge in [band.from, band.to] {
                 let edge = PathElement::new(vec![(edge, low), (edge, high)], line);
                 chart.draw_series([edge]).map_err(drawing)?;
             }
             let wide = text_width(&band.label);
-            let start = (f64::from(left) + self.x.place(band.from) * inner).min(f64::from(WIDTH as i32 - RIGHT) - wide);
+            let start = (f64::from(left) + self.x.place(band.from) * inner)
+                .min(f64::from(WIDTH as i32 - RIGHT) - wide);
             let style = text_style(theme::FAULT, HPos::Left, VPos::Top, false);
-            write(area, &band.label, (start.max(f64::from(MARGIN)) as i32, LABEL_TOP), &style)?;
+            write(
+                area,
+                &band.label,
+                (start.max(f64::from(MARGIN)) as i32, LABEL_TOP),
+                &style,
+            )?;
         }
         Ok(())
     }
@@ -224,12 +256,18 @@ impl Panel {
     fn draw_curve(&self, chart: &mut Chart<'_, '_>, curve: &Curve) -> anyhow::Result<()> {
         let colour = curve.role.colour();
         let style = ShapeStyle::from(&colour).stroke_width(2);
-        let line: Vec<(f64, f64)> = curve.points.iter().map(|point| (point.x, point.y)).collect();
+        let line: Vec<(f64, f64)> = curve
+            .points
+            .iter()
+            .map(|point| (point.x, point.y))
+            .collect();
         if curve.style.dashed {
             let dashes = DashedLineSeries::new(line.clone(), 6, 4, style);
             chart.draw_series(dashes).map_err(drawing)?;
         } else {
-            chart.draw_series(LineSeries::new(line.clone(), style)).map_err(drawing)?;
+            chart
+                .draw_series(LineSeries::new(line.clone(), style))
+                .map_err(drawing)?;
         }
         let thin = ShapeStyle::from(&colour).stroke_width(1);
         for point in &curve.points {
@@ -237,7 +275,9 @@ impl Panel {
                 continue;
             };
             let whisker = vec![(point.x, low), (point.x, high)];
-            chart.draw_series([PathElement::new(whisker, thin)]).map_err(drawing)?;
+            chart
+                .draw_series([PathElement::new(whisker, thin)])
+                .map_err(drawing)?;
         }
         draw_markers(chart, &line, curve.style.marker, &colour)
     }
@@ -253,13 +293,17 @@ fn draw_markers(
     let fill = colour.filled();
     match marker {
         Marker::None => return Ok(()),
-        Marker::Dot => chart.draw_series(points.map(|at| Circle::new(at, 4, fill))).map(drop),
-        Marker::Triangle => {
-            chart.draw_series(points.map(|at| TriangleMarker::new(at, 6, fill))).map(drop)
-        }
+        Marker::Dot => chart
+            .draw_series(points.map(|at| Circle::new(at, 4, fill)))
+            .map(drop),
+        Marker::Triangle => chart
+            .draw_series(points.map(|at| TriangleMarker::new(at, 6, fill)))
+            .map(drop),
         Marker::Cross => {
             let stroke = ShapeStyle::from(colour).stroke_width(2);
-            chart.draw_series(points.map(|at| Cross::new(at, 4, stroke))).map(drop)
+            chart
+                .draw_series(points.map(|at| Cross::new(at, 4, stroke)))
+                .map(drop)
         }
     }
     .map_err(drawing)
@@ -295,22 +339,36 @@ const SWATCH: i32 = 26;
 
 impl Legend {
     fn of(panel: &Panel) -> Legend {
-        let (mut entries, mut left, mut row) = (Vec::new(), MARGIN, 0);
-        let named = panel.curves.iter().filter(|curve| !curve.name.is_empty());
-        for curve in named {
-            let width = SWATCH + 6 + text_width(&curve.name) as i32 + 14;
-            if left > MARGIN && left + width > WIDTH as i32 - MARGIN {
-                (left, row) = (MARGIN, row + 1);
-            }
-            entries.push((Curve { points: Vec::new(), ..curve.clone() }, left, row));
-            left += width;
+        let named: Vec<&Curve> = panel
+            .curves
+            .iter()
+            .filter(|curve| !curve.name.is_empty())
+            .collect();
+        let widest = named
+            .iter()
+            .map(|curve| text_width(&curve.name))
+            .fold(0.0, f64::max);
+        let column = SWATCH + 6 + widest as i32 + 14;
+        let columns = ((WIDTH as i32 - 2 * MARGIN) / column).max(1);
+        let entries = named.iter().zip(0..).map(|(curve, index)| {
+            let unplaced = Curve {
+                points: Vec::new(),
+                ..(*curve).clone()
+            };
+            (unplaced, MARGIN + index % columns * column, index / columns)
+        });
+        Legend {
+            entries: entries.collect(),
+            rows: (named.len() as i32 + columns - 1) / columns,
         }
-        let rows = if entries.is_empty() { 0 } else { row + 1 };
-        Legend { entries, rows }
     }
 
     fn height(&self) -> i32 {
-        if self.rows == 0 { 0 } else { self.rows * LEGEND_ROW_HEIGHT + 6 }
+        if self.rows == 0 {
+            0
+        } else {
+            self.rows * LEGEND_ROW_HEIGHT + 6
+        }
     }
 
     fn draw(&self, root: &Area<'_>, top: i32) -> anyhow::Result<()> {
@@ -319,12 +377,17 @@ impl Legend {
             let stroke = ShapeStyle::from(&curve.role.colour()).stroke_width(2);
             let middle = (left + SWATCH / 2, y);
             let lines = if curve.style.dashed {
-                vec![(*left, left + 7), (left + 10, left + 16), (left + 19, left + SWATCH)]
+                vec![
+                    (*left, left + 7),
+                    (left + 10, left + 16),
+                    (left + 19, left + SWATCH),
+                ]
             } else {
                 vec![(*left, left + SWATCH)]
             };
             for (from, to) in lines {
-                root.draw(&PathElement::new(vec![(from, y), (to, y)], stroke)).map_err(drawing)?;
+                root.draw(&PathElement::new(vec![(from, y), (to, y)], stroke))
+                    .map_err(drawing)?;
             }
             let fill = curve.role.colour().filled();
             match curve.style.marker {

@@ -7,7 +7,7 @@ pub struct Plot {
     /// The stem of its file.
     pub name: String,
     pub title: String,
-    /// What it shows, in a sentence or two.
+    /// What holds for this one alone; may be empty.
     pub caption: String,
     pub drawing: Drawing,
     pub table: Table,
@@ -26,7 +26,9 @@ pub struct Table {
 
 /// Plots that belong together, under a heading of the page.
 pub struct Section {
-    pub heading: String,
+    pub heading: &'static str,
+    /// What holds for all of them.
+    pub note: &'static str,
     pub plots: Vec<Plot>,
 }
 

@@ -14,16 +14,29 @@ const PLOTS_MAX: usize = 240;
 
 pub fn sections(view: &View<'_>) -> Vec<Section> {
     let mut sections: Vec<Section> = [
-        ("Throughput against latency", hockey_stick::plots(view)),
-        ("Cluster size", cluster_size::plots(view)),
-        ("Figures with intervals", figures::plots(view)),
-        ("Latency distribution", cdf::plots(view)),
-        ("Over time", timeline::plots(view)),
+        (
+            "Throughput against latency",
+            hockey_stick::NOTE,
+            hockey_stick::plots(view),
+        ),
+        (
+            "Cluster size",
+            cluster_size::NOTE,
+            cluster_size::plots(view),
+        ),
+        (
+            "Figures with intervals",
+            figures::NOTE,
+            figures::plots(view),
+        ),
+        ("Latency distribution", cdf::NOTE, cdf::plots(view)),
+        ("Over time", timeline::NOTE, timeline::plots(view)),
     ]
     .into_iter()
-    .filter(|(_, plots)| !plots.is_empty())
-    .map(|(heading, plots)| Section {
-        heading: heading.into(),
+    .filter(|(_, _, plots)| !plots.is_empty())
+    .map(|(heading, note, plots)| Section {
+        heading,
+        note,
         plots,
     })
     .collect();
@@ -49,4 +62,3 @@ fn make_names_unique(sections: &mut [Section]) {
         taken.push(plot.name.clone());
     }
 }
-

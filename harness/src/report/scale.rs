@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 
+use crate::report::format::tick;
+
 /// How values become positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
@@ -51,13 +53,17 @@ impl Axis {
             to,
             ticks: (first..=last)
                 .map(|index| index as f64 * step)
-                .map(|value| (value, show(value)))
+                .map(|value| (value, tick(&show(value))))
                 .collect(),
         }
     }
 
     /// Around all `values` above 0; decades are marked, and parts of them if there are few.
-    pub fn log(label: &str, values: impl Iterator<Item = f64>, show: impl Fn(f64) -> String) -> Axis {
+    pub fn log(
+        label: &str,
+        values: impl Iterator<Item = f64>,
+        show: impl Fn(f64) -> String,
+    ) -> Axis {
         let (mut low, mut high) = (f64::MAX, 0.0f64);
         for value in values.filter(|value| *value > 0.0 && value.is_finite()) {
             low = low.min(value);
@@ -78,10 +84,11 @@ impl Axis {
             _ => &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0],
         };
         let exponents = from.log10().floor() as i32..=to.log10().ceil() as i32;
-        let all = exponents.flat_map(|exponent| parts.iter().map(move |part| part * 10f64.powi(exponent)));
+        let all = exponents
+            .flat_map(|exponent| parts.iter().map(move |part| part * 10f64.powi(exponent)));
         let ticks: Vec<(f64, String)> = all
             .filter(|value| (from..=to).contains(value))
-            .map(|value| (value, show(value)))
+            .map(|value| (value, tick(&show(value))))
             .collect();
         Axis {
             label: label.into(),

@@ -3,7 +3,7 @@
 use crate::comparison::Ratios;
 use crate::report::format::{self, escape};
 use crate::report::plot::Table;
-use crate::report::view::{Entry, View, load_label, replicas_label};
+use crate::report::view::{Entry, View, load_label};
 use crate::results::{Better, Figure, RunFolder};
 use crate::statistics::{Ratio, Spread};
 
@@ -16,15 +16,19 @@ pub fn tables(view: &View<'_>) -> String {
             .into_iter()
             .filter(|figure| entries.iter().any(|entry| spread(entry, *figure).is_some()))
             .collect();
-        let ratios = entries.iter().any(|entry| entry.loaded.cell.ratio.is_some());
+        let ratios = entries
+            .iter()
+            .any(|entry| entry.loaded.cell.ratio.is_some());
         html.push_str(&format!(
-            "<div class=\"scroll\"><table class=\"figures\"><caption><b>{}</b> · {} · {}</caption>\n<thead><tr><th scope=\"col\">System</th>",
+            "<div class=\"scroll\"><table class=\"figures\"><caption><b>{}</b> · {}</caption>\n<thead><tr><th scope=\"col\">System</th>",
             load_label(&load),
-            replicas_label(replicas),
-            escape(&conditions.label())
+            escape(&View::full_place(&conditions, replicas))
         ));
         for figure in &figures {
-            html.push_str(&format!("<th scope=\"col\" class=\"n\">{}</th>", heading(*figure)));
+            html.push_str(&format!(
+                "<th scope=\"col\" class=\"n\">{}</th>",
+                heading(*figure)
+            ));
         }
         html.push_str("<th scope=\"col\" class=\"n\">Runs</th>");
         if ratios {
@@ -77,12 +81,15 @@ fn row(entry: &Entry<'_>, figures: &[Figure], ratios: bool) -> String {
             Some(spread) => format!(
                 "<td class=\"n\">{}<small>{}</small></td>",
                 format::figure(*figure, spread.median),
-                format::interval(*figure, &spread)
+                breakable(&format::interval(*figure, &spread))
             ),
             None => "<td class=\"n\">–</td>".into(),
         });
     }
-    html.push_str(&format!("<td class=\"n\">{}</td>", cell.summary.throughput_per_s.n));
+    html.push_str(&format!(
+        "<td class=\"n\">{}</td>",
+        cell.summary.throughput_per_s.n
+    ));
     if ratios {
         html.push_str(&ratio_cells(cell.ratio.as_ref()));
     }
@@ -126,8 +133,13 @@ fn ratio_cell(figure: Figure, ratio: &Ratio) -> String {
     format!(
         "<td class=\"n {class}\"><b>{}</b><small>{}</small><small>{word}</small></td>",
         format::ratio(ratio),
-        format::ratio_interval(ratio)
+        breakable(&format::ratio_interval(ratio))
     )
+}
+
+/// In a narrow column an interval breaks between its ends and nowhere else.
+fn breakable(interval: &str) -> String {
+    interval.replace(' ', "\u{a0}").replace('…', "…<wbr>")
 }
 
 /// What was the same for all systems and what was not.
@@ -151,7 +163,11 @@ pub fn equality(view: &View<'_>) -> String {
             } else {
                 String::new()
             };
-            let (class, word) = if row.equal { ("same", "equal") } else { ("differs", "differs") };
+            let (class, word) = if row.equal {
+                ("same", "equal")
+            } else {
+                ("differs", "differs")
+            };
             table.push_str(&format!(
                 "<tr{}>{head}<td>{}</td><td>{}</td><td class=\"{class}\">{word}</td></tr>\n",
                 if index == 0 { " class=\"first\"" } else { "" },
@@ -175,16 +191,32 @@ pub fn headline(run: &RunFolder) -> String {
     let result = &run.result;
     let latency = &result.latency_us;
     let tile = |name: &str, value: String, note: String| {
-        format!("<div><dt>{name}</dt><dd>{}<small>{}</small></dd></div>", escape(&value), escape(&note))
+        format!(
+            "<div><dt>{name}</dt><dd>{}<small>{}</small></dd></div>",
+            escape(&value),
+            escape(&note)
+        )
     };
     let mut tiles = vec![
         tile(
             "Throughput",
             format::figure(Figure::Throughput, result.throughput_per_s),
-            format!("{} acknowledged in {} s", format::thousands(result.acknowledged), result.seconds),
+            format!(
+                "{} acknowledged in {} s",
+                format::thousands(result.acknowledged),
+                result.seconds
+            ),
         ),
-        tile("p50 latency", format::micros(latency.p50), format!("p90 {}", format::micros(latency.p90))),
-        tile("p99 latency", format::micros(latency.p99), format!("p99.9 {}", format::micros(latency.p999))),
+        tile(
+            "p50 latency",
+            format::micros(latency.p50),
+            format!("p90 {}", format::micros(latency.p90)),
+        ),
+        tile(
+            "p99 latency",
+            format::micros(latency.p99),
+            format!("p99.9 {}", format::micros(latency.p999)),
+        ),
         tile(
             "Longest gap",
             format::micros(result.longest_gap_ms * 1e3),
@@ -193,25 +225,50 @@ pub fn headline(run: &RunFolder) -> String {
         tile(
             "Replica CPU / command",
             format::micros(result.replica_cpu_us_per_command),
-            format!("clients {}", format::micros(result.client_cpu_us_per_command)),
+            format!(
+                "clients {}",
+                format::micros(result.client_cpu_us_per_command)
+            ),
         ),
         tile(
             "Commands / sync",
             format::count(result.commands_per_sync),
-            format!("{} election{}", result.elections, if result.elections == 1 { "" } else { "s" }),
+            format!(
+                "{} election{}",
+                result.elections,
+                if result.elections == 1 { "" } else { "s" }
+            ),
         ),
     ];
     let checked = result.verification.as_ref().map_or_else(
         || "not checked".to_owned(),
-        |check| format!("{} commands in {} slots checked", format::thousands(check.commands_executed), format::thousands(check.slots)),
+        |check| {
+            format!(
+                "{} commands in {} slots checked",
+                format::thousands(check.commands_executed),
+                format::thousands(check.slots)
+            )
+        },
     );
     let wrong = result.lost + result.duplicated + result.disordered + result.diverged;
-    let verdict = if wrong == 0 { "none".to_owned() } else { wrong.to_string() };
-    tiles.push(tile("Lost, repeated, disordered, diverged", verdict, checked));
+    let verdict = if wrong == 0 {
+        "none".to_owned()
+    } else {
+        wrong.to_string()
+    };
+    tiles.push(tile(
+        "Lost, repeated, disordered, diverged",
+        verdict,
+        checked,
+    ));
     tiles.push(tile(
         "Failed",
         format::thousands(result.failed),
-        if result.ok { "the run passed".into() } else { "the run did not pass".into() },
+        if result.ok {
+            "the run passed".into()
+        } else {
+            "the run did not pass".into()
+        },
     ));
     format!("<dl class=\"tiles\">{}</dl>", tiles.concat())
 }

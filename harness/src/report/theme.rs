@@ -91,7 +91,11 @@ mod tests {
         let [_, red, green, blue] = colour.to_be_bytes();
         let linear = |channel: u8| {
             let share = f64::from(channel) / 255.0;
-            if share <= 0.040_45 { share / 12.92 } else { ((share + 0.055) / 1.055).powf(2.4) }
+            if share <= 0.040_45 {
+                share / 12.92
+            } else {
+                ((share + 0.055) / 1.055).powf(2.4)
+            }
         };
         0.2126 * linear(red) + 0.7152 * linear(green) + 0.0722 * linear(blue)
     }
@@ -125,7 +129,10 @@ mod tests {
         lights.dedup();
         assert_eq!(lights.len(), count);
         let svg = r##"<line stroke="#0B5FC0" opacity="1"/>"##;
-        assert_eq!(follow_style_sheet(svg), r##"<line stroke="var(--s-synod)" opacity="1"/>"##);
+        assert_eq!(
+            follow_style_sheet(svg),
+            r##"<line stroke="var(--s-synod)" opacity="1"/>"##
+        );
         assert_eq!(of_system("NATS-default", 5), of_system("nats", 0));
     }
 }

@@ -44,17 +44,6 @@ impl Conditions {
             faults: loaded.faults(),
         }
     }
-
-    pub fn label(&self) -> String {
-        let mut label = format!("{} B", self.payload_bytes);
-        if !self.state_machine.is_empty() {
-            label.push_str(&format!(", state machine {}", self.state_machine));
-        }
-        if !self.faults.is_empty() {
-            label.push_str(&format!(", {}", self.faults));
-        }
-        label
-    }
 }
 
 impl<'a> View<'a> {
@@ -80,7 +69,70 @@ impl<'a> View<'a> {
                 conditions: Conditions::of(loaded),
             });
         }
-        View { collection, entries }
+        View {
+            collection,
+            entries,
+        }
+    }
+
+    /// The conditions of a plot in words, as far as they are not the same for all of the report.
+    pub fn place(
+        &self,
+        conditions: &Conditions,
+        replicas: Option<u8>,
+        load: Option<Load>,
+    ) -> String {
+        let mut words = Vec::new();
+        if let Some(load) = load
+            && self.varies(|entry| load_order(&entry.loaded.cell.load))
+        {
+            words.push(load_label(&load));
+        }
+        if let Some(replicas) = replicas
+            && self.varies(|entry| entry.loaded.cell.replicas)
+        {
+            words.push(replicas_label(replicas));
+        }
+        if self.varies(|entry| entry.conditions.payload_bytes) {
+            words.push(format!("{} B", conditions.payload_bytes));
+        }
+        if self.varies(|entry| entry.conditions.state_machine.clone()) {
+            words.push(format!("state machine {}", conditions.state_machine));
+        }
+        if !conditions.faults.is_empty() {
+            words.push(conditions.faults.clone());
+        }
+        words.join(", ")
+    }
+
+    /// Words in front of a place that may be empty.
+    pub fn title(&self, words: &str, place: &str) -> String {
+        if place.is_empty() {
+            words.to_owned()
+        } else {
+            format!("{words}, {place}")
+        }
+    }
+
+    /// All conditions of a set of cells.
+    pub fn full_place(conditions: &Conditions, replicas: u8) -> String {
+        let mut words = vec![
+            replicas_label(replicas),
+            format!("{} B", conditions.payload_bytes),
+        ];
+        if !conditions.state_machine.is_empty() {
+            words.push(format!("state machine {}", conditions.state_machine));
+        }
+        if !conditions.faults.is_empty() {
+            words.push(conditions.faults.clone());
+        }
+        words.join(" · ")
+    }
+
+    fn varies<T: PartialEq>(&self, of: impl Fn(&Entry<'a>) -> T) -> bool {
+        self.entries
+            .windows(2)
+            .any(|pair| of(&pair[0]) != of(&pair[1]))
     }
 
     /// Cells that differ in their system only, the largest groups of loads in order.
@@ -88,7 +140,11 @@ impl<'a> View<'a> {
         let mut groups: BTreeMap<_, Vec<&Entry<'a>>> = BTreeMap::new();
         for entry in &self.entries {
             let cell = &entry.loaded.cell;
-            let key = (entry.conditions.clone(), cell.replicas, load_order(&cell.load));
+            let key = (
+                entry.conditions.clone(),
+                cell.replicas,
+                load_order(&cell.load),
+            );
             groups.entry(key).or_default().push(entry);
         }
         groups
@@ -99,16 +155,18 @@ impl<'a> View<'a> {
             .collect()
     }
 
-    /// Cells that differ in system and load.
+    /// Cells that differ in system and in how high the load is. Closed and open loops are different questions.
     pub fn by_size(&self) -> Vec<(Conditions, u8, Vec<&Entry<'a>>)> {
         let mut groups: BTreeMap<_, Vec<&Entry<'a>>> = BTreeMap::new();
         for entry in &self.entries {
-            let key = (entry.conditions.clone(), entry.loaded.cell.replicas);
+            let cell = &entry.loaded.cell;
+            let (kind, _, _) = load_order(&cell.load);
+            let key = (entry.conditions.clone(), cell.replicas, kind);
             groups.entry(key).or_default().push(entry);
         }
         groups
             .into_iter()
-            .map(|((conditions, replicas), entries)| (conditions, replicas, entries))
+            .map(|((conditions, replicas, _), entries)| (conditions, replicas, entries))
             .collect()
     }
 
@@ -116,7 +174,10 @@ impl<'a> View<'a> {
     pub fn by_load(&self) -> Vec<(Conditions, Load, Vec<&Entry<'a>>)> {
         let mut groups: BTreeMap<_, Vec<&Entry<'a>>> = BTreeMap::new();
         for entry in &self.entries {
-            let key = (entry.conditions.clone(), load_order(&entry.loaded.cell.load));
+            let key = (
+                entry.conditions.clone(),
+                load_order(&entry.loaded.cell.load),
+            );
             groups.entry(key).or_default().push(entry);
         }
         groups
@@ -138,7 +199,10 @@ impl Entry<'_> {
 pub fn curves<'e, 'a>(entries: &[&'e Entry<'a>]) -> Vec<(Series, Vec<&'e Entry<'a>>)> {
     let mut curves: Vec<(Series, Vec<&Entry<'a>>)> = Vec::new();
     for entry in entries {
-        match curves.iter_mut().find(|(series, _)| *series == entry.series) {
+        match curves
+            .iter_mut()
+            .find(|(series, _)| *series == entry.series)
+        {
             Some((_, members)) => members.push(entry),
             None => curves.push((entry.series.clone(), vec![entry])),
         }
@@ -149,7 +213,10 @@ pub fn curves<'e, 'a>(entries: &[&'e Entry<'a>]) -> Vec<(Series, Vec<&'e Entry<'
 /// Closed loops by what is outstanding, then open ones by their rate.
 pub fn load_order(load: &Load) -> (u8, u64, u32) {
     match load {
-        Load::Closed { outstanding, clients } => (0, u64::from(*outstanding), *clients),
+        Load::Closed {
+            outstanding,
+            clients,
+        } => (0, u64::from(*outstanding), *clients),
         Load::Open { rate, clients } => (1, *rate, *clients),
     }
 }
@@ -158,10 +225,16 @@ pub fn load_order(load: &Load) -> (u8, u64, u32) {
 pub fn load_label(load: &Load) -> String {
     match load {
         Load::Closed { outstanding, .. } => {
-            format!("{} outstanding", crate::report::format::thousands(u64::from(*outstanding)))
+            format!(
+                "{} outstanding",
+                crate::report::format::thousands(u64::from(*outstanding))
+            )
         }
         Load::Open { rate, .. } => {
-            format!("open loop of {}/s", crate::report::format::count(*rate as f64))
+            format!(
+                "open loop of {}/s",
+                crate::report::format::count(*rate as f64)
+            )
         }
     }
 }
@@ -173,9 +246,18 @@ pub fn replicas_label(replicas: u8) -> String {
 /// Plaintext is dashed, encrypted is not.
 fn style(transport: &str) -> CurveStyle {
     match transport {
-        "tcp" => CurveStyle { marker: Marker::Triangle, dashed: true },
-        "quic" => CurveStyle { marker: Marker::Dot, dashed: false },
-        _ => CurveStyle { marker: Marker::Cross, dashed: false },
+        "tcp" => CurveStyle {
+            marker: Marker::Triangle,
+            dashed: true,
+        },
+        "quic" => CurveStyle {
+            marker: Marker::Dot,
+            dashed: false,
+        },
+        _ => CurveStyle {
+            marker: Marker::Cross,
+            dashed: false,
+        },
     }
 }
 

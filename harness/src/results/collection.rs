@@ -41,7 +41,10 @@ impl LoadedCell {
     pub fn faults(&self) -> String {
         let first = self.runs.first();
         let faults = first.map_or(&[][..], |run| &run.result.faults);
-        let kinds: Vec<String> = faults.iter().map(|fault| fault.kind.replace('-', " ")).collect();
+        let kinds: Vec<String> = faults
+            .iter()
+            .map(|fault| fault.kind.replace('-', " "))
+            .collect();
         kinds.join(", ")
     }
 }
@@ -60,7 +63,12 @@ impl Collection {
             return Collection::of_comparison(directory, comparison);
         }
         if let Some(run) = RunFolder::read(directory)? {
-            return Ok(Collection::of_runs(directory, Source::Run, vec![run], Vec::new()));
+            return Ok(Collection::of_runs(
+                directory,
+                Source::Run,
+                vec![run],
+                Vec::new(),
+            ));
         }
         if directory.join("config.toml").exists() {
             return Err(usage(format!(
@@ -79,7 +87,7 @@ impl Collection {
         Ok(Collection::of_runs(directory, Source::Runs, runs, notes))
     }
 
-    fn of_runs(
+    pub fn of_runs(
         directory: &Path,
         source: Source,
         runs: Vec<RunFolder>,
@@ -133,7 +141,9 @@ impl Collection {
 /// A comparison names folders below its own and no others.
 fn below(directory: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let path = Path::new(name);
-    let inside = path.components().all(|part| matches!(part, Component::Normal(_)));
+    let inside = path
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)));
     if !inside || name.is_empty() {
         return Err(usage(format!(
             "{}: run `{name}` is not a folder below it",

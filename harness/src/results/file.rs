@@ -22,7 +22,8 @@ pub fn read(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(problem(&format!("cannot be read: {error}"))),
     }
-    let bytes = std::fs::read(path).map_err(|error| problem(&format!("cannot be read: {error}")))?;
+    let bytes =
+        std::fs::read(path).map_err(|error| problem(&format!("cannot be read: {error}")))?;
     Ok(Some(bytes))
 }
 

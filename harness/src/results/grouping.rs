@@ -20,8 +20,10 @@ const DRIFT_MAX: f64 = 0.15;
 pub fn group(directory: &Path, runs: Vec<RunFolder>) -> (Comparison, Vec<LoadedCell>) {
     let newest = runs.iter().max_by_key(|run| run.result.unix_time_s);
     let newest = newest.expect("at least one run").result.clone();
-    let mut command_lines: Vec<String> =
-        runs.iter().map(|run| run.result.command_line.clone()).collect();
+    let mut command_lines: Vec<String> = runs
+        .iter()
+        .map(|run| run.result.command_line.clone())
+        .collect();
     command_lines.dedup();
     let mut groups: Vec<Vec<RunFolder>> = Vec::new();
     for run in runs {
@@ -31,8 +33,10 @@ pub fn group(directory: &Path, runs: Vec<RunFolder>) -> (Comparison, Vec<LoadedC
             None => groups.push(vec![run]),
         }
     }
-    let mut cells: Vec<LoadedCell> =
-        groups.into_iter().map(|runs| cell(directory, runs)).collect();
+    let mut cells: Vec<LoadedCell> = groups
+        .into_iter()
+        .map(|runs| cell(directory, runs))
+        .collect();
     cells.sort_by_key(|loaded| order(&loaded.cell));
     set_ratios(&mut cells);
     let comparison = Comparison {
@@ -53,7 +57,11 @@ pub fn group(directory: &Path, runs: Vec<RunFolder>) -> (Comparison, Vec<LoadedC
 fn key(run: &RunResult) -> impl PartialEq + use<> {
     let faults: Vec<String> = run.faults.iter().map(|fault| fault.kind.clone()).collect();
     (
-        (run.system.clone(), run.version.clone(), run.transport_name()),
+        (
+            run.system.clone(),
+            run.version.clone(),
+            run.transport_name(),
+        ),
         (run.replicas, run.payload_bytes, run.load, run.seconds),
         (run.durability.clone(), run.state_machine.clone(), faults),
         run.commit.clone(),
@@ -112,7 +120,10 @@ fn cell(directory: &Path, runs: Vec<RunFolder>) -> LoadedCell {
 /// `None` without runs.
 fn summary(runs: &[RunFolder]) -> Option<Summary> {
     let spread = |figure: Figure| {
-        let told: Vec<f64> = runs.iter().filter_map(|run| figure.of_run(&run.result)).collect();
+        let told: Vec<f64> = runs
+            .iter()
+            .filter_map(|run| figure.of_run(&run.result))
+            .collect();
         Spread::of(&told)
     };
     // A run in which nothing was acknowledged has figures of 0, which count.
@@ -155,7 +166,10 @@ fn is_steady(run: &RunFolder) -> bool {
     }
     let third = seconds.len() / 3;
     let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
-    let (first, last) = (mean(&seconds[..third]), mean(&seconds[seconds.len() - third..]));
+    let (first, last) = (
+        mean(&seconds[..third]),
+        mean(&seconds[seconds.len() - third..]),
+    );
     (last - first).abs() <= DRIFT_MAX * first.max(last)
 }
 
@@ -187,7 +201,9 @@ fn set_ratios(cells: &mut [LoadedCell]) {
 fn ratios(baseline: &[RunFolder], other: &[RunFolder]) -> Option<Ratios> {
     let of = |figure: Figure| {
         let told = |runs: &[RunFolder]| -> Vec<f64> {
-            runs.iter().filter_map(|run| figure.of_run(&run.result)).collect()
+            runs.iter()
+                .filter_map(|run| figure.of_run(&run.result))
+                .collect()
         };
         Ratio::of(&told(baseline), &told(other))
     };
@@ -209,6 +225,8 @@ fn equality(baseline: &Cell, cell: &Cell) -> Vec<Equality> {
         row("transport", |cell| cell.transport.clone()),
         row("state machine", |cell| cell.state_machine.clone()),
         row("log", |cell| cell.settings.clone()),
-        row("measured", |cell| format!("{} s after {} s", cell.seconds, cell.warmup_s)),
+        row("measured", |cell| {
+            format!("{} s after {} s", cell.seconds, cell.warmup_s)
+        }),
     ]
 }

@@ -51,7 +51,10 @@ impl Latencies {
     /// All of several logs as one distribution.
     pub fn merged<'a>(logs: impl IntoIterator<Item = &'a Latencies>) -> Distribution {
         let mut counts = BTreeMap::new();
-        for (value, count) in logs.into_iter().flat_map(|log| log.seconds.iter().flatten()) {
+        for (value, count) in logs
+            .into_iter()
+            .flat_map(|log| log.seconds.iter().flatten())
+        {
             *counts.entry(*value).or_insert(0) += count;
         }
         Distribution::new(counts.into_iter().collect())
@@ -94,7 +97,9 @@ mod tests {
     #[test]
     fn published_logs_say_what_their_results_say() {
         for name in ["peak", "lone", "open", "kill"] {
-            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results/published").join(name);
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("../results/published")
+                .join(name);
             let path = folder.join("latency.hlog");
             let bytes = std::fs::read(&path).unwrap();
             let merged = Latencies::merged([&Latencies::parse(&path, &bytes).unwrap()]);
@@ -105,7 +110,10 @@ mod tests {
             for (quantile, key) in [(0.5, "p50"), (0.99, "p99"), (0.999, "p999")] {
                 let expected = latency[key].as_f64().unwrap();
                 let found = merged.quantile_us(quantile);
-                assert!((found / expected - 1.0).abs() < 2e-3, "{name} {key} {found} {expected}");
+                assert!(
+                    (found / expected - 1.0).abs() < 2e-3,
+                    "{name} {key} {found} {expected}"
+                );
             }
         }
     }
@@ -113,7 +121,11 @@ mod tests {
     #[test]
     fn damage_is_refused() {
         let path = Path::new("latency.hlog");
-        for text in ["0.000,1.000,5.0,HISTFAAA\n", "0.000,1.000\n", "0.000,1.000,5.0,###\n"] {
+        for text in [
+            "0.000,1.000,5.0,HISTFAAA\n",
+            "0.000,1.000\n",
+            "0.000,1.000,5.0,###\n",
+        ] {
             let error = Latencies::parse(path, text.as_bytes()).unwrap_err();
             assert!(error.to_string().contains("latency.hlog"), "{error}");
         }

@@ -88,7 +88,10 @@ impl Timeline {
     /// Commands per second in each interval.
     pub fn rates(&self) -> Vec<f64> {
         let scale = 1_000.0 / self.interval_ms.max(1) as f64;
-        self.acknowledged.iter().map(|count| *count as f64 * scale).collect()
+        self.acknowledged
+            .iter()
+            .map(|count| *count as f64 * scale)
+            .collect()
     }
 
     /// Commands in each whole second.

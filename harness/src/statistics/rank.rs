@@ -77,7 +77,13 @@ mod tests {
                 for (j, y) in all.iter().enumerate() {
                     if chosen >> i & 1 == 1 && chosen >> j & 1 == 0 {
                         pairs += 1.0;
-                        wins += if x > y { 1.0 } else if x == y { 0.5 } else { 0.0 };
+                        wins += if x > y {
+                            1.0
+                        } else if x == y {
+                            0.5
+                        } else {
+                            0.0
+                        };
                     }
                 }
             }

@@ -56,11 +56,12 @@ mod tests {
     #[test]
     fn blocks_see_that_neighbours_are_alike() {
         let mut generator = Generator::new(7);
-        let seconds: Vec<f64> = (0..40).map(|_| 900.0 + generator.below(200) as f64).collect();
+        let seconds: Vec<f64> = (0..40)
+            .map(|_| 900.0 + generator.below(200) as f64)
+            .collect();
         let series: Vec<f64> = seconds.iter().flat_map(|second| [*second; 10]).collect();
-        let deviation = |values: &[f64], block| {
-            deviation_of_log(values.len(), block, mean_of(values)).unwrap()
-        };
+        let deviation =
+            |values: &[f64], block| deviation_of_log(values.len(), block, mean_of(values)).unwrap();
         let truth = deviation(&seconds, 1);
         let blocks = deviation(&series, 10);
         let singles = deviation(&series, 1);

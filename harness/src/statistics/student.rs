@@ -28,7 +28,14 @@ impl Difference {
                 let sum = part_a + part_b;
                 let weights = part_a.powi(2) / (count_a - 1.0) + part_b.powi(2) / (count_b - 1.0);
                 let exact = count_a + count_b - 2.0;
-                (sum, if weights > 0.0 { sum * sum / weights } else { exact })
+                (
+                    sum,
+                    if weights > 0.0 {
+                        sum * sum / weights
+                    } else {
+                        exact
+                    },
+                )
             }
         };
         Some(Difference {
@@ -60,11 +67,6 @@ impl Difference {
 
     pub fn change(&self) -> f64 {
         self.log_ratio.exp() - 1.0
-    }
-
-    /// The smallest growth that would have been told from none.
-    pub fn detectable(&self) -> f64 {
-        self.reach().exp() - 1.0
     }
 
     fn reach(&self) -> f64 {
@@ -108,8 +110,8 @@ pub fn student_two_sided_p(t: f64, degrees_of_freedom: f64) -> f64 {
 /// Where `probability` (0.5 or more) of a Student variable lies below.
 pub fn student_quantile(probability: f64, degrees_of_freedom: f64) -> f64 {
     let outside = 2.0 * (1.0 - probability);
-    let (mut low, mut high) = (0.0f64, 1e9f64);
-    for _ in 0..200 {
+    let (mut low, mut high) = (0.0f64, 1e6f64);
+    for _ in 0..60 {
         let middle = (low + high) / 2.0;
         if student_two_sided_p(middle, degrees_of_freedom) > outside {
             low = middle;
@@ -138,7 +140,7 @@ fn incomplete_beta(a: f64, b: f64, x: f64) -> f64 {
 
 /// `1 + d1/(1 + d2/(1 + …))`, evaluated from its far end.
 fn beta_fraction(a: f64, b: f64, x: f64) -> f64 {
-    const DEPTH: u32 = 400;
+    const DEPTH: u32 = 120;
     let mut value = 1.0;
     for index in (1..=DEPTH).rev() {
         let m = f64::from(index / 2);

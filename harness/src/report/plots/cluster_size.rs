@@ -4,28 +4,34 @@ use crate::report::format;
 use crate::report::picture::{Curve, Panel, Picture, Point};
 use crate::report::plot::{Drawing, Plot, Table, stem};
 use crate::report::scale::{Axis, Scale};
-use crate::report::view::{Entry, View, curves, load_label};
+use crate::report::view::{Entry, View, curves};
 use crate::results::Figure;
 
-const FIGURES: [Figure; 4] =
-    [Figure::Throughput, Figure::P50, Figure::P99, Figure::ReplicaCpu];
+pub const NOTE: &str = "Medians with 95 % intervals. Replicas and clients share the cores of one machine, so in a \
+                        larger cluster each replica also has less of them.";
+
+const FIGURES: [Figure; 4] = [
+    Figure::Throughput,
+    Figure::P50,
+    Figure::P99,
+    Figure::ReplicaCpu,
+];
 
 pub fn plots(view: &View<'_>) -> Vec<Plot> {
     let mut plots = Vec::new();
     for (conditions, load, entries) in view.by_load() {
-        let mut sizes: Vec<u8> = entries.iter().map(|entry| entry.loaded.cell.replicas).collect();
+        let mut sizes: Vec<u8> = entries
+            .iter()
+            .map(|entry| entry.loaded.cell.replicas)
+            .collect();
         sizes.sort_unstable();
         sizes.dedup();
         if sizes.len() < 2 {
             continue;
         }
         for figure in FIGURES {
-            let title = format!(
-                "{} by cluster size, {}, {}",
-                figure.label(),
-                load_label(&load),
-                conditions.label()
-            );
+            let words = format!("{} by cluster size", figure.label());
+            let title = view.title(&words, &view.place(&conditions, None, Some(load)));
             plots.extend(plot(title, figure, &sizes, &entries));
         }
     }
@@ -75,18 +81,24 @@ fn plot(title: String, figure: Figure, sizes: &[u8], entries: &[&Entry<'_>]) -> 
             scale: Scale::Linear,
             from: first - room,
             to: last + room,
-            ticks: sizes.iter().map(|size| (f64::from(*size), size.to_string())).collect(),
+            ticks: sizes
+                .iter()
+                .map(|size| (f64::from(*size), size.to_string()))
+                .collect(),
         },
-        y: Axis::from_zero(figure.label(), highest, |value| format::figure(figure, value)),
+        y: Axis::from_zero(figure.label(), highest, |value| {
+            format::figure(figure, value)
+        }),
         curves: drawn,
         bands: Vec::new(),
     };
     (highest > 0.0).then(|| Plot {
         name: stem(&title),
-        caption: "Medians with 95 % intervals. Replicas and clients share the cores of one machine, so a larger \
-                  cluster also has less of them for each replica."
-            .into(),
-        drawing: Drawing::Curves(Picture { title: title.clone(), panels: vec![panel] }),
+        caption: String::new(),
+        drawing: Drawing::Curves(Picture {
+            title: title.clone(),
+            panels: vec![panel],
+        }),
         title,
         table,
     })

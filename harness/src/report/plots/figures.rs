@@ -3,8 +3,10 @@
 use crate::report::bars::{Bar, Bars};
 use crate::report::format;
 use crate::report::plot::{Drawing, Plot, Table, stem};
-use crate::report::view::{Entry, View, load_label, replicas_label};
+use crate::report::view::{Entry, View};
 use crate::results::{Better, Figure};
+
+pub const NOTE: &str = "Bars are medians, whiskers 95 % intervals, the dots below single runs.";
 
 const FIGURES: [Figure; 5] = [
     Figure::Throughput,
@@ -16,19 +18,18 @@ const FIGURES: [Figure; 5] = [
 
 pub fn plots(view: &View<'_>) -> Vec<Plot> {
     let mut plots = Vec::new();
-    for (conditions, replicas, load, entries) in view.by_point() {
-        // One bar would be a number with decoration.
-        if entries.len() < 2 {
+    for (conditions, load, entries) in view.by_load() {
+        // One bar would be a number with decoration, and several sizes have curves.
+        let replicas = entries[0].loaded.cell.replicas;
+        let one_size = entries
+            .iter()
+            .all(|entry| entry.loaded.cell.replicas == replicas);
+        if entries.len() < 2 || !one_size {
             continue;
         }
         for figure in FIGURES {
-            let title = format!(
-                "{}, {}, {}, {}",
-                figure.label(),
-                load_label(&load),
-                replicas_label(replicas),
-                conditions.label()
-            );
+            let place = view.place(&conditions, Some(replicas), Some(load));
+            let title = view.title(figure.label(), &place);
             plots.extend(plot(title, figure, &entries));
         }
     }
@@ -37,7 +38,14 @@ pub fn plots(view: &View<'_>) -> Vec<Plot> {
 
 /// `None` if fewer than two systems tell the figure.
 fn plot(title: String, figure: Figure, entries: &[&Entry<'_>]) -> Option<Plot> {
-    let mut table = Table::new(&["System", figure.label(), "95 % interval", "Lowest", "Highest", "Runs"]);
+    let mut table = Table::new(&[
+        "System",
+        figure.label(),
+        "95 % interval",
+        "Lowest",
+        "Highest",
+        "Runs",
+    ]);
     let mut rows = Vec::new();
     for entry in entries {
         let Some(spread) = figure.of_summary(&entry.loaded.cell.summary) else {
@@ -68,7 +76,7 @@ fn plot(title: String, figure: Figure, entries: &[&Entry<'_>]) -> Option<Plot> {
     };
     (rows.len() > 1).then(|| Plot {
         name: stem(&title),
-        caption: "Bars are medians, whiskers 95 % intervals, dots single runs.".into(),
+        caption: String::new(),
         drawing: Drawing::Bars(Bars {
             title: title.clone(),
             label: format!("{}{better}", figure.label()),

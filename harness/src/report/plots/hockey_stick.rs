@@ -4,23 +4,24 @@ use crate::report::format;
 use crate::report::picture::{Curve, Panel, Picture, Point};
 use crate::report::plot::{Drawing, Plot, Table, stem};
 use crate::report::scale::Axis;
-use crate::report::view::{Entry, View, curves, load_label, load_order, replicas_label};
+use crate::report::view::{Entry, View, curves, load_label, load_order};
 use crate::results::Figure;
+
+pub const NOTE: &str = "Each curve is a system under growing load: flat as long as it keeps up, steep when it is full. \
+                        Farther right and lower is better. Points are medians, whiskers 95 % intervals.";
 
 pub fn plots(view: &View<'_>) -> Vec<Plot> {
     let mut plots = Vec::new();
     for (conditions, replicas, entries) in view.by_size() {
-        let curved = curves(&entries).iter().any(|(_, members)| members.len() > 1);
+        let curved = curves(&entries)
+            .iter()
+            .any(|(_, members)| members.len() > 1);
         if !curved {
             continue;
         }
         for figure in [Figure::P50, Figure::P99] {
-            let title = format!(
-                "{} against throughput, {}, {}",
-                figure.label(),
-                replicas_label(replicas),
-                conditions.label()
-            );
+            let words = format!("{} against throughput", figure.label());
+            let title = view.title(&words, &view.place(&conditions, Some(replicas), None));
             plots.push(plot(title, figure, &entries));
         }
     }
@@ -68,18 +69,26 @@ fn plot(title: String, figure: Figure, entries: &[&Entry<'_>]) -> Plot {
     });
     let panel = Panel {
         height: 300,
-        x: Axis::log("commands/s, log scale", points().map(|point| point.x), format::count),
-        y: Axis::log(&format!("{}, log scale", figure.label()), heights, format::micros),
+        x: Axis::log(
+            "commands/s, log scale",
+            points().map(|point| point.x),
+            format::count,
+        ),
+        y: Axis::log(
+            &format!("{}, log scale", figure.label()),
+            heights,
+            format::micros,
+        ),
         curves: drawn.clone(),
         bands: Vec::new(),
     };
     Plot {
         name: stem(&title),
-        caption: format!(
-            "Each point is one load, from left to right: {}. Right and low is better. Whiskers are 95 % intervals.",
-            loads(entries)
-        ),
-        drawing: Drawing::Curves(Picture { title: title.clone(), panels: vec![panel] }),
+        caption: format!("Points from left to right: {}.", loads(entries)),
+        drawing: Drawing::Curves(Picture {
+            title: title.clone(),
+            panels: vec![panel],
+        }),
         title,
         table,
     }

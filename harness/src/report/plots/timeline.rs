@@ -3,9 +3,12 @@
 use crate::report::format;
 use crate::report::picture::{Band, Curve, CurveStyle, Marker, Panel, Picture, Point};
 use crate::report::plot::{Drawing, Plot, Table, stem};
-use crate::report::scale::{Axis, Scale};
-use crate::report::view::{Entry, View, load_label, replicas_label};
+use crate::report::scale::Axis;
+use crate::report::view::{Entry, View};
 use crate::results::{RunFolder, Timeline};
+
+pub const NOTE: &str = "Above, acknowledged commands per interval of the timeline; below, latencies of the replies of \
+                        each second. Red marks the time from a kill until the killed replicas were running again.";
 
 pub fn plots(view: &View<'_>) -> Vec<Plot> {
     let mut plots = Vec::new();
@@ -14,13 +17,8 @@ pub fn plots(view: &View<'_>) -> Vec<Plot> {
             let Some((run, timeline)) = typical(entry) else {
                 continue;
             };
-            let title = format!(
-                "{} over time, {}, {}, {}",
-                entry.series.name,
-                load_label(&load),
-                replicas_label(replicas),
-                conditions.label()
-            );
+            let place = view.place(&conditions, Some(replicas), Some(load));
+            let title = view.title(&format!("{} over time", entry.series.name), &place);
             plots.push(plot(title, entry, run, timeline));
         }
     }
@@ -36,7 +34,11 @@ fn typical<'e>(entry: &Entry<'e>) -> Option<(&'e RunFolder, &'e Timeline)> {
         .filter_map(|run| run.timeline.as_ref().map(|timeline| (run, timeline)))
         .filter(|(_, timeline)| timeline.acknowledged.len() > 1)
         .collect();
-    runs.sort_by(|(a, _), (b, _)| a.result.throughput_per_s.total_cmp(&b.result.throughput_per_s));
+    runs.sort_by(|(a, _), (b, _)| {
+        a.result
+            .throughput_per_s
+            .total_cmp(&b.result.throughput_per_s)
+    });
     let middle = runs.len().saturating_sub(1) / 2;
     runs.get(middle).copied()
 }
@@ -46,31 +48,25 @@ fn plot(title: String, entry: &Entry<'_>, run: &RunFolder, timeline: &Timeline) 
     panels.extend(latencies(entry, run, timeline));
     let total = entry.loaded.runs.len();
     let which = if total > 1 {
-        format!("{}, the median of {total} runs by throughput. ", run.name())
+        format!("{}, by throughput the median of {total} runs.", run.name())
     } else {
         String::new()
     };
-    let faults = if run.result.faults.is_empty() {
-        ""
-    } else {
-        " Red marks the time from the kill until the killed replicas were running again."
-    };
     Plot {
         name: stem(&title),
-        caption: format!(
-            "{which}Acknowledged commands per {} ms above, latencies of the replies of each second below.{faults}",
-            timeline.interval_ms
-        ),
-        drawing: Drawing::Curves(Picture { title: title.clone(), panels }),
+        caption: which,
+        drawing: Drawing::Curves(Picture {
+            title: title.clone(),
+            panels,
+        }),
         title,
         table: table(timeline),
     }
 }
 
-fn time_axis(timeline: &Timeline) -> Axis {
+fn time_axis(timeline: &Timeline, label: &str) -> Axis {
     let end = (timeline.acknowledged.len() as u64 * timeline.interval_ms) as f64 / 1e3;
-    let axis = Axis::linear("seconds of the measured window", 0.0, end, |second| second.to_string());
-    Axis { scale: Scale::Linear, ..axis }
+    Axis::linear(label, 0.0, end, |second| format!("{second:.1}"))
 }
 
 fn bands(run: &RunFolder) -> Vec<Band> {
@@ -99,12 +95,15 @@ fn throughput(entry: &Entry<'_>, run: &RunFolder, timeline: &Timeline) -> Panel 
     });
     Panel {
         height: 170,
-        x: time_axis(timeline),
+        x: time_axis(timeline, ""),
         y: Axis::from_zero("commands/s", highest, format::count),
         curves: vec![Curve {
             name: String::new(),
             role: entry.series.role,
-            style: CurveStyle { marker: Marker::None, dashed: false },
+            style: CurveStyle {
+                marker: Marker::None,
+                dashed: false,
+            },
             points: points.collect(),
         }],
         bands: bands(run),
@@ -117,7 +116,10 @@ fn latencies(entry: &Entry<'_>, run: &RunFolder, timeline: &Timeline) -> Option<
     let curve = |name: &str, marker: Marker, of: fn(&crate::results::Second) -> f64| Curve {
         name: name.into(),
         role: entry.series.role,
-        style: CurveStyle { marker, dashed: marker == Marker::Cross },
+        style: CurveStyle {
+            marker,
+            dashed: marker == Marker::Cross,
+        },
         points: timeline
             .seconds
             .iter()
@@ -135,13 +137,22 @@ fn latencies(entry: &Entry<'_>, run: &RunFolder, timeline: &Timeline) -> Option<
         curve("p99", Marker::Triangle, |second| second.p99_us),
         curve("highest", Marker::Cross, |second| second.max_us),
     ];
-    let values = curves.iter().flat_map(|curve| &curve.points).map(|point| point.y);
+    let values = curves
+        .iter()
+        .flat_map(|curve| &curve.points)
+        .map(|point| point.y);
     (values.clone().count() > 0).then(|| Panel {
         height: 150,
-        x: time_axis(timeline),
+        x: time_axis(timeline, "seconds of the measured window"),
         y: Axis::log("latency, log scale", values, format::micros),
         curves: curves.clone(),
-        bands: bands(run).into_iter().map(|band| Band { label: String::new(), ..band }).collect(),
+        bands: bands(run)
+            .into_iter()
+            .map(|band| Band {
+                label: String::new(),
+                ..band
+            })
+            .collect(),
     })
 }
 
@@ -149,8 +160,11 @@ fn table(timeline: &Timeline) -> Table {
     const ROWS_MAX: usize = 120;
     let mut table = Table::new(&["Second", "Commands", "p50", "p99", "Highest"]);
     let per_second = timeline.per_second();
-    for (index, (commands, second)) in
-        per_second.iter().zip(&timeline.seconds).take(ROWS_MAX).enumerate()
+    for (index, (commands, second)) in per_second
+        .iter()
+        .zip(&timeline.seconds)
+        .take(ROWS_MAX)
+        .enumerate()
     {
         table.row(vec![
             (index + 1).to_string(),
