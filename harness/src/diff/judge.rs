@@ -44,6 +44,17 @@ impl Evidence {
         }
     }
 
+    /// What a change is then said to be.
+    pub fn certainty(self) -> &'static str {
+        match self {
+            Evidence::WithinRuns => "certain if runs scatter as assumed",
+            Evidence::Repeats
+            | Evidence::RepeatsOfOneSide
+            | Evidence::Nothing
+            | Evidence::NoRuns => "certain",
+        }
+    }
+
     /// Why nothing can be told.
     pub fn lack(self) -> &'static str {
         match self {

@@ -45,10 +45,11 @@ pub fn of(
             (down, -high, -low)
         };
         let text = format!(
-            "{word} by {} ({}…{}), certain",
+            "{word} by {} ({}…{}), {}",
             percent(change.abs()),
             bare(near),
-            percent(far)
+            percent(far),
+            judged.evidence.certainty()
         );
         let verdict = match (judged.figure.better(), change > 0.0) {
             (Better::More, true) | (Better::Less, false) => Verdict::Better,

@@ -161,7 +161,7 @@ impl Picture {
     }
 }
 
-const LABEL_TOP: i32 = 24;
+const LABEL_TOP: i32 = 28;
 const TICKS_BOTTOM: i32 = 24;
 const RIGHT: i32 = 20;
 
@@ -348,7 +348,7 @@ impl Legend {
             .iter()
             .map(|curve| text_width(&curve.name))
             .fold(0.0, f64::max);
-        let column = SWATCH + 6 + widest as i32 + 14;
+        let column = SWATCH + 6 + widest as i32 + 10;
         let columns = ((WIDTH as i32 - 2 * MARGIN) / column).max(1);
         let entries = named.iter().zip(0..).map(|(curve, index)| {
             let unplaced = Curve {

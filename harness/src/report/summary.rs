@@ -188,20 +188,26 @@ pub fn equality(view: &View<'_>) -> String {
 
 /// The figures of one run, as large as they deserve.
 pub fn headline(run: &RunFolder) -> String {
+    let tiles = [speed_tiles(run), cost_tiles(run), check_tiles(run)].concat();
+    format!("<dl class=\"tiles\">{}</dl>", tiles.concat())
+}
+
+fn tile(name: &str, value: &str, note: &str) -> String {
+    format!(
+        "<div><dt>{name}</dt><dd>{}<small>{}</small></dd></div>",
+        escape(value),
+        escape(note)
+    )
+}
+
+fn speed_tiles(run: &RunFolder) -> Vec<String> {
     let result = &run.result;
     let latency = &result.latency_us;
-    let tile = |name: &str, value: String, note: String| {
-        format!(
-            "<div><dt>{name}</dt><dd>{}<small>{}</small></dd></div>",
-            escape(&value),
-            escape(&note)
-        )
-    };
-    let mut tiles = vec![
+    vec![
         tile(
             "Throughput",
-            format::figure(Figure::Throughput, result.throughput_per_s),
-            format!(
+            &format::figure(Figure::Throughput, result.throughput_per_s),
+            &format!(
                 "{} acknowledged in {} s",
                 format::thousands(result.acknowledged),
                 result.seconds
@@ -209,68 +215,70 @@ pub fn headline(run: &RunFolder) -> String {
         ),
         tile(
             "p50 latency",
-            format::micros(latency.p50),
-            format!("p90 {}", format::micros(latency.p90)),
+            &format::micros(latency.p50),
+            &format!("p90 {}", format::micros(latency.p90)),
         ),
         tile(
             "p99 latency",
-            format::micros(latency.p99),
-            format!("p99.9 {}", format::micros(latency.p999)),
+            &format::micros(latency.p99),
+            &format!("p99.9 {}", format::micros(latency.p999)),
         ),
         tile(
             "Longest gap",
-            format::micros(result.longest_gap_ms * 1e3),
-            format!("highest latency {}", format::micros(latency.max)),
+            &format::micros(result.longest_gap_ms * 1e3),
+            &format!("highest latency {}", format::micros(latency.max)),
         ),
+    ]
+}
+
+fn cost_tiles(run: &RunFolder) -> Vec<String> {
+    let result = &run.result;
+    let plural = if result.elections == 1 { "" } else { "s" };
+    vec![
         tile(
             "Replica CPU / command",
-            format::micros(result.replica_cpu_us_per_command),
-            format!(
+            &format::micros(result.replica_cpu_us_per_command),
+            &format!(
                 "clients {}",
                 format::micros(result.client_cpu_us_per_command)
             ),
         ),
         tile(
             "Commands / sync",
-            format::count(result.commands_per_sync),
-            format!(
-                "{} election{}",
-                result.elections,
-                if result.elections == 1 { "" } else { "s" }
-            ),
+            &format::count(result.commands_per_sync),
+            &format!("{} election{plural}", result.elections),
         ),
-    ];
-    let checked = result.verification.as_ref().map_or_else(
-        || "not checked".to_owned(),
-        |check| {
+    ]
+}
+
+fn check_tiles(run: &RunFolder) -> Vec<String> {
+    let result = &run.result;
+    let wrong = result.lost + result.duplicated + result.disordered + result.diverged;
+    let (verdict, checked) = match &result.verification {
+        // Zeros that nobody checked are no zeros.
+        None => ("–".to_owned(), "not checked".to_owned()),
+        Some(check) => (
+            if wrong == 0 {
+                "none".to_owned()
+            } else {
+                format::thousands(wrong)
+            },
             format!(
                 "{} commands in {} slots checked",
                 format::thousands(check.commands_executed),
                 format::thousands(check.slots)
-            )
-        },
-    );
-    let wrong = result.lost + result.duplicated + result.disordered + result.diverged;
-    let verdict = if wrong == 0 {
-        "none".to_owned()
-    } else {
-        wrong.to_string()
+            ),
+        ),
     };
-    tiles.push(tile(
-        "Lost, repeated, disordered, diverged",
-        verdict,
-        checked,
-    ));
-    tiles.push(tile(
-        "Failed",
-        format::thousands(result.failed),
-        if result.ok {
-            "the run passed".into()
-        } else {
-            "the run did not pass".into()
-        },
-    ));
-    format!("<dl class=\"tiles\">{}</dl>", tiles.concat())
+    let passed = if result.ok {
+        "the run passed"
+    } else {
+        "the run did not pass"
+    };
+    vec![
+        tile("Lost, repeated, disordered, diverged", &verdict, &checked),
+        tile("Failed", &format::thousands(result.failed), passed),
+    ]
 }
 
 /// The counters of a run, where it kept any.
