@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use crate::cli::ReportArguments;
+use crate::failure::usage;
 use crate::output::say;
 use crate::results::Collection;
 use view::View;
@@ -30,6 +31,12 @@ pub fn run(arguments: &ReportArguments) -> anyhow::Result<()> {
         Some(file) => file.clone(),
         None => arguments.directory.join("report.html"),
     };
+    if html.is_dir() {
+        return Err(usage(format!(
+            "--out {}: is a folder; name a file",
+            html.display()
+        )));
+    }
     // Everything is made before anything is written.
     let view = View::new(&collection);
     let sections = plots::sections(&view);

@@ -305,6 +305,11 @@ fn what_is_no_result_is_named_and_nothing_is_written() {
         &run(&["diff", text(&folder), text(&folder)]),
         &["comparison.json"],
     );
+    let (good, here) = (published("peak"), text(&folder));
+    refused(
+        &run(&["report", text(&good), "--out", here]),
+        &["--out", "is a folder"],
+    );
     for made in ["report.html", "summary.csv", "plots"] {
         assert!(!folder.join(made).exists(), "{made} was written");
     }

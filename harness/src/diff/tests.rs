@@ -233,11 +233,14 @@ fn with_timeline(factor: f64, between: f64, generator: &mut Generator) -> Loaded
 
 #[test]
 fn single_runs_are_judged_by_their_seconds() {
-    let calm = share(|generator| {
-        let before = with_timeline(1.0, 0.04, generator);
-        is_calm_where_told(&judged(&before, &with_timeline(1.0, 0.04, generator)))
-    });
-    assert!(calm >= 0.95, "{calm}");
+    // At the assumed noise between runs it may be wrong once in twenty, and 200 trials scatter by 1.5 %.
+    for (between, least) in [(0.03, 0.95), (0.04, 0.92)] {
+        let calm = share(|generator| {
+            let before = with_timeline(1.0, between, generator);
+            is_calm_where_told(&judged(&before, &with_timeline(1.0, between, generator)))
+        });
+        assert!(calm >= least, "{between}: {calm}");
+    }
     let found = share(|generator| {
         let before = with_timeline(1.0, 0.02, generator);
         let figures = judged(&before, &with_timeline(1.0 / 0.8, 0.02, generator));

@@ -204,7 +204,8 @@ impl Panel {
             .map_err(drawing)?;
         self.draw_bands(&mut chart, area, left)?;
         draw_mesh(&mut chart, &x, &y)?;
-        for curve in &self.curves {
+        // The first one, the baseline, comes to lie on top.
+        for curve in self.curves.iter().rev() {
             self.draw_curve(&mut chart, curve)?;
         }
         let caption = text_style(theme::MUTED, HPos::Left, VPos::Top, false);
