@@ -30,6 +30,8 @@ pub struct Section {
     /// What holds for all of them.
     pub note: &'static str,
     pub plots: Vec<Plot>,
+    /// How many there were beyond what a page holds.
+    pub left_out: usize,
 }
 
 impl Plot {

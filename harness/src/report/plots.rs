@@ -38,11 +38,13 @@ pub fn sections(view: &View<'_>) -> Vec<Section> {
         heading,
         note,
         plots,
+        left_out: 0,
     })
     .collect();
     make_names_unique(&mut sections);
     let mut left = PLOTS_MAX;
     for section in &mut sections {
+        section.left_out = section.plots.len().saturating_sub(left);
         section.plots.truncate(left);
         left -= section.plots.len();
     }
