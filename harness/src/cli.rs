@@ -36,6 +36,10 @@ pub enum Command {
     Wal(WalArguments),
     /// Run whole clusters in simulated time under every fault, and check everything
     Simulate(SimulateArguments),
+    /// Make one HTML page, plots and a CSV of a run, of several runs or of a comparison
+    Report(ReportArguments),
+    /// Tell what changed from one result to another, by how much, and how certain that is
+    Diff(DiffArguments),
     #[command(hide = true)]
     Load(LoadArguments),
 }
@@ -342,6 +346,50 @@ Examples:\n\
 One seed is one history, on any machine. A failure is printed with its seed, the faults it needs and the events\n\
 before it. Exit codes: 0 nothing was wrong, 1 a check failed, 2 wrong usage.";
 
+#[derive(Args)]
+#[command(
+    after_help = REPORT_EXAMPLES
+)]
+pub struct ReportArguments {
+    /// A run's folder, a folder of several, or one of a comparison
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+    /// The page; its plots and summary.csv go beside it [default: DIR/report.html]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = DIFF_EXAMPLES
+)]
+pub struct DiffArguments {
+    /// The result before: a run's folder, a folder of several, or one of a comparison
+    #[arg(value_name = "A")]
+    pub before: PathBuf,
+    /// The result after
+    #[arg(value_name = "B")]
+    pub after: PathBuf,
+    /// Print one JSON object to stdout instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// Exit with 1 if a figure is certainly worse by at least the threshold
+    #[arg(long)]
+    pub fail_on_regression: bool,
+    /// Changes below this do not matter
+    #[arg(long, default_value = "5%", value_name = "PERCENT", value_parser = percent)]
+    pub threshold: f64,
+}
+
+/// `5%` or `5` as 0.05.
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.trim().trim_end_matches('%').trim_end();
+    match number.parse::<f64>() {
+        Ok(percent) if (0.0..=1_000.0).contains(&percent) => Ok(percent / 100.0),
+        Ok(_) | Err(_) => Err("a percentage from 0 to 1000, such as 5%".into()),
+    }
+}
+
 const SYNOD_EXAMPLES: &str = "\
 Start here:\n\
 \x20 synod run                      a whole cluster on this machine, loaded, measured and checked\n\
@@ -367,6 +415,22 @@ Examples:\n\
 \x20 synod client --config client.toml get colour\n\
 \x20 synod client --config client.toml repl\n\
 \x20 synod client --ca ca.pem --cert client.pem --key client.key --cluster 1f… --replica 1=127.0.0.1:7001 get colour";
+
+const REPORT_EXAMPLES: &str = "\
+Examples:\n\
+\x20 synod report results/run-20261122-101500   of one run\n\
+\x20 synod report results                       of all runs in it; repeats of the same conditions are put together\n\
+\n\
+Writes report.html (opens offline), plots/*.svg and summary.csv. A file that is damaged or of another version is\n\
+named, and nothing is written.";
+
+const DIFF_EXAMPLES: &str = "\
+Examples:\n\
+\x20 synod diff results/before results/after                        what moved\n\
+\x20 synod diff before after --fail-on-regression --threshold 10%   for CI\n\
+\n\
+Five runs on each side tell changes apart that matter; of one run each the noise between runs is unknown, so 5 % is\n\
+assumed. Exit codes: 0 done, 1 a certain regression with --fail-on-regression, 2 wrong usage or a bad file.";
 
 const RUN_EXAMPLES: &str = "\
 Examples:\n\

@@ -5,7 +5,9 @@ mod chaos;
 mod cli;
 mod client;
 mod client_file;
+mod comparison;
 mod counter_fd;
+mod diff;
 mod environment;
 mod failure;
 mod idle_spin;
@@ -14,8 +16,11 @@ mod output;
 mod parent;
 mod replica;
 mod replica_file;
+mod report;
+mod results;
 mod run;
 mod simulate;
+mod statistics;
 mod toml_file;
 mod utc;
 mod verify;
@@ -45,6 +50,8 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Chaos(arguments) => chaos::run(&arguments),
         Command::Simulate(arguments) => return simulate::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
+        Command::Diff(arguments) => diff::run(&arguments),
         Command::Load(arguments) => load::run(&arguments),
     };
     match result {

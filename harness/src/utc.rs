@@ -24,6 +24,17 @@ fn compact(unix_seconds: u64) -> String {
     )
 }
 
+/// As `2026-11-22 10:15 UTC`.
+pub fn readable(unix_seconds: u64) -> String {
+    let (year, month, day) = civil((unix_seconds / 86_400) as i64);
+    let minute = unix_seconds % 86_400 / 60;
+    format!(
+        "{year:04}-{month:02}-{day:02} {:02}:{:02} UTC",
+        minute / 60,
+        minute % 60
+    )
+}
+
 /// Days since 1970 to (year, month, day), counting years from March so that the leap day comes last.
 fn civil(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
@@ -49,5 +60,6 @@ mod tests {
         assert_eq!(compact(951_782_399), "20000228-235959");
         assert_eq!(compact(951_782_400), "20000229-000000");
         assert_eq!(compact(1_795_342_500), "20261122-101500");
+        assert_eq!(readable(1_795_342_500), "2026-11-22 10:15 UTC");
     }
 }

@@ -1,0 +1,178 @@
+//! A run as it went: commands per second above, latencies below, faults marked.
+
+use crate::report::format;
+use crate::report::picture::{Band, Curve, CurveStyle, Marker, Panel, Picture, Point};
+use crate::report::plot::{Drawing, Plot, Table, stem};
+use crate::report::scale::Axis;
+use crate::report::view::{Entry, View};
+use crate::results::{RunFolder, Timeline};
+
+pub const NOTE: &str = "Above, acknowledged commands per interval of the timeline; below, latencies of the replies of \
+                        each second. Red marks the time from a kill until the killed replicas were running again.";
+
+pub fn plots(view: &View<'_>) -> Vec<Plot> {
+    let mut plots = Vec::new();
+    for (conditions, replicas, load, entries) in view.by_point() {
+        for entry in entries {
+            let Some((run, timeline)) = typical(entry) else {
+                continue;
+            };
+            let place = view.place(&conditions, Some(replicas), Some(load));
+            let title = view.title(&format!("{} over time", entry.series.name), &place);
+            plots.push(plot(title, entry, run, timeline));
+        }
+    }
+    plots
+}
+
+/// The run with the median throughput, of two the slower one.
+fn typical<'e>(entry: &Entry<'e>) -> Option<(&'e RunFolder, &'e Timeline)> {
+    let mut runs: Vec<(&RunFolder, &Timeline)> = entry
+        .loaded
+        .runs
+        .iter()
+        .filter_map(|run| run.timeline.as_ref().map(|timeline| (run, timeline)))
+        .filter(|(_, timeline)| timeline.acknowledged.len() > 1)
+        .collect();
+    runs.sort_by(|(a, _), (b, _)| {
+        a.result
+            .throughput_per_s
+            .total_cmp(&b.result.throughput_per_s)
+    });
+    let middle = runs.len().saturating_sub(1) / 2;
+    runs.get(middle).copied()
+}
+
+fn plot(title: String, entry: &Entry<'_>, run: &RunFolder, timeline: &Timeline) -> Plot {
+    let mut panels = vec![throughput(entry, run, timeline)];
+    panels.extend(latencies(entry, run, timeline));
+    let total = entry.loaded.runs.len();
+    let which = if total > 1 {
+        format!("{}, by throughput the median of {total} runs.", run.name())
+    } else {
+        String::new()
+    };
+    Plot {
+        name: stem(&title),
+        caption: which,
+        drawing: Drawing::Curves(Picture {
+            title: title.clone(),
+            panels,
+        }),
+        title,
+        table: table(timeline),
+    }
+}
+
+fn time_axis(timeline: &Timeline, label: &str) -> Axis {
+    let end = (timeline.acknowledged.len() as u64 * timeline.interval_ms) as f64 / 1e3;
+    Axis::linear(label, 0.0, end, |second| format!("{second:.1}"))
+}
+
+fn bands(run: &RunFolder) -> Vec<Band> {
+    let faults = run.result.faults.iter();
+    faults
+        .map(|fault| Band {
+            from: fault.killed_at_ms as f64 / 1e3,
+            to: fault.ready_at_ms.max(fault.killed_at_ms) as f64 / 1e3,
+            label: format!(
+                "{} (longest gap {})",
+                fault.kind.replace('-', " "),
+                format::micros(run.result.longest_gap_ms * 1e3)
+            ),
+        })
+        .collect()
+}
+
+fn throughput(entry: &Entry<'_>, run: &RunFolder, timeline: &Timeline) -> Panel {
+    let rates = timeline.rates();
+    let highest = rates.iter().copied().fold(0.0, f64::max);
+    let step = timeline.interval_ms as f64 / 1e3;
+    let points = rates.iter().enumerate().map(|(index, rate)| Point {
+        x: (index as f64 + 0.5) * step,
+        y: *rate,
+        interval: None,
+    });
+    Panel {
+        height: 170,
+        x: time_axis(timeline, ""),
+        y: Axis::from_zero("commands/s", highest, format::count),
+        curves: vec![Curve {
+            name: String::new(),
+            role: entry.series.role,
+            style: CurveStyle {
+                marker: Marker::None,
+                dashed: false,
+            },
+            points: points.collect(),
+        }],
+        bands: bands(run),
+    }
+}
+
+/// `None` if no second was long enough for percentiles.
+fn latencies(entry: &Entry<'_>, run: &RunFolder, timeline: &Timeline) -> Option<Panel> {
+    let middle = |start_ms: u64| ((start_ms + timeline.interval_ms) as f64 - 500.0) / 1e3;
+    let curve = |name: &str, marker: Marker, of: fn(&crate::results::Second) -> f64| Curve {
+        name: name.into(),
+        role: entry.series.role,
+        style: CurveStyle {
+            marker,
+            dashed: marker == Marker::Cross,
+        },
+        points: timeline
+            .seconds
+            .iter()
+            // A second without a reply has no latencies.
+            .filter(|second| of(second) > 0.0)
+            .map(|second| Point {
+                x: middle(second.start_ms),
+                y: of(second),
+                interval: None,
+            })
+            .collect(),
+    };
+    let curves = vec![
+        curve("p50", Marker::Dot, |second| second.p50_us),
+        curve("p99", Marker::Triangle, |second| second.p99_us),
+        curve("highest", Marker::Cross, |second| second.max_us),
+    ];
+    let values = curves
+        .iter()
+        .flat_map(|curve| &curve.points)
+        .map(|point| point.y);
+    (values.clone().count() > 0).then(|| Panel {
+        height: 150,
+        x: time_axis(timeline, "seconds of the measured window"),
+        y: Axis::log("latency, log scale", values, format::micros),
+        curves: curves.clone(),
+        bands: bands(run)
+            .into_iter()
+            .map(|band| Band {
+                label: String::new(),
+                ..band
+            })
+            .collect(),
+    })
+}
+
+fn table(timeline: &Timeline) -> Table {
+    const ROWS_MAX: usize = 120;
+    let mut table = Table::new(&["Second", "Commands", "p50", "p99", "Highest"]);
+    let per_second = timeline.per_second();
+    for (index, (commands, second)) in per_second
+        .iter()
+        .zip(&timeline.seconds)
+        .take(ROWS_MAX)
+        .enumerate()
+    {
+        table.row(vec![
+            (index + 1).to_string(),
+            format::thousands(*commands as u64),
+            format::micros(second.p50_us),
+            format::micros(second.p99_us),
+            format::micros(second.max_us),
+        ]);
+    }
+    table
+}

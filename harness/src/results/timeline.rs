@@ -1,0 +1,137 @@
+//! `timeline.csv`: what was acknowledged in each interval of the measured window, and percentiles per second.
+
+use std::path::Path;
+
+use crate::failure::usage;
+
+/// A day in intervals of 100 ms; what has more rows is not ours.
+const ROWS_MAX: usize = 864_000;
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Timeline {
+    pub interval_ms: u64,
+    pub acknowledged: Vec<u64>,
+    pub seconds: Vec<Second>,
+}
+
+/// Latencies of the replies that came in one second, in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Second {
+    /// The last interval of the second begins here.
+    pub start_ms: u64,
+    pub p50_us: f64,
+    pub p99_us: f64,
+    pub max_us: f64,
+}
+
+const HEADER: &str = "start_ms,acknowledged,second_p50_us,second_p99_us,second_max_us";
+
+impl Timeline {
+    pub fn parse(path: &Path, bytes: &[u8]) -> anyhow::Result<Timeline> {
+        let refuse = |row: usize, what: &str| {
+            usage(format!(
+                "{}:{row}: {what}: cut off or not a timeline of ours; take the file away to go on without it",
+                path.display()
+            ))
+        };
+        let text = std::str::from_utf8(bytes).map_err(|_| refuse(1, "not text"))?;
+        if !text.ends_with('\n') {
+            return Err(refuse(text.lines().count(), "no end of line"));
+        }
+        let mut lines = text.lines();
+        if lines.next() != Some(HEADER) {
+            return Err(refuse(1, "another header"));
+        }
+        let mut timeline = Timeline::default();
+        for (index, line) in lines.enumerate() {
+            let row = index + 2;
+            if index >= ROWS_MAX {
+                return Err(refuse(row, "too many rows"));
+            }
+            timeline
+                .push(line)
+                .ok_or_else(|| refuse(row, "not a row of five fields in equal steps"))?;
+        }
+        Ok(timeline)
+    }
+
+    fn push(&mut self, line: &str) -> Option<()> {
+        let fields: Vec<&str> = line.split(',').collect();
+        let [start_ms, acknowledged, p50, p99, max] = fields[..] else {
+            return None;
+        };
+        let start_ms: u64 = start_ms.parse().ok()?;
+        let index = self.acknowledged.len() as u64;
+        if index == 1 {
+            self.interval_ms = start_ms;
+        }
+        if start_ms != index * self.interval_ms {
+            return None;
+        }
+        self.acknowledged.push(acknowledged.parse().ok()?);
+        if !p50.is_empty() {
+            self.seconds.push(Second {
+                start_ms,
+                p50_us: p50.parse().ok()?,
+                p99_us: p99.parse().ok()?,
+                max_us: max.parse().ok()?,
+            });
+        }
+        Some(())
+    }
+
+    /// How many intervals make a second; 0 if the timeline is too short to tell.
+    pub fn intervals_per_second(&self) -> usize {
+        1_000u64.checked_div(self.interval_ms).unwrap_or(0) as usize
+    }
+
+    /// Commands per second in each interval.
+    pub fn rates(&self) -> Vec<f64> {
+        let scale = 1_000.0 / self.interval_ms.max(1) as f64;
+        self.acknowledged
+            .iter()
+            .map(|count| *count as f64 * scale)
+            .collect()
+    }
+
+    /// Commands in each whole second.
+    pub fn per_second(&self) -> Vec<f64> {
+        let each = self.intervals_per_second().max(1);
+        self.acknowledged
+            .chunks_exact(each)
+            .map(|second| second.iter().sum::<u64>() as f64)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> anyhow::Result<Timeline> {
+        Timeline::parse(Path::new("timeline.csv"), text.as_bytes())
+    }
+
+    #[test]
+    fn rows_and_seconds() {
+        let text = format!("{HEADER}\n0,5,,,\n500,7,1,2.5,3\n1000,1,,,\n1500,2,4,5,6\n");
+        let timeline = parse(&text).unwrap();
+        assert_eq!(timeline.rates(), [10.0, 14.0, 2.0, 4.0]);
+        assert_eq!(timeline.per_second(), [12.0, 3.0]);
+        assert_eq!(timeline.seconds[0].p99_us, 2.5);
+    }
+
+    #[test]
+    fn damage_names_its_line() {
+        for (text, line) in [
+            ("", ":0:"),
+            ("a,b\n", ":1:"),
+            (&*format!("{HEADER}\n0,5,,,\n100,7\n"), ":3:"),
+            (&*format!("{HEADER}\n0,5,,,\n100,7,,,\n300,7,,,\n"), ":4:"),
+            (&*format!("{HEADER}\n0,5,,,\n100,7,,"), ":3:"),
+        ] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains(line), "{error}");
+        }
+    }
+}
