@@ -200,6 +200,8 @@ impl<D: Disk> Segments<D> {
                 Outcome::Failed(what) => return Err(what),
             }
         }
+        // A trim may have filled the keeper's queue when the last segment began.
+        self.order_missing();
         Ok(())
     }
 
