@@ -113,6 +113,10 @@ impl Replica {
         chosen: Slot,
         out: &mut Output,
     ) {
+        if !self.admitted() {
+            // Its first promise has to come from the leader that says that it is readmitted.
+            return;
+        }
         let held = self.slots.commit_index();
         let settled = |mending: &mut Mending| {
             held >= chosen && held >= mending.chosen() && mending.settled_by(ballot)

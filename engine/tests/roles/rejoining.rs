@@ -438,3 +438,15 @@ fn a_replica_that_mends_is_heard_but_does_not_stand() {
     let hears = one.told.as_ref().map(|told| told.hears);
     assert_eq!(hears, Some(ReplicaSet::first(3)));
 }
+
+#[test]
+fn who_has_no_vote_yet_promises_nothing_when_its_question_is_settled() {
+    let mut one = One::restarted(config(3), Incarnation(7), |replay, out| {
+        learn(replay, out, 1, value("a"));
+        replay.hole(Slot(2));
+    });
+    one.hear(3, leading(NEW, 1));
+    assert_eq!(one.records, []);
+    assert_eq!(one.replica.promised(), Ballot::ZERO);
+    assert!(!one.replica.may_promise());
+}
