@@ -316,4 +316,22 @@ mod tests {
         assert!(segments.recycle(Slot(9), Sequence(4)), "but not the newest");
         assert_eq!(live_from.load(Ordering::Acquire), 4);
     }
+
+    #[test]
+    fn the_keepers_queue_never_overflows() {
+        let mut segments = opened();
+        for slot in 1..=300 {
+            segments.collect().unwrap();
+            assert!(segments.begin(Slot(slot)));
+        }
+        segments.collect().unwrap();
+        assert!(segments.recycle(Slot(301), Sequence(300)));
+        assert_eq!(segments.keeper_jobs, KEEPER_JOBS_MAX);
+        assert!(segments.begin(Slot(301)));
+        assert_eq!(segments.keeper_jobs, KEEPER_JOBS_MAX);
+        assert!(!segments.recycle(Slot(301), Sequence(301)));
+        assert_eq!((segments.prepared.len(), segments.preparing), (1, 0));
+        segments.collect().unwrap();
+        assert_eq!((segments.prepared.len(), segments.preparing), (1, 1));
+    }
 }

@@ -49,8 +49,10 @@ fn refusal(disk: &MemoryDisk) -> String {
     error.to_string()
 }
 
-/// Segment, offset and lsns of each hole.
-fn holes(disk: &MemoryDisk) -> Vec<(u64, u64, u64, u64)> {
+/// Segment, offset, first and last lsn of a hole.
+type Place = (u64, u64, u64, u64);
+
+fn holes(disk: &MemoryDisk) -> Vec<Place> {
     let number = |hole: &synod_storage::Hole| {
         let name = hole.file.file_name().unwrap().to_str().unwrap();
         Sequence::of_segment_name(name).unwrap().0
@@ -122,7 +124,12 @@ fn kept_files_are_reported_and_unfinished_ones_are_not() {
 fn a_hole_tells_where_the_damage_is() {
     let page = PAGE as u64;
     type Damage = fn(&MemoryDisk);
-    let cases: [(Damage, (u64, u64, u64, u64), &str); 7] = [
+    let cases: [(Damage, Place, &str); 8] = [
+        (
+            |disk| zero(disk, 3, 1),
+            (3, page, 15, 15),
+            "a group is lost",
+        ),
         (
             |disk| zero(disk, 2, 3),
             (2, 3 * page, 10, 10),
