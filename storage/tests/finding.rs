@@ -126,8 +126,8 @@ fn a_hole_tells_where_the_damage_is() {
     type Damage = fn(&MemoryDisk);
     let cases: [(Damage, Place, &str); 8] = [
         (
-            |disk| zero(disk, 3, 1),
-            (3, page, 15, 15),
+            |disk| zero(disk, 3, 2),
+            (3, 2 * page, 16, 16),
             "a group is lost",
         ),
         (
@@ -166,7 +166,7 @@ fn a_hole_tells_where_the_damage_is() {
             "the file is missing",
         ),
     ];
-    let (intact, ..) = written(16);
+    let (intact, ..) = written(17);
     for (damage, place, why) in cases {
         let disk = intact.copy();
         damage(&disk);
