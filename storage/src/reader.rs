@@ -139,3 +139,35 @@ impl<D: Disk> Reader<D> {
         ))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::MemoryDisk;
+    use crate::format::SegmentIdentity;
+
+    #[test]
+    fn what_is_missing_below_the_oldest_live_segment_was_trimmed() {
+        let live_from = Arc::new(AtomicU64::new(5));
+        let mut reader = Reader::new(MemoryDisk::new(), live_from.clone());
+        let mut damage_in = |sequence| {
+            let location = Location {
+                sequence: Sequence(sequence),
+                identity: SegmentIdentity(1),
+                offset: 4096,
+                group_bytes: 4096,
+                at: 200,
+                bytes: 10,
+            };
+            let done = reader.run(&ReadJob {
+                from: Slot(1),
+                slots: vec![(Slot(1), location)],
+            });
+            assert!(done.read.values.is_empty() && done.read.from == Slot(1));
+            done.damage.is_some()
+        };
+        assert_eq!([4, 5, 6].map(&mut damage_in), [false, true, true]);
+        live_from.store(7, Ordering::Release);
+        assert_eq!([5, 6, 7].map(damage_in), [false, false, true]);
+    }
+}

@@ -167,3 +167,67 @@ fn checksum(record: &[u8], identity: SegmentIdentity) -> u32 {
     context[8..].copy_from_slice(&record[..4]);
     crc32c::crc32c_append(crc32c::crc32c(&context), &record[8..])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDENTITY: SegmentIdentity = SegmentIdentity(3);
+
+    /// A record of any kind and body, with a checksum that is right.
+    fn sealed(kind: u8, body: usize, reserved: Option<usize>) -> Vec<u8> {
+        let mut record = vec![0; HEAD_BYTES + body];
+        record[..4].copy_from_slice(&(body as u32).to_le_bytes());
+        record[16] = kind;
+        if let Some(at) = reserved {
+            record[at] = 1;
+        }
+        let crc = checksum(&record, IDENTITY);
+        record[4..8].copy_from_slice(&crc.to_le_bytes());
+        record
+    }
+
+    #[test]
+    fn a_body_must_be_long_enough_for_its_kind() {
+        for (kind, lengths) in [
+            (PROMISED, 8..=8),
+            (ACCEPTED, 24..=100),
+            (CHOSEN, 8..=100),
+            (TRIMMED, 8..=8),
+        ] {
+            for body in 0..=100 {
+                let record = sealed(kind, body, None);
+                let taken = take(&record, IDENTITY).map(|raw| raw.bytes);
+                let expected = match lengths.contains(&body) {
+                    true => Ok(HEAD_BYTES + body),
+                    false => Err(RecordError::Damaged("a record's fields are wrong")),
+                };
+                assert_eq!(taken, expected, "kind {kind} with {body} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn reserved_bytes_are_zero_and_other_kinds_are_newer() {
+        for at in 18..24 {
+            let record = sealed(ACCEPTED, 30, Some(at));
+            let error = take(&record, IDENTITY).err();
+            let wrong = RecordError::Damaged("a record's fields are wrong");
+            assert_eq!(error, Some(wrong), "byte {at}");
+        }
+        for kind in [0, 5, 255] {
+            let error = take(&sealed(kind, 8, None), IDENTITY).err();
+            assert_eq!(error, Some(RecordError::NewerKind(kind)));
+        }
+    }
+
+    #[test]
+    fn a_record_ends_where_its_group_does() {
+        let record = sealed(CHOSEN, 20, None);
+        assert!(take(&record, IDENTITY).is_ok());
+        for bytes in 0..record.len() {
+            let error = take(&record[..bytes], IDENTITY).err();
+            assert!(matches!(error, Some(RecordError::Damaged(_))), "{bytes}");
+        }
+    }
+}

@@ -261,3 +261,77 @@ impl<D: Disk> Drop for Segments<D> {
         self.hints.stop.store(true, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use synod_engine::ids::{ClusterId, ReplicaId};
+
+    use super::*;
+    use crate::backend::MemoryDisk;
+    use crate::directory::{initialise, read_identity};
+    use crate::recovery::recover;
+
+    fn opened() -> Segments<MemoryDisk> {
+        let options = Options {
+            cluster: ClusterId(1),
+            replica: ReplicaId(2),
+            segment_bytes: 16 << 10,
+            segments_ready: 2,
+            writes_in_flight_max: 1,
+            seed: 7,
+        };
+        let disk = MemoryDisk::new();
+        initialise(&disk, &options).unwrap();
+        let identity = read_identity(&disk).unwrap();
+        let recovered = recover(&disk, &identity, &mut |_| {}).unwrap();
+        Segments::new(disk, None, &options, &identity, &recovered).unwrap()
+    }
+
+    #[test]
+    fn the_keeper_is_told_what_is_ready_and_when_to_stop() {
+        let mut segments = opened();
+        let hints = segments.hints.clone();
+        let ready = |hints: &Hints| hints.ready.load(Ordering::Relaxed);
+        segments.collect().unwrap();
+        assert_eq!(ready(&hints), 2);
+        assert!(segments.begin(Slot::ZERO));
+        assert_eq!(ready(&hints), 1);
+        assert!(!hints.stop.load(Ordering::Relaxed));
+        drop(segments);
+        assert!(hints.stop.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn a_reader_knows_at_once_what_a_trim_dropped() {
+        let mut segments = opened();
+        let live_from = segments.live_from();
+        for slot in 1..=4 {
+            segments.collect().unwrap();
+            assert!(segments.begin(Slot(slot)));
+        }
+        assert_eq!(segments.active_sequence(), Sequence(4));
+        assert!(segments.recycle(Slot(3), Sequence(4)));
+        assert_eq!(live_from.load(Ordering::Acquire), 3);
+        assert!(!segments.recycle(Slot(3), Sequence(4)));
+        assert!(segments.recycle(Slot(9), Sequence(4)), "but not the newest");
+        assert_eq!(live_from.load(Ordering::Acquire), 4);
+    }
+
+    #[test]
+    fn the_keepers_queue_never_overflows() {
+        let mut segments = opened();
+        for slot in 1..=300 {
+            segments.collect().unwrap();
+            assert!(segments.begin(Slot(slot)));
+        }
+        segments.collect().unwrap();
+        assert!(segments.recycle(Slot(301), Sequence(300)));
+        assert_eq!(segments.keeper_jobs, KEEPER_JOBS_MAX);
+        assert!(segments.begin(Slot(301)));
+        assert_eq!(segments.keeper_jobs, KEEPER_JOBS_MAX);
+        assert!(!segments.recycle(Slot(301), Sequence(301)));
+        assert_eq!((segments.prepared.len(), segments.preparing), (1, 0));
+        segments.collect().unwrap();
+        assert_eq!((segments.prepared.len(), segments.preparing), (1, 1));
+    }
+}

@@ -481,3 +481,6 @@ fn fitting(pending: &VecDeque<Record>, room: usize) -> (usize, usize) {
     }
     (pending.len(), total)
 }
+
+#[cfg(test)]
+mod tests;
