@@ -7,6 +7,7 @@ use crate::failure::usage;
 use crate::results::file;
 use crate::results::grouping;
 use crate::results::run_folder::RunFolder;
+use crate::results::run_result;
 
 /// More folders than this are not one experiment.
 const RUNS_MAX: usize = 4_096;
@@ -61,6 +62,12 @@ impl Collection {
         if let Some(bytes) = file::read(&path)? {
             let comparison = file::parse(&path, &bytes, comparison::SCHEMA_VERSION)?;
             return Collection::of_comparison(directory, comparison);
+        }
+        if let Some(other) = run_result::other_experiment(directory)? {
+            return Err(usage(format!(
+                "{}: a result of `synod {other}`; give the folder of a run or of a comparison",
+                directory.display()
+            )));
         }
         if let Some(run) = RunFolder::read(directory)? {
             return Ok(Collection::of_runs(
@@ -174,6 +181,13 @@ fn runs_below(directory: &Path) -> anyhow::Result<(Vec<RunFolder>, Vec<String>)>
     paths.sort();
     let (mut runs, mut notes) = (Vec::new(), Vec::new());
     for path in paths {
+        if let Some(other) = run_result::other_experiment(&path)? {
+            notes.push(format!(
+                "{} is a result of `synod {other}`, which has no load to compare, and is left out",
+                path.display()
+            ));
+            continue;
+        }
         match RunFolder::read(&path)? {
             Some(run) => runs.push(run),
             None if path.join("config.toml").exists() => notes.push(format!(

@@ -1,14 +1,28 @@
 //! `result.json` as a reader sees it. Unknown keys are fine, and so are missing ones that not every system can tell.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::Deserialize;
 
 use crate::environment::Environment;
 use crate::load::load_file::Load;
+use crate::results::file;
 
 pub const SCHEMA_VERSION: u32 = 1;
 pub const FILE_NAME: &str = "result.json";
+
+/// What else than a run wrote the result in `folder`, if that is so: other experiments keep theirs in the same place.
+pub fn other_experiment(folder: &Path) -> anyhow::Result<Option<String>> {
+    #[derive(Deserialize)]
+    struct Experiment {
+        experiment: Option<String>,
+    }
+    let bytes = file::read(&folder.join(FILE_NAME))?;
+    // Whatever is wrong with the file is told when it is read as a run.
+    let found = bytes.and_then(|bytes| serde_json::from_slice::<Experiment>(&bytes).ok());
+    Ok(found.and_then(|found| found.experiment))
+}
 
 #[derive(Clone, Debug, Deserialize)]
 pub struct RunResult {
