@@ -20,6 +20,7 @@ use crate::store::Store;
 
 /// The library counts time in ticks; heartbeats and elections are a few of them.
 const TICKS_PER_HEARTBEAT: u64 = 3;
+const TICKS_PER_TURN_MAX: u64 = 2 * TICKS_PER_HEARTBEAT;
 
 #[derive(Args)]
 pub struct Flags {}
@@ -117,6 +118,7 @@ impl Protocol for RaftRs {
             recovered.commit_index,
             &config.timers,
         );
+        let durable = recovered.last;
         let store = Store::new(recovered, config.replicas);
         // What it logs is for its developers.
         let logger = slog::Logger::root(slog::Discard, slog::o!());
@@ -125,7 +127,7 @@ impl Protocol for RaftRs {
         Ok(RaftRs {
             node,
             cache_bytes_max: config.limits.cache_bytes_max,
-            durable: Lsn::ZERO,
+            durable,
             pending: VecDeque::new(),
             tick_ns,
             next_tick: now.plus(tick_ns),
@@ -171,11 +173,15 @@ impl Protocol for RaftRs {
     }
 
     fn flush(&mut self, now: Time, out: &mut Output) {
-        if now >= self.next_tick {
+        // A late turn catches up, but not so far that one long pause elects somebody.
+        for _ in 0..TICKS_PER_TURN_MAX {
+            if now < self.next_tick {
+                break;
+            }
             self.node.tick();
-            // A late turn is one tick: what slept can't tell that others were silent.
-            self.next_tick = now.plus(self.tick_ns);
+            self.next_tick = self.next_tick.plus(self.tick_ns);
         }
+        self.next_tick = self.next_tick.max(now);
         loop {
             self.release(out);
             if !self.node.has_ready() {

@@ -108,7 +108,8 @@ fn open<P: Protocol, M: StateMachine + Default>(
         .event_fd()
         .try_clone_to_owned()
         .context("the event of the WAL cannot be shared")?;
-    let (recovered, state, last) = recovery.finish();
+    let (recovered, state) = recovery.finish();
+    let last = recovered.last;
     let id = settings.engine.replica;
     let protocol = P::start(Setting {
         config: settings.engine.clone(),

@@ -20,13 +20,14 @@ pub struct Recovered {
     pub promised: Ballot,
     /// Everything up to here is committed, and applied already.
     pub commit_index: Slot,
+    /// The last record: all of them are durable.
+    pub last: Lsn,
 }
 
 /// Takes records in order and applies what they prove to be committed, in bounded memory.
 pub struct Recovery<M> {
     recovered: Recovered,
     state: State<M>,
-    last: Lsn,
     cache_bytes_max: usize,
 }
 
@@ -35,18 +36,13 @@ impl<M: StateMachine> Recovery<M> {
         Recovery {
             recovered: Recovered::default(),
             state: State::new(machine),
-            last: Lsn::ZERO,
             cache_bytes_max,
         }
     }
 
     pub fn visit(&mut self, lsn: Lsn, record: Record) {
-        assert!(
-            lsn == self.last.next(),
-            "{lsn:?} came after {:?}",
-            self.last
-        );
-        self.last = lsn;
+        let last = std::mem::replace(&mut self.recovered.last, lsn);
+        assert!(lsn == last.next(), "{lsn:?} came after {last:?}");
         match record {
             Record::Promised { ballot } => self.recovered.promised = ballot,
             Record::Accepted(accept) => {
@@ -66,14 +62,15 @@ impl<M: StateMachine> Recovery<M> {
         }
     }
 
-    pub fn finish(self) -> (Recovered, State<M>, Lsn) {
-        (self.recovered, self.state, self.last)
+    pub fn finish(self) -> (Recovered, State<M>) {
+        (self.recovered, self.state)
     }
 
     fn commit(&mut self, commit_index: Slot) {
         let Recovered {
             log,
             commit_index: known,
+            last,
             ..
         } = &mut self.recovered;
         assert!(
@@ -87,6 +84,6 @@ impl<M: StateMachine> Recovery<M> {
             let value = log.value(slot).expect("only what is applied leaves memory");
             self.state.apply(slot, value.clone(), |_, _| {});
         }
-        log.evict(*known, self.last, self.cache_bytes_max);
+        log.evict(*known, *last, self.cache_bytes_max);
     }
 }

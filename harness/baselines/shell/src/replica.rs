@@ -228,7 +228,11 @@ impl<P: Protocol, M: StateMachine> Replica<P, M> {
 
     /// Forgets what belonged to another leadership, and tells the clients of the new one.
     fn follow_leadership(&mut self) {
-        let leadership = self.protocol.leadership();
+        let mut leadership = self.protocol.leadership();
+        // Clients that come before everything is applied would be refused, and wait for the next announcement.
+        if leadership.leader == Some(self.id) && !self.protocol.serves() {
+            leadership.leader = None;
+        }
         if leadership == self.announced {
             return;
         }
@@ -241,6 +245,7 @@ impl<P: Protocol, M: StateMachine> Replica<P, M> {
         self.in_flight_bytes = 0;
         self.door.forget_admitted();
         let Leadership { ballot, leader } = leadership;
+        tracing::info!("term {}: {leader:?} leads", ballot.round);
         self.network
             .announce(ServerMessage::Leader { ballot, leader }.encode());
     }
