@@ -54,7 +54,7 @@ fn open<M: StateMachine + Default>(
         recovery.visit(lsn, record);
     })
     .map_err(usage)?;
-    let (network, inbox) = listen(&settings)?;
+    let (network, inbox) = listen(&settings, Limits::default())?;
     let wal_event = wal
         .event_fd()
         .try_clone_to_owned()
@@ -97,9 +97,11 @@ impl<M: StateMachine> Node for Driver<FileWal, QuicNetwork, M> {
 }
 
 /// Binds the port of a replica and starts its links and the gateway to its clients.
-pub fn listen(settings: &ReplicaSettings) -> anyhow::Result<(QuicNetwork, Inbox)> {
+pub fn listen(
+    settings: &ReplicaSettings,
+    mut limits: Limits,
+) -> anyhow::Result<(QuicNetwork, Inbox)> {
     let file = &settings.file;
-    let mut limits = Limits::default();
     if let Some(clients_max) = file.limits.clients_max {
         limits.clients_max = clients_max;
     }

@@ -103,7 +103,7 @@ fn open<P: Protocol, M: StateMachine + Default>(
         recovery.visit(lsn, record);
     })
     .map_err(usage)?;
-    let (network, inbox) = listen(&mut settings, cli.transport)?;
+    let (network, inbox) = listen(&mut settings, cli.transport, P::transport_limits())?;
     let wal_event = wal
         .event_fd()
         .try_clone_to_owned()
@@ -129,22 +129,23 @@ fn open<P: Protocol, M: StateMachine + Default>(
 fn listen(
     settings: &mut ReplicaSettings,
     transport: TransportChoice,
+    limits: Limits,
 ) -> anyhow::Result<(PeerNetwork, Inbox)> {
     let peers = match transport {
         TransportChoice::Quic => {
-            let (network, inbox) = replica::listen(settings)?;
+            let (network, inbox) = replica::listen(settings, limits)?;
             return Ok((PeerNetwork::Quic(network), inbox));
         }
         // What is left for QUIC are the clients.
         TransportChoice::Tcp => std::mem::take(&mut settings.peers),
     };
-    let (clients, inbox) = replica::listen(settings)?;
+    let (clients, inbox) = replica::listen(settings, limits.clone())?;
     let config = TcpConfig {
         cluster: settings.cluster,
         replica: settings.engine.replica,
         listen: settings.file.listen,
         peers,
-        limits: Limits::default(),
+        limits,
     };
     let peers = TcpMesh::start(config, &inbox.shared())?;
     Ok((PeerNetwork::Tcp { clients, peers }, inbox))

@@ -9,6 +9,7 @@ use synod_engine::ids::{Lsn, ReplicaId, Slot, Time};
 use synod_engine::message::Value;
 use synod_engine::output::Leadership;
 use synod_engine::seams::WalRead;
+use synod_transport::Limits;
 
 use crate::output::Output;
 use crate::recovery::Recovered;
@@ -35,6 +36,11 @@ pub trait Protocol: Sized {
     /// As in the name of the program.
     const NAME: &'static str;
     type Flags: Args;
+
+    /// What links and inbox may hold: Synod's limits, unless the library can't live with them.
+    fn transport_limits() -> Limits {
+        Limits::default()
+    }
 
     fn start(setting: Setting<Self::Flags>) -> anyhow::Result<Self>;
 
