@@ -39,7 +39,7 @@ pub struct Shared {
 pub struct Store(Rc<RefCell<Shared>>);
 
 impl Shared {
-    /// Every entry up to here is durable.
+    /// Every entry up to here is durable, as accepted in the current round.
     pub fn durable_idx(&self) -> usize {
         self.durable.0 as usize
     }
@@ -96,6 +96,16 @@ impl Shared {
         self.promise = Some(promise);
     }
 
+    /// Nothing counts as durable in the new round before a record says that it was accepted in it: the same entry
+    /// accepted in an older round may lose against another log.
+    fn set_accepted_round(&mut self, round: Ballot) {
+        if self.accepted_round != Some(round) {
+            self.accepted_round = Some(round);
+            self.durable = Slot::ZERO;
+            self.owed.clear();
+        }
+    }
+
     fn apply(&mut self, op: StorageOp<Batch>) {
         match op {
             StorageOp::AppendEntry(entry) => self.push(entry.value),
@@ -108,7 +118,7 @@ impl Shared {
             }
             StorageOp::SetPromise(promise) => self.set_promise(promise),
             StorageOp::SetDecidedIndex(decided) => self.decided = decided,
-            StorageOp::SetAcceptedRound(round) => self.accepted_round = Some(round),
+            StorageOp::SetAcceptedRound(round) => self.set_accepted_round(round),
             StorageOp::SetCompactedIdx(_)
             | StorageOp::Trim(_)
             | StorageOp::SetStopsign(_)
@@ -277,4 +287,63 @@ fn to_omni(ballot: ids::Ballot) -> Ballot {
         0,
         u64::from(ballot.replica.0),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round(n: u32) -> Ballot {
+        Ballot::with(CONFIGURATION, n, 0, 1)
+    }
+
+    fn batches(values: &[&'static [u8]]) -> Vec<Batch> {
+        let batch = |value: &&'static [u8]| Batch::new(Value::from_static(value));
+        values.iter().map(batch).collect()
+    }
+
+    fn sync(store: &mut Store, n: u32, decided: usize, from: usize, values: &[&'static [u8]]) {
+        let ops = vec![
+            StorageOp::SetAcceptedRound(round(n)),
+            StorageOp::SetDecidedIndex(decided),
+            StorageOp::AppendOnPrefix(from, batches(values)),
+        ];
+        store.write_atomically(ops).expect("written");
+    }
+
+    #[test]
+    fn a_round_without_new_entries_is_on_the_disk_before_anything_counts_in_it() {
+        let mut store = Store::new(Recovered::default());
+        sync(&mut store, 1, 0, 0, &[b"a", b"b", b"c"]);
+        store.shared().durable(Lsn(3));
+        assert_eq!(store.shared().durable_idx(), 3);
+        // Another leader's log ends after the second entry.
+        sync(&mut store, 2, 1, 2, &[]);
+        let shared = store.shared();
+        assert_eq!((shared.log.last(), shared.durable_idx()), (Slot(2), 0));
+        assert_eq!(
+            shared.records.last(),
+            Some(&Record::Accepted(Accept {
+                ballot: to_synod(round(2)),
+                slot: Slot(2),
+                commit_index: Slot(1),
+                value: Value::from_static(b"b"),
+            }))
+        );
+        drop(shared);
+        store.shared().durable(Lsn(4));
+        assert_eq!(store.shared().durable_idx(), 2);
+    }
+
+    #[test]
+    fn a_promise_is_a_record_once() {
+        let mut store = Store::new(Recovered::default());
+        store.set_promise(Ballot::default()).expect("written");
+        store.set_promise(round(4)).expect("written");
+        store.set_promise(round(4)).expect("written");
+        let promised = Record::Promised {
+            ballot: to_synod(round(4)),
+        };
+        assert_eq!(store.shared().records, [promised]);
+    }
 }

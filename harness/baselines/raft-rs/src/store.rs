@@ -211,3 +211,40 @@ fn term(round: u64) -> Ballot {
         replica: ReplicaId(0),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use synod_engine::ids::Lsn;
+
+    use super::*;
+
+    #[test]
+    fn what_left_memory_is_fetched_once_and_then_served() {
+        let mut recovered = Recovered::default();
+        for lsn in 1..=6 {
+            let value = Value::from_static(b"1234");
+            recovered.log.push(term(1), Lsn(lsn), value);
+        }
+        recovered.log.evict(Slot(6), Lsn(6), 8);
+        let mut store = Store::new(recovered, 3);
+        let ask = |store: &Store, low| store.entries(low, 7, None, GetEntriesContext::empty(true));
+        assert_eq!(ask(&store, 5).expect("in memory").len(), 2);
+        for _ in 0..2 {
+            assert!(ask(&store, 2).is_err());
+        }
+        assert_eq!(store.fetches.borrow().len(), 1);
+        assert_eq!(store.fetches.borrow()[0].through, Slot(4));
+        let values = vec![Value::from_static(b"read"); 3];
+        let from = Slot(2);
+        assert!(store.fetched(WalRead { from, values }).is_some());
+        let entries = ask(&store, 3).expect("fetched");
+        assert_eq!(
+            (entries.len(), entries[0].index, entries[0].term),
+            (2, 3, 1)
+        );
+        // Nobody waits for what can't be awaited.
+        let context = GetEntriesContext::empty(false);
+        assert!(store.entries(1, 2, None, context).is_err());
+        assert!(store.fetches.borrow().is_empty());
+    }
+}

@@ -41,7 +41,11 @@ impl Cluster {
             .collect();
         let addresses: Vec<_> = (1..=REPLICAS)
             .map(ReplicaId)
-            .zip(sockets.iter().map(|socket| socket.local_addr().expect("bound")))
+            .zip(
+                sockets
+                    .iter()
+                    .map(|socket| socket.local_addr().expect("bound")),
+            )
             .collect();
         drop(sockets);
         let ids: Vec<ReplicaId> = addresses.iter().map(|(id, _)| *id).collect();
