@@ -1,13 +1,17 @@
 //! openraft between the shell's turns: its tasks run whenever the loop yields.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::Future;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
 use bytes::Bytes;
 use clap::Args;
+use openraft::alias::OneshotReceiverOf;
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::impls::ProgressResponder;
+use openraft::raft::ClientWriteResult;
 use openraft::{Config, Raft, ServerState, SnapshotPolicy};
 use synod_baseline_shell::{Malformed, Output, Protocol, Setting};
 use synod_engine::config::Timers;
@@ -27,6 +31,8 @@ use crate::types::{Batch, Members, Types, ballot_of, slot_of};
 
 /// The library has timers of its own; the loop only looks in from time to time.
 const LOOK_IN_NS: u64 = 100_000_000;
+/// The interval is also the time that the library gives a heartbeat to be answered.
+const HEARTBEAT_MS: u64 = 100;
 
 #[derive(Args)]
 pub struct Flags {}
@@ -88,7 +94,9 @@ impl Protocol for OpenRaft {
         let everybody: BTreeSet<u64> = (1..=u64::from(config.replicas)).collect();
         let members = Members::new_with_defaults(vec![everybody.clone()], []);
         let founds = recovered.log.last() == Slot::ZERO && id == 1;
-        let shared = Shared::new(recovered, members);
+        // A number of questions that no process asks between two of its records.
+        let first_id = recovered.last.0 << 32;
+        let shared = Shared::new(recovered, members, first_id);
         let library = library_config(&config.timers)
             .validate()
             .context("openraft refuses its settings")?;
@@ -182,6 +190,10 @@ impl Protocol for OpenRaft {
         self.shared.woken.notified()
     }
 
+    fn take_refusal(&mut self) -> bool {
+        self.shared.refused.swap(false, Ordering::Relaxed)
+    }
+
     fn leadership(&self) -> Leadership {
         self.leadership
     }
@@ -230,12 +242,42 @@ async fn run(
     {
         tracing::warn!("the cluster is not founded: {error}");
     }
-    while let Some(value) = to_propose.recv().await {
-        // Fire and forget: what is chosen comes back by the state machine, whoever proposed it.
-        if raft.client_write_ff(Batch::new(value), None).await.is_err() {
-            return;
+    // The fates of what was proposed, in order.
+    let mut proposed = VecDeque::new();
+    loop {
+        tokio::select! {
+            biased;
+            value = to_propose.recv() => {
+                let Some(value) = value else { return };
+                let (responder, fate) = ProgressResponder::complete_only();
+                let written = raft.client_write_ff(Batch::new(value), Some(responder)).await;
+                if written.is_err() {
+                    return;
+                }
+                proposed.push_back(fate);
+            }
+            chosen = first_fate(&mut proposed) => {
+                // What is chosen comes back by the state machine. A library that does not lead any more refuses
+                // without a word elsewhere, and the clients' repeats have to be taken in again.
+                if !chosen {
+                    shared.refused.store(true, Ordering::Relaxed);
+                    shared.woken.notify_one();
+                }
+            }
         }
     }
+}
+
+type Fate = OneshotReceiverOf<Types, ClientWriteResult<Types>>;
+
+/// Whether the oldest proposal was chosen, once that is known; never, without one.
+async fn first_fate(proposed: &mut VecDeque<Fate>) -> bool {
+    let Some(oldest) = proposed.front_mut() else {
+        return std::future::pending().await;
+    };
+    let fate = oldest.await;
+    proposed.pop_front();
+    matches!(fate, Ok(Ok(_)))
 }
 
 /// Each setting's reason is in README.md.
@@ -243,7 +285,7 @@ fn library_config(timers: &Timers) -> Config {
     const MS: u64 = 1_000_000;
     let election_timeout = timers.election_timeout_ns / MS;
     Config {
-        heartbeat_interval: timers.heartbeat_ns / MS,
+        heartbeat_interval: HEARTBEAT_MS,
         election_timeout_min: election_timeout,
         election_timeout_max: election_timeout + (timers.election_jitter_ns / MS).max(1),
         max_payload_entries: 4_096,

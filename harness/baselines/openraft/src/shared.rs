@@ -5,7 +5,7 @@
 //! contended.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -26,6 +26,8 @@ use crate::types::{
 pub struct Shared {
     state: Mutex<State>,
     pub woken: Notify,
+    /// A proposal came to nothing.
+    pub refused: AtomicBool,
     /// Fixed: slot 1 of every log holds it.
     pub members: Members,
     last_id: AtomicU64,
@@ -56,7 +58,7 @@ pub struct State {
 }
 
 impl Shared {
-    pub fn new(recovered: Recovered, members: Members) -> Arc<Shared> {
+    pub fn new(recovered: Recovered, members: Members, first_id: u64) -> Arc<Shared> {
         let Recovered {
             log,
             promised,
@@ -89,8 +91,9 @@ impl Shared {
                 streams: HashMap::new(),
             }),
             woken: Notify::new(),
+            refused: AtomicBool::new(false),
             members,
-            last_id: AtomicU64::new(0),
+            last_id: AtomicU64::new(first_id),
         })
     }
 
@@ -98,7 +101,7 @@ impl Shared {
         self.state.lock().expect("no holder of the state panics")
     }
 
-    /// A number for a question to a peer.
+    /// A number for a question to a peer. Different from those of this replica's process before.
     pub fn next_id(&self) -> u64 {
         self.last_id.fetch_add(1, Ordering::Relaxed) + 1
     }

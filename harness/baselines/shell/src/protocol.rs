@@ -72,6 +72,12 @@ pub trait Protocol: Sized {
         pending()
     }
 
+    /// Whether the library refused a proposal since it was asked last, though it seemed to lead. What was proposed and
+    /// not chosen is then taken in again from the clients.
+    fn take_refusal(&mut self) -> bool {
+        false
+    }
+
     /// Who leads, with a term or round that grows with each change.
     fn leadership(&self) -> Leadership;
 

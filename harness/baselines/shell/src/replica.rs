@@ -240,14 +240,19 @@ impl<P: Protocol, M: StateMachine> Replica<P, M> {
             self.counters.leaderships += 1;
         }
         self.announced = leadership;
-        self.intake.clear();
-        self.in_flight.clear();
-        self.in_flight_bytes = 0;
-        self.door.forget_admitted();
+        self.forget_admitted();
         let Leadership { ballot, leader } = leadership;
         tracing::info!("term {}: {leader:?} leads", ballot.round);
         self.network
             .announce(ServerMessage::Leader { ballot, leader }.encode());
+    }
+
+    /// What is not chosen yet may never be: the clients' repeats are new again.
+    fn forget_admitted(&mut self) {
+        self.intake.clear();
+        self.in_flight.clear();
+        self.in_flight_bytes = 0;
+        self.door.forget_admitted();
     }
 
     fn read_back(&mut self) -> Result<(), WalFailed> {
@@ -324,6 +329,9 @@ impl<P: Protocol, M: StateMachine> Node for Replica<P, M> {
         }
         // Leadership may have been lost by what just arrived: what was taken in then goes to nobody.
         self.follow_leadership();
+        if self.protocol.take_refusal() {
+            self.forget_admitted();
+        }
         if self.protocol.serves() {
             self.propose();
         }
