@@ -109,7 +109,8 @@ mod tests {
 
     #[test]
     fn values_come_back_in_order_and_damage_is_an_error() {
-        for values in [&[][..], &[&b"one"[..]], &[b"one", b"", b"three"]] {
+        let cases: [&[&'static [u8]]; 3] = [&[], &[b"one"], &[b"one", b"", b"three"]];
+        for values in cases {
             let batches: Vec<Batch> = values
                 .iter()
                 .map(|value| Batch::new(Value::from_static(value)))

@@ -121,7 +121,8 @@ mod tests {
             round: 3,
             replica: ReplicaId(2),
         };
-        for values in [&[][..], &[&b"one"[..]], &[b"one", b"two", b"three"]] {
+        let cases: [&[&'static [u8]]; 3] = [&[], &[b"one"], &[b"one", b"two", b"three"]];
+        for values in cases {
             let entries = values.iter().zip(1..).map(|(value, slot)| Entry {
                 log_id: log_id_of(Slot(slot), ballot),
                 payload: EntryPayload::Normal(Batch::new(Value::from_static(value))),

@@ -72,7 +72,8 @@ mod tests {
 
     #[test]
     fn messages_come_back_as_they_were_and_damage_is_an_error() {
-        for values in [&[][..], &[b"one"], &[b""], &[b"one", b"two"]] {
+        let cases: [&[&'static [u8]]; 4] = [&[], &[b"one"], &[b""], &[b"one", b"two"]];
+        for values in cases {
             let (head, body) = encode(message(values));
             let frame = [head, body].concat();
             let length = u32::from_le_bytes(frame[..4].try_into().expect("four bytes"));
