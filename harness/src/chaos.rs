@@ -205,7 +205,7 @@ async fn bombard(
     progress: &Progress,
 ) -> anyhow::Result<Bombarded> {
     progress.step(&format!("starting {} replicas", plan.replicas));
-    let mut cluster = Cluster::start(layout).await?;
+    let mut cluster = Cluster::start(layout, None).await?;
     let leader = cluster.wait_for_leader().await?;
     let backend = cluster.backend.clone();
     progress.step(&format!(

@@ -288,6 +288,18 @@ pub struct RunArguments {
     /// The name of the result directory [default: run-DATE-TIME]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
+    /// Run this program as every replica instead of ourselves: it takes the flags and files of `synod replica`
+    #[arg(long, value_name = "PATH", hide = true)]
+    pub replica_binary: Option<PathBuf>,
+    /// A further argument for it
+    #[arg(
+        long = "replica-flag",
+        value_name = "ARGUMENT",
+        hide = true,
+        allow_hyphen_values = true,
+        requires = "replica_binary"
+    )]
+    pub replica_flags: Vec<String>,
     /// Keep the data directories of the replicas after the run
     #[arg(long)]
     pub keep_data: bool,

@@ -77,7 +77,7 @@ async fn experiment(
     progress: &Arc<Progress>,
 ) -> anyhow::Result<Measured> {
     progress.step(&format!("starting {} replicas", plan.replicas));
-    let mut cluster = Cluster::start(layout).await?;
+    let mut cluster = Cluster::start(layout, plan.replica_program.as_ref()).await?;
     let leader = cluster.wait_for_leader().await?;
     progress.step(&format!(
         "replica {} leads; {}",

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::client_file::client_config;
 use crate::run::counters::Status;
 use crate::run::layout::{Layout, last_line};
+use crate::run::plan::ReplicaProgram;
 use crate::run::process::Process;
 
 /// A replica that recovers a long WAL takes its time.
@@ -24,6 +25,7 @@ const POLL: Duration = Duration::from_millis(20);
 
 pub struct Cluster<'a> {
     layout: &'a Layout,
+    program: Option<&'a ReplicaProgram>,
     replicas: BTreeMap<ReplicaId, Process>,
     client: Client,
     /// How the WAL is written, as the replicas said when they were ready.
@@ -32,10 +34,13 @@ pub struct Cluster<'a> {
 
 impl<'a> Cluster<'a> {
     /// Starts every replica with a new data directory and waits until all are ready.
-    pub async fn start(layout: &'a Layout) -> anyhow::Result<Cluster<'a>> {
+    pub async fn start(
+        layout: &'a Layout,
+        program: Option<&'a ReplicaProgram>,
+    ) -> anyhow::Result<Cluster<'a>> {
         let mut replicas = BTreeMap::new();
         for (id, _) in &layout.addresses {
-            replicas.insert(*id, start_replica(layout, *id, &["--init"])?);
+            replicas.insert(*id, start_replica(layout, program, *id, &["--init"])?);
         }
         let mut backend = String::new();
         for process in replicas.values_mut() {
@@ -50,6 +55,7 @@ impl<'a> Cluster<'a> {
         let client = Client::observe(config)?;
         Ok(Cluster {
             layout,
+            program,
             replicas,
             client,
             backend,
@@ -104,7 +110,7 @@ impl<'a> Cluster<'a> {
     /// Starts killed replicas again on what their disks hold, and waits until they are ready.
     pub async fn restart(&mut self, victims: &[ReplicaId]) -> anyhow::Result<()> {
         for id in victims {
-            *self.process(*id)? = start_replica(self.layout, *id, &[])?;
+            *self.process(*id)? = start_replica(self.layout, self.program, *id, &[])?;
         }
         for id in victims {
             wait_ready(self.process(*id)?).await?;
@@ -114,7 +120,7 @@ impl<'a> Cluster<'a> {
 
     /// Starts one replica that is not running, with `flags` added.
     pub async fn start_with(&mut self, id: ReplicaId, flags: &[&str]) -> anyhow::Result<()> {
-        *self.process(id)? = start_replica(self.layout, id, flags)?;
+        *self.process(id)? = start_replica(self.layout, self.program, id, flags)?;
         wait_ready(self.process(id)?).await?;
         Ok(())
     }
@@ -186,16 +192,27 @@ impl<'a> Cluster<'a> {
     }
 }
 
-fn start_replica(layout: &Layout, id: ReplicaId, flags: &[&str]) -> anyhow::Result<Process> {
+fn start_replica(
+    layout: &Layout,
+    program: Option<&ReplicaProgram>,
+    id: ReplicaId,
+    flags: &[&str],
+) -> anyhow::Result<Process> {
     let config = layout.replica_config(id);
     let config = config.to_str().context("--out is not valid UTF-8")?;
-    let mut arguments = vec!["replica", "--config", config, "--exit-with-parent"];
+    let mut arguments = vec!["--config", config, "--exit-with-parent"];
     arguments.extend_from_slice(flags);
-    Process::start(
-        &format!("replica {}", id.0),
-        &arguments,
-        &layout.replica_log(id),
-    )
+    let (name, log) = (format!("replica {}", id.0), layout.replica_log(id));
+    match program {
+        Some(program) => {
+            arguments.extend(program.flags.iter().map(String::as_str));
+            Process::start_program(&program.binary, &name, &arguments, &log)
+        }
+        None => {
+            arguments.insert(0, "replica");
+            Process::start(&name, &arguments, &log)
+        }
+    }
 }
 
 /// Returns the backend that the ready line names.

@@ -36,9 +36,19 @@ pub struct Plan {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<PathBuf>,
     pub keep_data: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replica_program: Option<ReplicaProgram>,
     pub load: Load,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<Fault>,
+}
+
+/// What runs as a replica instead of `synod replica`, with the same flags and files.
+#[derive(Clone, Debug, Serialize)]
+pub struct ReplicaProgram {
+    pub binary: PathBuf,
+    /// Arguments beside those that every replica gets.
+    pub flags: Vec<String>,
 }
 
 /// What is done to the cluster, in seconds from the start of the measured window.
@@ -86,10 +96,24 @@ impl Plan {
             out: arguments.out.clone(),
             data: arguments.data.clone(),
             keep_data: arguments.keep_data,
+            replica_program: replica_program(arguments)?,
             load,
             fault,
         })
     }
+}
+
+fn replica_program(arguments: &RunArguments) -> anyhow::Result<Option<ReplicaProgram>> {
+    let Some(binary) = &arguments.replica_binary else {
+        return Ok(None);
+    };
+    let binary = binary
+        .canonicalize()
+        .map_err(|error| usage(format!("--replica-binary {}: {error}", binary.display())))?;
+    Ok(Some(ReplicaProgram {
+        binary,
+        flags: arguments.replica_flags.clone(),
+    }))
 }
 
 fn load(arguments: &RunArguments) -> Load {

@@ -30,6 +30,16 @@ impl Process {
     /// Starts this same executable with `arguments`; what it logs is appended to `log`.
     pub fn start(name: &str, arguments: &[&str], log: &Path) -> anyhow::Result<Process> {
         let executable = std::env::current_exe().context("this executable has no path")?;
+        Process::start_program(&executable, name, arguments, log)
+    }
+
+    /// The same with another executable.
+    pub fn start_program(
+        executable: &Path,
+        name: &str,
+        arguments: &[&str],
+        log: &Path,
+    ) -> anyhow::Result<Process> {
         let log_file = std::fs::File::options()
             .create(true)
             .append(true)

@@ -1,0 +1,163 @@
+//! The command line of a baseline: the flags of `synod replica`, and a few of its own.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Context;
+use clap::{Parser, ValueEnum};
+use synod_engine::machine::{KvMachine, LogMachine};
+use synod_engine::seams::StateMachine;
+use synod_harness::cli::MachineChoice;
+use synod_harness::failure::{self, usage};
+use synod_harness::node::{self, Opened};
+use synod_harness::replica;
+use synod_harness::replica_file::ReplicaSettings;
+use synod_storage::Replayed;
+use synod_transport::{Inbox, Limits};
+
+use crate::network::PeerNetwork;
+use crate::protocol::{Protocol, Setting};
+use crate::recovery::Recovery;
+use crate::replica::Replica;
+use crate::tcp::{TcpConfig, TcpMesh};
+
+#[derive(Parser)]
+#[command(
+    about = "One replica of a baseline: the files, flags and promises of `synod replica`, another protocol"
+)]
+struct Cli<F: clap::Args> {
+    /// The replica's configuration, as `synod replica` takes it
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Make an empty data directory first
+    #[arg(long)]
+    init: bool,
+    /// End when stdin closes, so that no replica outlives the run that started it
+    #[arg(long, hide = true)]
+    exit_with_parent: bool,
+    /// How the replicas talk to each other; clients always use QUIC
+    #[arg(long, value_enum, default_value = "quic")]
+    transport: TransportChoice,
+    #[command(flatten)]
+    flags: F,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum TransportChoice {
+    /// Synod's links: mutual TLS, three lanes
+    Quic,
+    /// Plaintext, TCP_NODELAY, length-delimited
+    Tcp,
+}
+
+/// Runs a whole baseline; `main` of its program.
+pub fn main<P: Protocol>() -> ExitCode {
+    let cli = match Cli::<P::Flags>::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return failure::report_parse(&error),
+    };
+    synod_harness::log_to_stderr();
+    match run::<P>(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failure::report(&error),
+    }
+}
+
+fn run<P: Protocol>(cli: Cli<P::Flags>) -> anyhow::Result<()> {
+    let settings = ReplicaSettings::read(&cli.config)?;
+    if cli.init {
+        synod_storage::init(&settings.storage).map_err(usage)?;
+    }
+    tracing::info!("baseline {}", P::NAME);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("no runtime")?;
+    let exit_with_parent = cli.exit_with_parent;
+    runtime.block_on(async {
+        match settings.file.state_machine {
+            MachineChoice::Kv => {
+                node::run(exit_with_parent, |clock| {
+                    open::<P, KvMachine>(clock, settings, cli)
+                })
+                .await
+            }
+            MachineChoice::Log => {
+                node::run(exit_with_parent, |clock| {
+                    open::<P, LogMachine>(clock, settings, cli)
+                })
+                .await
+            }
+        }
+    })
+}
+
+fn open<P: Protocol, M: StateMachine + Default>(
+    clock: Instant,
+    mut settings: ReplicaSettings,
+    cli: Cli<P::Flags>,
+) -> anyhow::Result<Opened<Replica<P, M>>> {
+    let limits = settings.engine.limits;
+    let mut recovery = Recovery::new(M::default(), limits.cache_bytes_max);
+    let mut damaged = None;
+    let (wal, report) =
+        synod_storage::open(settings.storage.clone(), &mut |replayed| match replayed {
+            Replayed::Record(at, record) if damaged.is_none() => recovery.visit(at.lsn, record),
+            Replayed::Record(..) => {}
+            Replayed::Hole(hole) => damaged = Some(hole.next),
+        })
+        .map_err(usage)?;
+    if let Some(next) = damaged {
+        return Err(usage(format!(
+            "{}: records before {next:?} are damaged, and the libraries can't mend a log: remove the directory",
+            settings.storage.directory.display()
+        )));
+    }
+    let (network, inbox) = listen(&mut settings, cli.transport, P::transport_limits())?;
+    let wal_event = wal
+        .event_fd()
+        .try_clone_to_owned()
+        .context("the event of the WAL cannot be shared")?;
+    let (recovered, state) = recovery.finish();
+    let last = recovered.last;
+    let id = settings.engine.replica;
+    let protocol = P::start(Setting {
+        config: settings.engine.clone(),
+        recovered,
+        flags: cli.flags,
+        now: node::now(clock),
+    })?;
+    replica::announce(&settings, &report)?;
+    Ok(Opened {
+        node: Replica::new(id, limits, protocol, state, wal, last, network),
+        inbox,
+        wal_event,
+        idle_spin: settings.idle_spin(),
+    })
+}
+
+fn listen(
+    settings: &mut ReplicaSettings,
+    transport: TransportChoice,
+    limits: Limits,
+) -> anyhow::Result<(PeerNetwork, Inbox)> {
+    let peers = match transport {
+        TransportChoice::Quic => {
+            let (network, inbox) = replica::listen(settings, limits)?;
+            return Ok((PeerNetwork::Quic(network), inbox));
+        }
+        // What is left for QUIC are the clients.
+        TransportChoice::Tcp => std::mem::take(&mut settings.peers),
+    };
+    let (clients, inbox) = replica::listen(settings, limits.clone())?;
+    let config = TcpConfig {
+        cluster: settings.cluster,
+        replica: settings.engine.replica,
+        listen: settings.file.listen,
+        peers,
+        limits,
+    };
+    let peers = TcpMesh::start(config, &inbox.shared())?;
+    Ok((PeerNetwork::Tcp { clients, peers }, inbox))
+}
