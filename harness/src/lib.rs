@@ -8,6 +8,7 @@ mod chaos;
 pub mod cli;
 mod client;
 mod client_file;
+mod compare;
 mod comparison;
 mod counter_fd;
 mod diff;
@@ -15,6 +16,7 @@ mod environment;
 pub mod failure;
 mod idle_spin;
 mod load;
+mod matrix;
 pub mod node;
 mod output;
 mod parent;
@@ -25,6 +27,7 @@ mod results;
 mod run;
 mod simulate;
 mod statistics;
+mod sweep;
 mod system;
 mod toml_file;
 mod utc;
@@ -54,6 +57,8 @@ pub fn main() -> ExitCode {
         Command::Client(arguments) => client::run(&arguments),
         Command::Wal(arguments) => wal::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
+        Command::Compare(arguments) => compare::run(&arguments),
+        Command::Sweep(arguments) => sweep::run(&arguments),
         Command::Chaos(arguments) => chaos::run(&arguments),
         Command::Simulate(arguments) => return simulate::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
