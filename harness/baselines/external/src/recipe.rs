@@ -268,3 +268,6 @@ fn println_json(value: &impl Serialize) -> anyhow::Result<()> {
         .write_all(text.as_bytes())
         .context("stdout cannot be written")
 }
+
+#[cfg(test)]
+mod tests;

@@ -58,6 +58,17 @@ pub struct Jar {
     version: Version,
 }
 
+#[cfg(test)]
+impl Jar {
+    pub fn test(jar: &str) -> Jar {
+        Jar {
+            java: PathBuf::from("/usr/bin/java"),
+            jar: PathBuf::from(jar),
+            version: Version::new(3, 8, 0),
+        }
+    }
+}
+
 pub fn find(given: Option<&Path>) -> anyhow::Result<Jar> {
     let package = System::Zookeeper.package();
     let jar = match given {

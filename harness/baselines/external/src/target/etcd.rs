@@ -1,11 +1,12 @@
 //! etcd through `etcd-client`: a put of a new key per write.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
-use etcd_client::{Client, GetOptions, KvClient, StatusResponse};
-use tokio::time::timeout;
+use etcd_client::{Client, GetOptions, GetResponse, KvClient, StatusResponse};
+use tokio::time::{sleep, timeout};
 
 use super::{ANSWER_MAX, Cluster, KeySpace, NAME, Target, urls};
 use crate::values::Stamp;
@@ -14,6 +15,9 @@ use crate::values::Stamp;
 const PAGE_BYTES: u32 = 2 * 1_024 * 1_024;
 /// What a key, its revisions and its framing take in an answer, rounded up.
 const KEY_BYTES_MAX: u32 = 128;
+/// With the pause, longer than an election.
+const PAGE_ATTEMPTS_MAX: u32 = 100;
+const PAGE_PAUSE: Duration = Duration::from_millis(50);
 
 pub struct Etcd {
     client: KvClient,
@@ -55,7 +59,7 @@ impl Target for Etcd {
             let mut next = prefix.into_bytes();
             loop {
                 let options = GetOptions::new().with_range(end.clone()).with_limit(limit);
-                let page = kv.get(next, Some(options)).await?;
+                let page = page(&mut kv, next, options).await?;
                 for pair in page.kvs() {
                     if let Some(stamp) = Stamp::of(pair.value()) {
                         found(stamp.number, stamp);
@@ -69,6 +73,23 @@ impl Target for Etcd {
             }
         }
         Ok(())
+    }
+}
+
+/// The library also asks servers that are dead, and only tells of it: a page is asked for until one answers.
+async fn page(
+    kv: &mut KvClient,
+    from: Vec<u8>,
+    options: GetOptions,
+) -> anyhow::Result<GetResponse> {
+    let mut attempts = 0;
+    loop {
+        match kv.get(from.clone(), Some(options.clone())).await {
+            Ok(page) => return Ok(page),
+            Err(error) if attempts >= PAGE_ATTEMPTS_MAX => return Err(error.into()),
+            Err(_) => sleep(PAGE_PAUSE).await,
+        }
+        attempts += 1;
     }
 }
 
