@@ -20,6 +20,7 @@ mod matrix;
 pub mod node;
 mod output;
 pub mod parent;
+pub mod ports;
 pub mod replica;
 pub mod replica_file;
 mod report;

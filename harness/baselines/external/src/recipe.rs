@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde::Serialize;
 use synod_harness::failure::usage;
+use synod_harness::ports;
 
 use crate::cli::{PortsFrom, ServersArguments};
 use crate::program::Version;
@@ -238,28 +239,20 @@ const CLIENT_PATH: &str = "client path";
 const BATCHING: &str = "batching";
 const STATE_MACHINE: &str = "state machine";
 
-/// Ports that nobody has: all are held at once, so that none is given twice.
+/// Ports that nobody has.
 fn take_ports(from: PortsFrom, replicas: u8) -> anyhow::Result<Vec<u16>> {
     let count = usize::from(replicas) * PORTS_PER_SERVER;
-    let wanted: Vec<u16> = match from {
-        PortsFrom::Auto => vec![0; count],
-        PortsFrom::First(first) => {
-            let last = usize::from(first.get()) + count - 1;
-            let last = u16::try_from(last).map_err(|_| usage("there are not so many ports"))?;
-            (first.get()..=last).collect()
-        }
+    let first = match from {
+        PortsFrom::Auto => return ports::free(count),
+        PortsFrom::First(first) => first.get(),
     };
-    let listeners = wanted
-        .into_iter()
-        .map(|port| {
-            TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-                .map_err(|error| usage(format!("port {port}: {error}")))
-        })
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    listeners
-        .iter()
-        .map(|listener| Ok(listener.local_addr().context("no port")?.port()))
-        .collect()
+    let last = usize::from(first) + count - 1;
+    let last = u16::try_from(last).map_err(|_| usage("there are not so many ports"))?;
+    for port in first..=last {
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+            .map_err(|error| usage(format!("port {port}: {error}")))?;
+    }
+    Ok((first..=last).collect())
 }
 
 fn println_json(value: &impl Serialize) -> anyhow::Result<()> {
