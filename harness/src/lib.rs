@@ -27,6 +27,8 @@ mod report;
 mod results;
 mod run;
 mod simulate;
+#[cfg(feature = "slowdown")]
+mod slowdown;
 mod statistics;
 mod sweep;
 mod system;
