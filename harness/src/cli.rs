@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::chaos::fault::Fault;
+use crate::cluster::arguments::ClusterArguments;
+use crate::probe::arguments::ProbeArguments;
 
 #[derive(Parser)]
 #[command(
@@ -40,8 +42,12 @@ pub enum Command {
     Report(ReportArguments),
     /// Tell what changed from one result to another, by how much, and how certain that is
     Diff(DiffArguments),
+    /// Check, start, break and stop a cluster on several machines, named in an inventory
+    Cluster(ClusterArguments),
     #[command(hide = true)]
     Load(LoadArguments),
+    #[command(hide = true)]
+    Probe(ProbeArguments),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]

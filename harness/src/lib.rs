@@ -8,16 +8,19 @@ mod chaos;
 pub mod cli;
 mod client;
 mod client_file;
+mod cluster;
 mod comparison;
 mod counter_fd;
 mod diff;
 mod environment;
 pub mod failure;
 mod idle_spin;
+mod input;
 mod load;
 pub mod node;
 mod output;
 mod parent;
+mod probe;
 pub mod replica;
 pub mod replica_file;
 mod report;
@@ -57,7 +60,9 @@ pub fn main() -> ExitCode {
         Command::Simulate(arguments) => return simulate::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
         Command::Diff(arguments) => diff::run(&arguments),
+        Command::Cluster(arguments) => cluster::run(&arguments),
         Command::Load(arguments) => load::run(&arguments),
+        Command::Probe(arguments) => probe::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
