@@ -1,0 +1,316 @@
+//! `synod cluster` on machines of the test: checked, started, broken, collected and taken down.
+
+mod common;
+mod machines;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use common::{Finished, directory, one_at_a_time, run};
+use machines::{Machines, missing};
+
+const GUARD: Duration = Duration::from_secs(60);
+
+/// Machines and an inventory of them.
+struct Bed {
+    machines: Machines,
+    inventory: PathBuf,
+    directory: tempfile::TempDir,
+}
+
+impl Bed {
+    /// `None`, with the reason on stderr, where machines cannot be made.
+    fn make(names: &[(&str, &str)]) -> Option<Bed> {
+        if let Some(reason) = missing() {
+            eprintln!("SKIPPED: {reason}");
+            return None;
+        }
+        let directory = directory();
+        let machines: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
+        let machines = Machines::make(directory.path(), &machines);
+        let mut text = "ssh_config = \"ssh_config\"\n".to_owned();
+        for (name, roles) in names {
+            text += &machines.entry(name, roles);
+        }
+        let bed = Bed {
+            inventory: directory.path().join("lab.toml"),
+            machines,
+            directory,
+        };
+        std::fs::write(&bed.inventory, text).expect("written");
+        Some(bed)
+    }
+
+    fn cluster(&self, arguments: &[&str]) -> Finished {
+        self.with(&self.inventory, arguments)
+    }
+
+    fn with(&self, inventory: &Path, arguments: &[&str]) -> Finished {
+        let mut all = vec!["cluster", "--inventory", text(inventory)];
+        all.extend_from_slice(arguments);
+        run(&all)
+    }
+
+    fn done(&self, arguments: &[&str]) -> Finished {
+        let finished = self.cluster(arguments);
+        assert_eq!(finished.code, Some(0), "{arguments:?}: {}", finished.stderr);
+        finished
+    }
+
+    /// The inventory with a change, under another name.
+    fn changed(&self, name: &str, from: &str, to: &str) -> PathBuf {
+        let path = self.directory.path().join(name);
+        let text = std::fs::read_to_string(&self.inventory).expect("ours");
+        assert!(text.contains(from), "{from} is not in the inventory");
+        std::fs::write(&path, text.replacen(from, to, 1)).expect("written");
+        path
+    }
+
+    fn client(&self, arguments: &[&str]) -> Finished {
+        let config = self.directory.path().join("lab.state/client.toml");
+        let mut all = vec![
+            "client",
+            "--deadline-ms",
+            "30000",
+            "--config",
+            text(&config),
+        ];
+        all.extend_from_slice(arguments);
+        run(&all)
+    }
+
+    /// Nothing of us runs on the machines or is in their data directories or packet filters.
+    fn assert_nothing_left(&self) {
+        for name in &self.machines.names {
+            let data = self.machines.data(name);
+            assert_eq!(files(&data), Vec::<String>::new(), "on {name}");
+            let rules = self.machines.inside(name, &["nft", "list", "ruleset"]);
+            assert_eq!(String::from_utf8_lossy(&rules.stdout), "", "on {name}");
+        }
+        let running = processes_of(self.directory.path());
+        assert_eq!(running, Vec::<String>::new());
+        assert!(!self.directory.path().join("lab.state").exists());
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("utf-8")
+}
+
+fn files(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).expect("a directory of the test");
+    entries
+        .map(|entry| {
+            entry
+                .expect("readable")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect()
+}
+
+/// Command lines of replicas, loads and probes that name the directory. What ended and waits for its parent has none.
+fn processes_of(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir("/proc").expect("proc is mounted");
+    let lines = entries.filter_map(|entry| {
+        let line = std::fs::read(entry.ok()?.path().join("cmdline")).ok()?;
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        (line.contains(text(directory)) && line.contains("/bin/synod-")).then_some(line)
+    });
+    lines.collect()
+}
+
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !done() {
+        assert!(started.elapsed() < GUARD, "{what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+const REPLICA: &str = "\"replica\"";
+const CLIENT: &str = "\"client\"";
+
+#[test]
+fn a_cluster_on_four_machines_from_check_to_down() {
+    let _turn = one_at_a_time();
+    let Some(bed) = Bed::make(&[
+        ("a", REPLICA),
+        ("b", REPLICA),
+        ("c", REPLICA),
+        ("d", CLIENT),
+    ]) else {
+        return;
+    };
+    let checked = bed.done(&["check", "--json"]).json();
+    assert_eq!(checked["hosts"].as_array().map(Vec::len), Some(4));
+    let paths = checked["round_trips"].as_array().expect("a list");
+    assert_eq!(paths.len(), 4 * 3);
+    for path in paths {
+        assert_eq!(path["received"], path["sent"], "{path}");
+    }
+    assert_eq!(checked["hosts"][0]["facts"]["interface"]["name"], "eth0");
+    bed.assert_nothing_left();
+
+    bed.done(&["up"]);
+    let again = bed.cluster(&["up"]);
+    assert_eq!(again.code, Some(2));
+    assert!(again.complaint().contains("is up already"));
+    assert_eq!(bed.client(&["put", "colour", "blue"]).code, Some(0));
+    kill_the_leader(&bed);
+    partition(&bed);
+    let out = bed.directory.path().join("collected");
+    bed.done(&["collect", "--wal", "--out", text(&out)]);
+    for (host, replica) in [("a", 1), ("b", 2), ("c", 3)] {
+        let log = out.join(host).join(format!("replica-{replica}.log"));
+        assert!(std::fs::metadata(log).expect("fetched").len() > 0);
+        let wal = out.join(host).join(format!("replica-{replica}"));
+        let verified = run(&["wal", "inspect", text(&wal)]);
+        assert_eq!(verified.code, Some(0), "{}", verified.stderr);
+        assert!(out.join(host).join("facts.json").is_file());
+        assert!(
+            !out.join(host)
+                .join(format!("replica-{replica}.key"))
+                .exists()
+        );
+    }
+    assert!(
+        bed.done(&["logs", "--lines", "3"])
+            .stdout
+            .contains("a replica-1: ")
+    );
+    bed.done(&["down"]);
+    bed.assert_nothing_left();
+}
+
+fn kill_the_leader(bed: &Bed) {
+    let status = bed.done(&["status", "--json"]).json();
+    let leader = status["leader"].as_u64().expect("one leads");
+    let host = ["a", "b", "c"][leader as usize - 1];
+    let killed = bed.done(&["kill", "leader"]);
+    assert!(
+        killed
+            .stdout
+            .contains(&format!("on host {host} was killed")),
+        "{}",
+        killed.stdout
+    );
+    // The others go on, with what was acknowledged.
+    assert_eq!(bed.client(&["get", "colour"]).stdout, "blue\n");
+    let status = bed.cluster(&["status"]);
+    assert_eq!(status.code, Some(1));
+    assert!(
+        status
+            .complaint()
+            .contains(&format!("replica {leader} on host {host} does not run"))
+    );
+    bed.done(&["restart", host]);
+    wait_until("the restarted replica does not catch up", || {
+        let status = bed.done(&["status", "--json"]).json();
+        let rows = status["replicas"].as_array().expect("a list");
+        let applied = |row: &serde_json::Value| row["state"]["counters"]["applied"].as_u64();
+        rows.iter().all(|row| applied(row) == applied(&rows[0]))
+    });
+}
+
+fn partition(bed: &Bed) {
+    let machines = &bed.machines;
+    assert!(machines.reaches("a", "b"));
+    bed.done(&["partition", "a", "b"]);
+    assert!(!machines.reaches("a", "b"));
+    assert!(machines.reaches("a", "c"), "only the one link is cut");
+    assert_eq!(bed.client(&["put", "colour", "green"]).code, Some(0));
+    bed.done(&["heal"]);
+    assert!(machines.reaches("a", "b"));
+    bed.done(&["partition", "a", "b", "--for", "2s"]);
+    wait_until("the link does not heal by itself", || {
+        machines.reaches("a", "b")
+    });
+    let same = bed.cluster(&["partition", "a", "a"]);
+    assert_eq!(same.code, Some(2));
+    assert!(same.complaint().contains("are one machine"));
+}
+
+#[test]
+fn what_is_wrong_with_a_host_is_one_line_and_the_rest_is_cleaned_up() {
+    let _turn = one_at_a_time();
+    let Some(bed) = Bed::make(&[("a", REPLICA), ("b", REPLICA), ("c", REPLICA)]) else {
+        return;
+    };
+    let (machines, key) = (&bed.machines, bed.machines.key());
+    let b = machines.address("b");
+    let key = text(&key);
+    let data = machines.data("c");
+    let full = bed.directory.path().join("full");
+    std::fs::create_dir(&full).expect("made");
+    let small = Small::mount(&full);
+    let cases = [
+        (
+            "unreachable",
+            b.as_str(),
+            machines.nobody(),
+            "host b: root@",
+            "is it running",
+        ),
+        (
+            "key",
+            key,
+            text(&machines.stranger()).to_owned(),
+            "host a: root@",
+            "ssh-copy-id",
+        ),
+        (
+            "missing",
+            text(&data),
+            "/no/such/directory".to_owned(),
+            "host c: /no/such/directory",
+            "make it",
+        ),
+        (
+            "full",
+            text(&data),
+            text(&full).to_owned(),
+            "host c: ",
+            "free space",
+        ),
+    ];
+    for (name, from, to, expected, remedy) in cases {
+        let inventory = bed.changed(&format!("{name}.toml"), from, &to);
+        for command in ["up", "check"] {
+            let refused = bed.with(&inventory, &[command]);
+            assert_eq!(refused.code, Some(1), "{name}: {}", refused.stderr);
+            let complaint = refused.complaint();
+            assert!(complaint.contains(expected), "{name}: {complaint}");
+            assert!(complaint.contains(remedy), "{name}: {complaint}");
+            assert!(!bed.directory.path().join(format!("{name}.state")).exists());
+            assert_eq!(files(&full), Vec::<String>::new());
+            bed.assert_nothing_left();
+        }
+    }
+    drop(small);
+    let down = bed.cluster(&["down"]);
+    assert_eq!(down.code, Some(0), "{}", down.stderr);
+    let none = bed.cluster(&["status"]);
+    assert_eq!(none.code, Some(2));
+    assert!(none.complaint().contains("is not up"));
+}
+
+/// A file system that is too small for anything.
+struct Small(PathBuf);
+
+impl Small {
+    fn mount(at: &Path) -> Small {
+        machines::must(
+            "mount",
+            &["-t", "tmpfs", "-o", "size=2m", "synod-test", text(at)],
+        );
+        Small(at.to_owned())
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        machines::run("umount", &[text(&self.0)]);
+    }
+}
