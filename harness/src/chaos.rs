@@ -38,6 +38,7 @@ use crate::output::say;
 use crate::run::cluster::Cluster;
 use crate::run::layout::Layout;
 use crate::run::progress::{Progress, thousands};
+use crate::run::target::Target;
 use crate::run::{check, evidence_of, write_json};
 use crate::toml_file;
 use crate::verify::{ClientAccount, Evidence};

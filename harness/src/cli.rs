@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::chaos::fault::Fault;
 use crate::cluster::arguments::ClusterArguments;
 use crate::probe::arguments::ProbeArguments;
+use crate::system::{System, Transport};
 
 #[derive(Parser)]
 #[command(
@@ -294,18 +295,15 @@ pub struct RunArguments {
     /// The name of the result directory [default: run-DATE-TIME]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// Run this program as every replica instead of ourselves: it takes the flags and files of `synod replica`
-    #[arg(long, value_name = "PATH", hide = true)]
-    pub replica_binary: Option<PathBuf>,
-    /// A further argument for it
-    #[arg(
-        long = "replica-flag",
-        value_name = "ARGUMENT",
-        hide = true,
-        allow_hyphen_values = true,
-        requires = "replica_binary"
-    )]
-    pub replica_flags: Vec<String>,
+    /// What is put under test; all but synod are for comparison
+    #[arg(long, value_enum, default_value = "synod")]
+    pub system: System,
+    /// How its replicas talk to each other [default: quic; the system's own for etcd, zookeeper and nats]
+    #[arg(long, value_enum)]
+    pub transport: Option<Transport>,
+    /// Where the programs of other systems are; they are built if this is not given
+    #[arg(long, value_name = "DIR")]
+    pub programs: Option<PathBuf>,
     /// Keep the data directories of the replicas after the run
     #[arg(long)]
     pub keep_data: bool,

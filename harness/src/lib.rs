@@ -28,6 +28,7 @@ mod results;
 mod run;
 mod simulate;
 mod statistics;
+mod system;
 mod toml_file;
 mod utc;
 mod verify;

@@ -7,7 +7,7 @@ use synod_engine::driver::Driver;
 use synod_engine::ids::{Ballot, Incarnation, Time};
 use synod_engine::machine::{KvMachine, LogMachine};
 use synod_engine::recovery::{Hole, OnDisk, Recovery};
-use synod_engine::seams::{Arrival, StateMachine};
+use synod_engine::seams::{Arrival, Network, StateMachine};
 use synod_storage::{FileWal, Notes, OpenReport, Replayed};
 use synod_transport::{Inbox, Limits, MTU_MAX_DEFAULT, QuicNetwork, TransportConfig};
 
@@ -38,20 +38,36 @@ async fn serve<M: StateMachine + Default>(
     arguments: &ReplicaArguments,
 ) -> anyhow::Result<()> {
     node::run(arguments.exit_with_parent, |clock| {
-        open::<M>(clock, settings)
+        let links = |settings: &mut _| listen(settings, Limits::default());
+        open::<QuicNetwork, M>(clock, settings, links)
     })
     .await
 }
 
-struct Replica<M: StateMachine> {
-    driver: Driver<FileWal, QuicNetwork, M>,
+/// Links that can be given back in an orderly way.
+pub trait Links: Network {
+    /// Tells peers and clients that this replica goes.
+    fn close(self) -> impl Future<Output = ()>;
+}
+
+impl Links for QuicNetwork {
+    fn close(self) -> impl Future<Output = ()> {
+        QuicNetwork::close(self)
+    }
+}
+
+/// This engine as the node of an event loop.
+pub struct Replica<N: Network, M: StateMachine> {
+    driver: Driver<FileWal, N, M>,
     wal_notes: Notes,
 }
 
-fn open<M: StateMachine + Default>(
+/// Reads the disk, binds the port by `links`, and says that the replica is ready.
+pub fn open<N: Links, M: StateMachine + Default>(
     clock: Instant,
-    settings: ReplicaSettings,
-) -> anyhow::Result<Opened<Replica<M>>> {
+    mut settings: ReplicaSettings,
+    links: impl FnOnce(&mut ReplicaSettings) -> anyhow::Result<(N, Inbox)>,
+) -> anyhow::Result<Opened<Replica<N, M>>> {
     let mut recovery = Recovery::new(settings.engine.clone(), M::default());
     let (wal, report) =
         synod_storage::open(settings.storage.clone(), &mut |replayed| match replayed {
@@ -64,7 +80,7 @@ fn open<M: StateMachine + Default>(
             }),
         })
         .map_err(usage)?;
-    let (network, inbox) = listen(&settings, Limits::default())?;
+    let (network, inbox) = links(&mut settings)?;
     let wal_event = wal
         .event_fd()
         .try_clone_to_owned()
@@ -88,7 +104,7 @@ fn open<M: StateMachine + Default>(
     })
 }
 
-impl<M: StateMachine> Node for Replica<M> {
+impl<N: Links, M: StateMachine> Node for Replica<N, M> {
     fn turn(&mut self, now: Time, arrivals: &mut Vec<Arrival>) -> anyhow::Result<()> {
         self.driver.turn(now, arrivals)?;
         for note in self.wal_notes.take() {
@@ -112,7 +128,7 @@ impl<M: StateMachine> Node for Replica<M> {
     }
 }
 
-impl<M: StateMachine> Replica<M> {
+impl<N: Network, M: StateMachine> Replica<N, M> {
     /// A disk whose place another one has taken must not serve again: its promises are of a life that is over.
     fn check_membership(&self) -> anyhow::Result<()> {
         let replica = self.driver.replica();

@@ -9,11 +9,16 @@ use synod_engine::sessions::SESSION_OUTSTANDING_MAX;
 use synod_transport::client::OUTSTANDING_BYTES_MAX;
 
 use crate::cli::{BackendChoice, DurabilityChoice, MachineChoice, RunArguments};
+use crate::environment::COMMIT;
 use crate::failure::usage;
 use crate::load::load_file::Load;
 use crate::load::workload::payload_bytes_min;
+use crate::run::progress::Progress;
+use crate::system::{Description, Family, Programs, System, Transport};
 use crate::utc;
 
+/// How Synod is set up.
+const SETTINGS: &str = "as it comes";
 const OUTSTANDING_DEFAULT: u32 = 1_024;
 /// A command without a reply for this long has failed: far beyond a change of leader or a restart of everything.
 const DEADLINE_MS: u64 = 15_000;
@@ -36,19 +41,24 @@ pub struct Plan {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<PathBuf>,
     pub keep_data: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub replica_program: Option<ReplicaProgram>,
+    pub subject: Subject,
     pub load: Load,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<Fault>,
 }
 
-/// What runs as a replica instead of `synod replica`, with the same flags and files.
+/// The system under test.
 #[derive(Clone, Debug, Serialize)]
-pub struct ReplicaProgram {
-    pub binary: PathBuf,
-    /// Arguments beside those that every replica gets.
-    pub flags: Vec<String>,
+pub struct Subject {
+    pub system: System,
+    pub transport: Transport,
+    /// Version of the library or server; of Synod it is the commit.
+    pub version: String,
+    /// How it was set up, in one line.
+    pub settings: String,
+    /// What is started instead of ourselves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub program: Option<PathBuf>,
 }
 
 /// What is done to the cluster, in seconds from the start of the measured window.
@@ -75,7 +85,8 @@ impl Fault {
 }
 
 impl Plan {
-    pub fn new(arguments: &RunArguments) -> anyhow::Result<Plan> {
+    pub fn new(arguments: &RunArguments, progress: &Progress) -> anyhow::Result<Plan> {
+        let programs = Programs::new(arguments.programs.as_deref())?;
         check_payload(arguments)?;
         let load = load(arguments);
         check_outstanding(&load, arguments.payload)?;
@@ -96,24 +107,56 @@ impl Plan {
             out: arguments.out.clone(),
             data: arguments.data.clone(),
             keep_data: arguments.keep_data,
-            replica_program: replica_program(arguments)?,
+            subject: Subject::new(arguments.system, transport(arguments), &programs, progress)?,
             load,
             fault,
         })
     }
 }
 
-fn replica_program(arguments: &RunArguments) -> anyhow::Result<Option<ReplicaProgram>> {
-    let Some(binary) = &arguments.replica_binary else {
-        return Ok(None);
+/// The given transport, or the one that is natural for the system.
+fn transport(arguments: &RunArguments) -> Transport {
+    let natural = match arguments.system.is_external() {
+        true => Transport::Own,
+        false => Transport::Quic,
     };
-    let binary = binary
-        .canonicalize()
-        .map_err(|error| usage(format!("--replica-binary {}: {error}", binary.display())))?;
-    Ok(Some(ReplicaProgram {
-        binary,
-        flags: arguments.replica_flags.clone(),
-    }))
+    arguments.transport.unwrap_or(natural)
+}
+
+impl Subject {
+    /// Finds the programs of the system, or builds them.
+    pub fn new(
+        system: System,
+        transport: Transport,
+        programs: &Programs,
+        progress: &Progress,
+    ) -> anyhow::Result<Subject> {
+        system.check(transport)?;
+        let (version, settings, program) = match system.family(transport) {
+            Family::Product => (COMMIT.to_owned(), SETTINGS.to_owned(), None),
+            Family::Baseline => {
+                let program = programs.find(system, progress)?;
+                let Description { library, settings } = Description::ask(&program)?;
+                (library, settings, Some(program))
+            }
+            Family::External => {
+                let program = programs.find(system, progress)?;
+                (String::new(), String::new(), Some(program))
+            }
+        };
+        Ok(Subject {
+            system,
+            transport,
+            version,
+            settings,
+            program,
+        })
+    }
+
+    /// As progress and reports name it.
+    pub fn label(&self) -> String {
+        format!("{} ({})", self.system.name(), self.transport.name())
+    }
 }
 
 fn load(arguments: &RunArguments) -> Load {

@@ -31,7 +31,7 @@ const SYNC_PATIENCE_NS: u64 = 3_000_000_000;
 /// The library answers a replica that lags with everything it lacks in one message.
 const SYNC_BYTES_MAX: usize = 1 << 30;
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct Flags {
     /// Entries (each one batch of a turn) that the library gathers before it sends them
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
@@ -191,7 +191,9 @@ impl Omni {
 }
 
 impl Protocol for Omni {
-    const NAME: &'static str = "omnipaxos";
+    const LIBRARY: &'static str = "omnipaxos 0.2.4";
+    const SETTINGS: &'static str =
+        "batch_size 1, acknowledgements gated by the own disk, messages taken once per turn";
     type Flags = Flags;
 
     fn transport_limits() -> Limits {

@@ -34,7 +34,7 @@ const LOOK_IN_NS: u64 = 100_000_000;
 /// The interval is also the time that the library gives a heartbeat to be answered.
 const HEARTBEAT_MS: u64 = 100;
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct Flags {}
 
 pub struct OpenRaft {
@@ -80,7 +80,8 @@ impl OpenRaft {
 }
 
 impl Protocol for OpenRaft {
-    const NAME: &'static str = "openraft";
+    const LIBRARY: &'static str = "openraft 0.10.0-alpha.37";
+    const SETTINGS: &'static str = "pipelined stream_append (256 requests), one sync per batch, max_payload_entries 4096, no snapshots";
     type Flags = Flags;
 
     fn start(setting: Setting<Flags>) -> anyhow::Result<OpenRaft> {

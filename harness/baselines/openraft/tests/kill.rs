@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use synod_baseline_testkit::leader_is_killed_and_returns;
+use synod_baseline_testkit::{
+    description_names_the_version_that_was_built, leader_is_killed_and_returns,
+};
 
 #[test]
 fn nothing_acknowledged_is_lost_when_the_leader_is_killed() {
@@ -12,4 +14,10 @@ fn nothing_acknowledged_is_lost_when_the_leader_is_killed() {
     for transport in ["quic", "tcp"] {
         leader_is_killed_and_returns(binary, &["--transport", transport], scratch);
     }
+}
+
+#[test]
+fn results_name_the_library_that_was_built() {
+    let binary = Path::new(env!("CARGO_BIN_EXE_synod-baseline-openraft"));
+    description_names_the_version_that_was_built(binary, "openraft");
 }

@@ -22,7 +22,7 @@ use crate::store::Store;
 const TICKS_PER_HEARTBEAT: u64 = 3;
 const TICKS_PER_TURN_MAX: u64 = 2 * TICKS_PER_HEARTBEAT;
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct Flags {}
 
 pub struct RaftRs {
@@ -103,7 +103,8 @@ impl RaftRs {
 }
 
 impl Protocol for RaftRs {
-    const NAME: &'static str = "raft-rs";
+    const LIBRARY: &'static str = "raft 0.7.0";
+    const SETTINGS: &'static str = "asynchronous persistence, one proposal per turn, batch_append, 256 messages in flight, 1 MiB per message";
     type Flags = Flags;
 
     fn start(setting: Setting<Flags>) -> anyhow::Result<RaftRs> {

@@ -28,8 +28,8 @@ use crate::tcp::{TcpConfig, TcpMesh};
 )]
 struct Cli<F: clap::Args> {
     /// The replica's configuration, as `synod replica` takes it
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "describe")]
+    config: Option<PathBuf>,
     /// Make an empty data directory first
     #[arg(long)]
     init: bool,
@@ -39,6 +39,9 @@ struct Cli<F: clap::Args> {
     /// How the replicas talk to each other; clients always use QUIC
     #[arg(long, value_enum, default_value = "quic")]
     transport: TransportChoice,
+    /// Print which library this is and how it is set up, as JSON, and do nothing else
+    #[arg(long)]
+    describe: bool,
     #[command(flatten)]
     flags: F,
 }
@@ -53,50 +56,85 @@ enum TransportChoice {
 
 /// Runs a whole baseline; `main` of its program.
 pub fn main<P: Protocol>() -> ExitCode {
-    let cli = match Cli::<P::Flags>::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => return failure::report_parse(&error),
-    };
-    synod_harness::log_to_stderr();
-    match run::<P>(cli) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failure::report(&error),
-    }
-}
-
-fn run<P: Protocol>(cli: Cli<P::Flags>) -> anyhow::Result<()> {
-    let settings = ReplicaSettings::read(&cli.config)?;
-    if cli.init {
-        synod_storage::init(&settings.storage).map_err(usage)?;
-    }
-    tracing::info!("baseline {}", P::NAME);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("no runtime")?;
-    let exit_with_parent = cli.exit_with_parent;
-    runtime.block_on(async {
-        match settings.file.state_machine {
+    run_program::<P::Flags>(
+        P::LIBRARY,
+        P::SETTINGS,
+        async |settings, cli| match settings.file.state_machine {
             MachineChoice::Kv => {
-                node::run(exit_with_parent, |clock| {
-                    open::<P, KvMachine>(clock, settings, cli)
-                })
-                .await
+                let open = |clock| open::<P, KvMachine>(clock, settings, &cli);
+                node::run(cli.exit_with_parent, open).await
             }
             MachineChoice::Log => {
-                node::run(exit_with_parent, |clock| {
-                    open::<P, LogMachine>(clock, settings, cli)
-                })
-                .await
+                let open = |clock| open::<P, LogMachine>(clock, settings, &cli);
+                node::run(cli.exit_with_parent, open).await
+            }
+        },
+    )
+}
+
+/// Synod's own engine over the same links: what its protocol does without encryption.
+pub fn main_of_synod() -> ExitCode {
+    const LIBRARY: &str = concat!("synod ", env!("CARGO_PKG_VERSION"));
+    run_program::<NoFlags>(LIBRARY, "as it comes", async |settings, cli| {
+        let links = |settings: &mut _| listen(settings, cli.transport, Limits::default());
+        match settings.file.state_machine {
+            MachineChoice::Kv => {
+                let open = |clock| replica::open::<_, KvMachine>(clock, settings, links);
+                node::run(cli.exit_with_parent, open).await
+            }
+            MachineChoice::Log => {
+                let open = |clock| replica::open::<_, LogMachine>(clock, settings, links);
+                node::run(cli.exit_with_parent, open).await
             }
         }
     })
 }
 
+#[derive(clap::Args)]
+struct NoFlags {}
+
+fn run_program<F: clap::Args>(
+    library: &str,
+    how: &str,
+    serve: impl AsyncFnOnce(ReplicaSettings, Cli<F>) -> anyhow::Result<()>,
+) -> ExitCode {
+    let cli = match Cli::<F>::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return failure::report_parse(&error),
+    };
+    if cli.describe {
+        // Neither text holds anything that JSON would have to escape.
+        println!("{{\"library\": \"{library}\", \"settings\": \"{how}\"}}");
+        return ExitCode::SUCCESS;
+    }
+    synod_harness::log_to_stderr();
+    tracing::info!("{library}: {how}");
+    match run(cli, serve) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failure::report(&error),
+    }
+}
+
+fn run<F: clap::Args>(
+    cli: Cli<F>,
+    serve: impl AsyncFnOnce(ReplicaSettings, Cli<F>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let config = cli.config.as_deref().context("no --config")?;
+    let settings = ReplicaSettings::read(config)?;
+    if cli.init {
+        synod_storage::init(&settings.storage).map_err(usage)?;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("no runtime")?;
+    runtime.block_on(serve(settings, cli))
+}
+
 fn open<P: Protocol, M: StateMachine + Default>(
     clock: Instant,
     mut settings: ReplicaSettings,
-    cli: Cli<P::Flags>,
+    cli: &Cli<P::Flags>,
 ) -> anyhow::Result<Opened<Replica<P, M>>> {
     let limits = settings.engine.limits;
     let mut recovery = Recovery::new(M::default(), limits.cache_bytes_max);
@@ -125,7 +163,7 @@ fn open<P: Protocol, M: StateMachine + Default>(
     let protocol = P::start(Setting {
         config: settings.engine.clone(),
         recovered,
-        flags: cli.flags,
+        flags: cli.flags.clone(),
         now: node::now(clock),
     })?;
     replica::announce(&settings, &report)?;

@@ -18,7 +18,7 @@ mod recovery;
 mod replica;
 mod tcp;
 
-pub use cli::main;
+pub use cli::{main, main_of_synod};
 pub use log::Log;
 pub use output::Output;
 pub use protocol::{Malformed, Protocol, Setting};

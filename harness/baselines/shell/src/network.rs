@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use synod_engine::ids::{ClientId, ReplicaId};
 use synod_engine::seams::{Frame, Lane, Network};
+use synod_harness::replica::Links;
 use synod_transport::QuicNetwork;
 
 use crate::tcp::TcpMesh;
@@ -17,8 +18,8 @@ pub enum PeerNetwork {
     },
 }
 
-impl PeerNetwork {
-    pub async fn close(self) {
+impl Links for PeerNetwork {
+    async fn close(self) {
         match self {
             PeerNetwork::Quic(network) => network.close().await,
             PeerNetwork::Tcp { clients, peers } => {
@@ -27,7 +28,9 @@ impl PeerNetwork {
             }
         }
     }
+}
 
+impl PeerNetwork {
     fn quic(&mut self) -> &mut QuicNetwork {
         match self {
             PeerNetwork::Quic(network) => network,

@@ -33,9 +33,11 @@ pub struct Malformed;
 /// One replica's end of a replicated log. The shell calls [`Protocol::flush`] once per turn, after everything that
 /// arrived, and carries out what that asked for.
 pub trait Protocol: Sized {
-    /// As in the name of the program.
-    const NAME: &'static str;
-    type Flags: Args;
+    /// The library and its version.
+    const LIBRARY: &'static str;
+    /// How it is set up, in one line: the README has all of it.
+    const SETTINGS: &'static str;
+    type Flags: Args + Clone;
 
     /// What links and inbox may hold: Synod's limits, unless the library can't live with them.
     fn transport_limits() -> Limits {

@@ -16,6 +16,7 @@ use synod_engine::output::Leadership;
 use synod_engine::seams::{Arrival, Network, StateMachine, Wal, WalFailed};
 use synod_engine::sessions::Applied;
 use synod_harness::node::Node;
+use synod_harness::replica::Links;
 use synod_storage::FileWal;
 
 use crate::network::PeerNetwork;

@@ -3,6 +3,7 @@
 mod cluster;
 
 use std::path::Path;
+use std::process::Command;
 
 use bytes::Bytes;
 
@@ -55,4 +56,20 @@ pub fn leader_is_killed_and_returns(binary: &Path, flags: &[&str], scratch: &Pat
         client.close().await;
         cluster.stop();
     });
+}
+
+/// Asks a baseline which library it is: a result must not name another version than was built.
+///
+/// # Panics
+/// If `Cargo.lock` has another version of `package`.
+pub fn description_names_the_version_that_was_built(binary: &Path, package: &str) {
+    let output = Command::new(binary).arg("--describe").output();
+    let output = String::from_utf8(output.expect("it runs").stdout).expect("it prints text");
+    let lock = include_str!("../../Cargo.lock");
+    let (_, after) = lock
+        .split_once(&format!("name = \"{package}\"\nversion = \""))
+        .expect("the package is locked");
+    let (version, _) = after.split_once('"').expect("a version ends");
+    let expected = format!("{{\"library\": \"{package} {version}\", ");
+    assert!(output.starts_with(&expected), "{output} is not {expected}…");
 }
