@@ -9,6 +9,7 @@ pub mod cli;
 mod client;
 mod client_file;
 mod cluster;
+mod compare;
 mod comparison;
 mod counter_fd;
 mod diff;
@@ -17,6 +18,7 @@ pub mod failure;
 mod idle_spin;
 mod input;
 mod load;
+mod matrix;
 pub mod node;
 mod output;
 mod parent;
@@ -28,6 +30,7 @@ mod results;
 mod run;
 mod simulate;
 mod statistics;
+mod sweep;
 mod system;
 mod toml_file;
 mod utc;
@@ -57,6 +60,8 @@ pub fn main() -> ExitCode {
         Command::Client(arguments) => client::run(&arguments),
         Command::Wal(arguments) => wal::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
+        Command::Compare(arguments) => compare::run(&arguments),
+        Command::Sweep(arguments) => sweep::run(&arguments),
         Command::Chaos(arguments) => chaos::run(&arguments),
         Command::Simulate(arguments) => return simulate::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),

@@ -36,7 +36,7 @@ use target::Target;
 
 pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
     let progress = Arc::new(Progress::new());
-    let plan = Plan::new(arguments, &progress)?;
+    let plan = Plan::find(arguments, &progress)?;
     let outcome = perform(&plan, &progress)?;
     if arguments.json {
         say!("{}", serde_json::to_string_pretty(&outcome)?)?;
@@ -47,6 +47,11 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
     anyhow::ensure!(outcome.ok, "{}", outcome.problems.join("; "));
     Ok(())
 }
+
+/// A signal ended the run.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}: the replicas and the load were killed")]
+pub struct Stopped(&'static str);
 
 /// Does a whole run and writes its results.
 pub fn perform(plan: &Plan, progress: &Arc<Progress>) -> anyhow::Result<Outcome> {
@@ -67,8 +72,8 @@ pub fn perform(plan: &Plan, progress: &Arc<Progress>) -> anyhow::Result<Outcome>
         let mut terminate = signal(SignalKind::terminate())?;
         tokio::select! {
             result = start_and_measure(plan, &layout, progress) => result,
-            _ = interrupt.recv() => anyhow::bail!("interrupted: the replicas and the load were killed"),
-            _ = terminate.recv() => anyhow::bail!("terminated: the replicas and the load were killed"),
+            _ = interrupt.recv() => Err(Stopped("interrupted").into()),
+            _ = terminate.recv() => Err(Stopped("terminated").into()),
         }
     });
     // A check that still reads gigabytes must not hold up an interrupted run.

@@ -43,6 +43,11 @@ pub enum Transport {
     Own,
 }
 
+/// A system that could take part, but is not on this machine.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NotInstalled(pub String);
+
 /// What kind of program a system's replicas are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {

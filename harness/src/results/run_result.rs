@@ -32,6 +32,8 @@ pub struct RunResult {
     #[serde(default)]
     pub version: String,
     #[serde(default)]
+    pub settings: String,
+    #[serde(default)]
     pub unix_time_s: u64,
     #[serde(default)]
     pub commit: String,
@@ -76,6 +78,8 @@ pub struct RunResult {
     pub backend: String,
     #[serde(default)]
     pub transport: String,
+    #[serde(default)]
+    pub client_path: String,
     pub seconds: u32,
     #[serde(default)]
     pub warmup_s: u32,

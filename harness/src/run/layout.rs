@@ -19,6 +19,7 @@ use crate::certs::draw_cluster;
 use crate::client_file::Certificates;
 use crate::failure::usage;
 use crate::load::load_file::{Load, LoadFile};
+use crate::output::make_folder;
 use crate::replica_file::{LimitsTable, ReplicaFile, StorageTable, TimersTable};
 use crate::run::plan::Plan;
 use crate::toml_file;
@@ -67,14 +68,14 @@ impl Layout {
 
     /// Makes the directories and certificates, and finds addresses.
     pub fn prepare(place: &Place<'_>) -> anyhow::Result<Layout> {
-        let results = make_directory(&place.out.join(place.name))
+        let results = make_folder(&place.out.join(place.name))
             .map_err(|error| usage(format!("--out: {error:#}")))?;
         let data = match place.data {
             // A directory of our own inside it, so that removing it never removes anything else.
             Some(data) => data.join(place.name),
             None => results.join("data"),
         };
-        let data = make_directory(&data).map_err(|error| usage(format!("--data: {error:#}")))?;
+        let data = make_folder(&data).map_err(|error| usage(format!("--data: {error:#}")))?;
         let layout = Layout {
             results,
             data,
@@ -221,12 +222,6 @@ pub fn last_line(log: &Path) -> String {
     let text = String::from_utf8_lossy(&text);
     let line = text.lines().rev().find(|line| !line.trim().is_empty());
     line.map_or_else(|| "its log is empty".into(), |line| line.trim().to_owned())
-}
-
-fn make_directory(path: &Path) -> anyhow::Result<PathBuf> {
-    std::fs::create_dir_all(path)
-        .and_then(|()| path.canonicalize())
-        .with_context(|| format!("{} cannot be made", path.display()))
 }
 
 /// All of them are bound at once, so that none is given twice.

@@ -17,8 +17,10 @@ use crate::run::progress::Progress;
 use crate::system::{Description, Family, Programs, System, Transport};
 use crate::utc;
 
+/// Of everything in the box.
+const CLIENT_PATH: &str = "Synod's client library, QUIC with mTLS, exactly-once sessions";
 /// How Synod is set up.
-const SETTINGS: &str = "as it comes";
+const SETTINGS: &str = "a batch per slot and turn, slots in flight follow the latency";
 const OUTSTANDING_DEFAULT: u32 = 1_024;
 /// A command without a reply for this long has failed: far beyond a change of leader or a restart of everything.
 const DEADLINE_MS: u64 = 15_000;
@@ -56,6 +58,8 @@ pub struct Subject {
     pub version: String,
     /// How it was set up, in one line.
     pub settings: String,
+    /// How commands get there and replies come back.
+    pub client_path: String,
     /// What is started instead of ourselves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub program: Option<PathBuf>,
@@ -85,8 +89,15 @@ impl Fault {
 }
 
 impl Plan {
-    pub fn new(arguments: &RunArguments, progress: &Progress) -> anyhow::Result<Plan> {
+    /// Finds the programs of the system under test, or builds them.
+    pub fn find(arguments: &RunArguments, progress: &Progress) -> anyhow::Result<Plan> {
         let programs = Programs::new(arguments.programs.as_deref())?;
+        let transport = transport(arguments);
+        let subject = Subject::find(arguments.system, transport, &programs, progress)?;
+        Plan::new(arguments, subject)
+    }
+
+    pub fn new(arguments: &RunArguments, subject: Subject) -> anyhow::Result<Plan> {
         check_payload(arguments)?;
         let load = load(arguments);
         check_outstanding(&load, arguments.payload)?;
@@ -107,7 +118,7 @@ impl Plan {
             out: arguments.out.clone(),
             data: arguments.data.clone(),
             keep_data: arguments.keep_data,
-            subject: Subject::new(arguments.system, transport(arguments), &programs, progress)?,
+            subject,
             load,
             fault,
         })
@@ -125,7 +136,7 @@ fn transport(arguments: &RunArguments) -> Transport {
 
 impl Subject {
     /// Finds the programs of the system, or builds them.
-    pub fn new(
+    pub fn find(
         system: System,
         transport: Transport,
         programs: &Programs,
@@ -149,6 +160,7 @@ impl Subject {
             transport,
             version,
             settings,
+            client_path: CLIENT_PATH.to_owned(),
             program,
         })
     }

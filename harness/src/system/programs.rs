@@ -1,6 +1,8 @@
 //! Finds the programs of the systems that are compared; builds those of `harness/baselines` on demand, so that none of
 //! their dependencies is ever part of the product's build.
 
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -11,17 +13,27 @@ use crate::failure::usage;
 use crate::run::progress::Progress;
 use crate::system::System;
 
+/// The package that runs servers and clients of other projects.
+const EXTERNAL_PACKAGE: &str = "synod-external";
+const EXTERNAL_PROGRAM: &str = "external";
 /// Names the folder of the baselines' sources where this program was not built from a checkout.
 const SOURCES_VARIABLE: &str = "SYNOD_BASELINES";
 /// The checkout that this program was built from.
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/baselines");
 
 /// Where the programs are taken from.
-#[derive(Clone, Debug, Default)]
-pub struct Programs {
+#[derive(Debug)]
+pub enum Programs {
     /// Given by the user: nothing is built then.
-    directory: Option<PathBuf>,
+    Given(PathBuf),
+    /// Those of a package are built when the first is asked for.
+    Built {
+        baselines: OnceCell<Executables>,
+        external: OnceCell<Executables>,
+    },
 }
+
+type Executables = BTreeMap<String, PathBuf>;
 
 /// What a program says about itself.
 #[derive(Clone, Debug, Deserialize)]
@@ -34,84 +46,116 @@ pub struct Description {
 
 impl Programs {
     pub fn new(directory: Option<&Path>) -> anyhow::Result<Programs> {
-        if let Some(directory) = directory.filter(|directory| !directory.is_dir()) {
-            return Err(usage(format!(
+        match directory {
+            None => Ok(Programs::Built {
+                baselines: OnceCell::new(),
+                external: OnceCell::new(),
+            }),
+            Some(directory) if directory.is_dir() => Ok(Programs::Given(directory.to_owned())),
+            Some(directory) => Err(usage(format!(
                 "--programs {}: no such folder; leave the flag out to build the programs",
                 directory.display()
-            )));
+            ))),
         }
-        Ok(Programs {
-            directory: directory.map(Path::to_owned),
-        })
     }
 
     /// The program of a system: of the given folder, or built now if it is out of date.
     pub fn find(&self, system: System, progress: &Progress) -> anyhow::Result<PathBuf> {
-        let name = if system.is_external() {
-            "synod-external".to_owned()
-        } else {
-            format!("synod-baseline-{}", system.name())
+        let name = match system.is_external() {
+            true => EXTERNAL_PROGRAM.to_owned(),
+            false => format!("synod-baseline-{}", system.name()),
         };
-        let Some(directory) = &self.directory else {
-            return build(&name, progress);
-        };
-        let path = directory.join(&name);
-        path.canonicalize().map_err(|error| {
-            usage(format!(
-                "{}: {error}; build it with `cargo build --release` in harness/baselines, or leave --programs out",
-                path.display()
-            ))
-        })
+        match self {
+            Programs::Given(directory) => {
+                let path = directory.join(&name);
+                path.canonicalize().map_err(|error| {
+                    usage(format!(
+                        "{}: {error}; build it with `cargo build --release` in harness/baselines, or leave \
+                         --programs out",
+                        path.display()
+                    ))
+                })
+            }
+            Programs::Built {
+                baselines,
+                external,
+            } => {
+                let (cell, package) = match system.is_external() {
+                    true => (external, Some(EXTERNAL_PACKAGE)),
+                    false => (baselines, None),
+                };
+                let built = match cell.get() {
+                    Some(built) => built,
+                    None => {
+                        let built = build(package, progress)?;
+                        cell.get_or_init(|| built)
+                    }
+                };
+                let path = built.get(&name).cloned();
+                path.with_context(|| format!("cargo did not say where it put {name}"))
+            }
+        }
     }
 }
 
-/// `cargo` knows whether anything is to be done; it takes a moment if not.
-fn build(package: &str, progress: &Progress) -> anyhow::Result<PathBuf> {
+/// Builds a package of `harness/baselines`, or all baselines. They are built together, since cargo would build what
+/// they share once for each otherwise. It knows whether anything is to be done, and takes a moment if not.
+fn build(package: Option<&str>, progress: &Progress) -> anyhow::Result<Executables> {
     let sources = std::env::var_os(SOURCES_VARIABLE).map_or_else(|| SOURCES.into(), PathBuf::from);
     let manifest = sources.join("Cargo.toml");
     if !manifest.is_file() {
         return Err(usage(format!(
-            "{}: not there, so {package} can't be built; give a folder with the built programs (--programs), or the \
-             sources' (environment variable {SOURCES_VARIABLE})",
+            "{}: not there, so the other systems can't be built; give a folder with the built programs \
+             (--programs), or the sources' (environment variable {SOURCES_VARIABLE})",
             manifest.display()
         )));
     }
     progress.step(&format!(
-        "building {package} if it is out of date (the first time takes minutes)"
+        "building {} if it is out of date (the first time takes minutes)",
+        package.unwrap_or("the baselines")
     ));
-    let output = Command::new("cargo")
-        .args(["build", "--release", "--locked", "--message-format=json-render-diagnostics"])
-        .args(["--package", package, "--manifest-path"])
-        .arg(&manifest)
+    let mut command = Command::new("cargo");
+    command
+        .args(["build", "--release", "--locked"])
+        .args([
+            "--message-format=json-render-diagnostics",
+            "--manifest-path",
+        ])
+        .arg(&manifest);
+    if let Some(package) = package {
+        command.args(["--package", package]);
+    }
+    let output = command
         .stdin(Stdio::null())
         // Its progress is ours.
         .stderr(Stdio::inherit())
         .output()
         .map_err(|error| {
             usage(format!(
-                "cargo: {error}; {package} can't be built without it: give a folder with the built programs (--programs)"
+                "cargo: {error}; the other systems can't be built without it: give a folder with the built programs \
+                 (--programs)"
             ))
         })?;
     anyhow::ensure!(
         output.status.success(),
-        "{package} could not be built: {} has the sources, cargo said above what is wrong",
+        "the other systems could not be built: cargo said above what is wrong with {}",
         sources.display()
     );
-    executable(&output.stdout, package)
-        .with_context(|| format!("cargo did not say where it put {package}"))
+    Ok(executables(&output.stdout))
 }
 
-/// The executable that cargo's messages name for a package.
-fn executable(messages: &[u8], package: &str) -> Option<PathBuf> {
+/// The executables that cargo's messages name.
+fn executables(messages: &[u8]) -> Executables {
     #[derive(Deserialize)]
     struct Message {
         executable: Option<PathBuf>,
     }
     let lines = messages.split(|byte| *byte == b'\n');
-    let executables = lines.filter_map(|line| serde_json::from_slice::<Message>(line).ok());
-    executables
-        .filter_map(|message| message.executable)
-        .find(|path| path.file_name().is_some_and(|name| name == package))
+    let messages = lines.filter_map(|line| serde_json::from_slice::<Message>(line).ok());
+    let paths = messages.filter_map(|message| message.executable);
+    paths
+        .filter_map(|path| Some((path.file_name()?.to_str()?.to_owned(), path)))
+        .collect()
 }
 
 impl Description {
@@ -136,18 +180,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_executable_is_found_among_messages() {
+    fn executables_are_found_among_messages() {
         let messages = br#"{"reason":"compiler-artifact","executable":null}
 not json
 {"reason":"compiler-artifact","executable":"/t/release/other"}
 {"reason":"compiler-artifact","executable":"/t/release/synod-baseline-raft-rs"}
 {"reason":"build-finished","success":true}
 "#;
-        let found = executable(messages, "synod-baseline-raft-rs");
-        assert_eq!(
-            found.as_deref(),
-            Some(Path::new("/t/release/synod-baseline-raft-rs"))
-        );
-        assert_eq!(executable(messages, "synod-baseline-openraft"), None);
+        let found = executables(messages);
+        assert_eq!(found.len(), 2);
+        let raft = Path::new("/t/release/synod-baseline-raft-rs");
+        assert_eq!(found["synod-baseline-raft-rs"], raft);
     }
 }

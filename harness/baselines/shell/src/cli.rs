@@ -75,7 +75,7 @@ pub fn main<P: Protocol>() -> ExitCode {
 /// Synod's own engine over the same links: what its protocol does without encryption.
 pub fn main_of_synod() -> ExitCode {
     const LIBRARY: &str = concat!("synod ", env!("CARGO_PKG_VERSION"));
-    run_program::<NoFlags>(LIBRARY, "as it comes", async |settings, cli| {
+    run_program::<NoFlags>(LIBRARY, "a batch per slot and turn, slots in flight follow the latency", async |settings, cli| {
         let links = |settings: &mut _| listen(settings, cli.transport, Limits::default());
         match settings.file.state_machine {
             MachineChoice::Kv => {
