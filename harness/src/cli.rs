@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::chaos::fault::Fault;
 use crate::cluster::arguments::ClusterArguments;
-use crate::probe::arguments::ProbeArguments;
 use crate::load::load_file::Load;
+use crate::probe::arguments::ProbeArguments;
 use crate::system::{System, Transport};
 
 #[derive(Parser)]
@@ -249,6 +249,9 @@ pub struct LoadArguments {
     after_help = RUN_EXAMPLES
 )]
 pub struct RunArguments {
+    /// Run on the machines of this file instead of this one alone (see `synod cluster --help`)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "keep_data"])]
+    pub inventory: Option<PathBuf>,
     /// How many replicas, each a process of its own
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=15))]
     pub replicas: u8,

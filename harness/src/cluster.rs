@@ -2,9 +2,9 @@
 
 pub mod arguments;
 mod check;
-mod collect;
+pub mod collect;
 pub mod cpus;
-mod findings;
+pub mod findings;
 pub mod fleet;
 pub mod folder;
 pub mod host;
@@ -63,6 +63,11 @@ async fn command(
     }
 }
 
+/// A signal ended the command.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Interrupted(pub &'static str);
+
 /// Connects to hosts, does `work` with all of them, and cleans up after it: also when it fails or is interrupted.
 pub async fn with<T>(
     inventory: &Inventory,
@@ -88,13 +93,13 @@ pub async fn with_reached<T>(
     let mut terminate = signal(SignalKind::terminate())?;
     let (fleet, errors) = tokio::select! {
         reached = Fleet::reach(inventory, wanted) => reached?,
-        _ = interrupt.recv() => anyhow::bail!("interrupted"),
-        _ = terminate.recv() => anyhow::bail!("terminated"),
+        _ = interrupt.recv() => return Err(Interrupted("interrupted").into()),
+        _ = terminate.recv() => return Err(Interrupted("terminated").into()),
     };
     let done = tokio::select! {
         done = work(&fleet, errors) => done,
-        _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted")),
-        _ = terminate.recv() => Err(anyhow::anyhow!("terminated")),
+        _ = interrupt.recv() => Err(Interrupted("interrupted").into()),
+        _ = terminate.recv() => Err(Interrupted("terminated").into()),
     };
     let left = fleet.finish().await;
     if left.is_empty() {

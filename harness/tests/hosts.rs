@@ -3,7 +3,9 @@
 mod common;
 mod machines;
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use common::{Finished, directory, one_at_a_time, run};
@@ -295,6 +297,136 @@ fn what_is_wrong_with_a_host_is_one_line_and_the_rest_is_cleaned_up() {
     let none = bed.cluster(&["status"]);
     assert_eq!(none.code, Some(2));
     assert!(none.complaint().contains("is not up"));
+}
+
+#[test]
+fn a_run_with_clients_on_two_machines_is_one_result() {
+    let _turn = one_at_a_time();
+    let Some(bed) = Bed::make(&[
+        ("a", REPLICA),
+        ("b", REPLICA),
+        ("c", REPLICA),
+        ("d", CLIENT),
+        ("e", CLIENT),
+    ]) else {
+        return;
+    };
+    let out = bed.directory.path().join("results");
+    let flags = [
+        "--seconds",
+        "3",
+        "--warmup",
+        "1",
+        "--outstanding",
+        "64",
+        "--kill-leader-after",
+        "1",
+    ];
+    let mut arguments = vec!["run", "--json", "--name", "test", "--out", text(&out)];
+    arguments.extend(["--inventory", text(&bed.inventory)]);
+    arguments.extend(flags);
+    let finished = run(&arguments);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    let result = finished.json();
+    for key in ["lost", "duplicated", "disordered", "diverged", "failed"] {
+        assert_eq!(result[key], 0, "{key}: {}", finished.stderr);
+    }
+    let results = out.join("test");
+    let clients: Vec<_> = result["hosts"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|host| &host["clients"])
+        .collect();
+    assert_eq!(clients, [0, 0, 0, 2, 2]);
+    assert_eq!(result["faults"][0]["kind"], "kill-leader");
+    // What the machines counted apart adds up to what is told of all of them.
+    let acknowledged: Vec<u64> = ["-d", "-e", ""]
+        .map(|host| acknowledged_in(&results.join(format!("timeline{host}.csv"))))
+        .to_vec();
+    assert!(acknowledged[0] > 0 && acknowledged[1] > 0);
+    assert_eq!(acknowledged[0] + acknowledged[1], acknowledged[2]);
+    assert_eq!(result["acknowledged"], acknowledged[2]);
+    assert!(results.join("latency.hlog").is_file());
+    assert!(!results.join("data").exists(), "the data stays");
+    bed.assert_nothing_left();
+}
+
+fn acknowledged_in(timeline: &Path) -> u64 {
+    let text = std::fs::read_to_string(timeline).expect("fetched");
+    let counts = text
+        .lines()
+        .skip(1)
+        .map(|line| line.split(',').nth(1).expect("a column"));
+    counts
+        .map(|count| count.parse::<u64>().expect("a number"))
+        .sum()
+}
+
+#[test]
+fn a_machine_that_dies_in_the_middle_of_a_run_leaves_what_was_measured() {
+    let _turn = one_at_a_time();
+    let Some(mut bed) = Bed::make(&[
+        ("a", REPLICA),
+        ("b", REPLICA),
+        ("c", REPLICA),
+        ("d", CLIENT),
+    ]) else {
+        return;
+    };
+    let out = bed.directory.path().join("results");
+    let mut child = common::synod()
+        .args([
+            "run",
+            "--seconds",
+            "300",
+            "--warmup",
+            "0",
+            "--outstanding",
+            "8",
+            "--name",
+            "test",
+        ])
+        .args(["--inventory", text(&bed.inventory), "--out", text(&out)])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let mut lines = BufReader::new(child.stderr.take().expect("piped"))
+        .lines()
+        .map_while(Result::ok);
+    let measuring = lines.by_ref().find(|line| line.contains("acknowledged"));
+    assert!(measuring.is_some(), "the run does not come to its load");
+    bed.machines.cut_power("c");
+    let rest: Vec<String> = lines.collect();
+    assert_eq!(child.wait().expect("our child").code(), Some(1));
+    let complaints: Vec<&String> = rest
+        .iter()
+        .filter(|line| line.starts_with("synod: "))
+        .collect();
+    assert_eq!(complaints.len(), 1, "{rest:#?}");
+    assert!(complaints[0].contains("host c"), "{}", complaints[0]);
+    let result =
+        std::fs::read_to_string(out.join("test/result.json")).expect("what was measured is kept");
+    let result: serde_json::Value = serde_json::from_str(&result).expect("JSON");
+    assert_eq!(result["ok"], false);
+    assert!(
+        result["incomplete"]
+            .as_str()
+            .expect("a reason")
+            .contains("replica 3 on host c")
+    );
+    assert!(result["acknowledged"].as_u64() > Some(0));
+    assert!(acknowledged_in(&out.join("test/timeline.csv")) > 0);
+    for name in ["a", "b", "d"] {
+        assert_eq!(
+            files(&bed.machines.data(name)),
+            Vec::<String>::new(),
+            "on {name}"
+        );
+    }
+    assert_eq!(processes_of(bed.directory.path()), Vec::<String>::new());
 }
 
 /// A file system that is too small for anything.

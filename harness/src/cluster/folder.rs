@@ -5,6 +5,7 @@
 //!                   replica-N.{toml,pem,key,pid,out,log}  replica-N/
 //! ```
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -14,19 +15,22 @@ use crate::cluster::host::Host;
 
 /// The executable, found by its hash: a host that has the file has this very build.
 pub struct Executable {
-    path: std::path::PathBuf,
+    path: PathBuf,
     hash: u128,
 }
 
 impl Executable {
     /// The one that runs.
     pub fn own() -> anyhow::Result<Executable> {
-        let path = std::env::current_exe().context("this executable has no path")?;
+        Executable::at(&std::env::current_exe().context("this executable has no path")?)
+    }
+
+    pub fn at(path: &Path) -> anyhow::Result<Executable> {
         let bytes =
-            std::fs::read(&path).with_context(|| format!("{}: cannot be read", path.display()))?;
+            std::fs::read(path).with_context(|| format!("{}: cannot be read", path.display()))?;
         Ok(Executable {
             hash: xxh3_128(&bytes),
-            path,
+            path: path.to_owned(),
         })
     }
 

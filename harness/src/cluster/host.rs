@@ -62,10 +62,6 @@ impl Host {
         &self.entry.name
     }
 
-    pub fn is_local(&self) -> bool {
-        matches!(self.way, Way::Local)
-    }
-
     /// A command of the host, words as they are, killed when its handle is dropped.
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = match &self.way {

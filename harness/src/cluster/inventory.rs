@@ -250,6 +250,28 @@ impl Inventory {
             .collect()
     }
 
+    /// Leaves the first `count` replicas.
+    pub fn take_replicas(&mut self, count: u8) -> anyhow::Result<()> {
+        let there = self.replicas.len();
+        if there < usize::from(count) {
+            let path = self.path.display();
+            return Err(usage(format!(
+                "--replicas {count}: {path} has hosts for {there} replicas; add hosts, or ask for fewer"
+            )));
+        }
+        self.replicas.truncate(usize::from(count));
+        Ok(())
+    }
+
+    /// The hosts that carry a replica or play clients.
+    pub fn used_hosts(&self) -> Vec<usize> {
+        let carries = |index: usize| self.replicas.iter().any(|place| place.host == index);
+        let plays = |index: usize| self.hosts[index].roles.contains(&Role::Client);
+        (0..self.hosts.len())
+            .filter(|index| carries(*index) || plays(*index))
+            .collect()
+    }
+
     /// The index of the host named `name`.
     pub fn host(&self, name: &str) -> anyhow::Result<usize> {
         let found = self.hosts.iter().position(|host| host.name == name);

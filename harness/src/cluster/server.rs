@@ -78,6 +78,14 @@ impl Server {
         Ok(server)
     }
 
+    /// Waits until it has ended: its ports are free again.
+    pub async fn end(mut self) -> anyhow::Result<()> {
+        drop(self.stdin);
+        let ended = tokio::time::timeout(ANSWER_MAX, self.child.wait()).await;
+        ended.with_context(|| format!("host {}: the probe does not end", self.name))??;
+        Ok(())
+    }
+
     pub async fn facts(&mut self) -> anyhow::Result<Facts> {
         match self.ask(&Question::Facts).await? {
             Answer::Facts(facts) => Ok(*facts),

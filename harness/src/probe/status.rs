@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use rustix::process::Pid;
 use synod_transport::Client;
 
 use crate::client_file::{self, ClientFile, client_config, replica_id};
 use crate::probe::arguments::StatusArguments;
 use crate::probe::pid_file::PidFile;
 use crate::probe::protocol::ReplicaState;
+use crate::run::usage::Usage;
 use crate::toml_file;
 
 /// Replies may be this late while a machine is fully loaded.
@@ -24,7 +26,14 @@ pub fn run(arguments: &StatusArguments) -> anyhow::Result<ReplicaState> {
         .enable_all()
         .build()
         .context("no runtime")?;
-    let counters = runtime.block_on(ask(arguments));
+    let counters = runtime.block_on(ask(arguments)).and_then(|mut counters| {
+        let pid = Pid::from_raw(running.pid).context("a process id is not zero")?;
+        counters.insert(
+            "disk_bytes_written".into(),
+            Usage::of(pid)?.disk_bytes_written,
+        );
+        Ok(counters)
+    });
     Ok(ReplicaState {
         pid: Some(running.pid),
         unit: running.unit.clone(),

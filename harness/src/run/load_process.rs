@@ -14,6 +14,8 @@ pub struct LoadProcess {
     milestones: mpsc::UnboundedReceiver<Event>,
     /// Follows the process to its end; the error says why it ended early.
     follower: JoinHandle<anyhow::Result<()>>,
+    /// Ends a load early that can report what it has: the reason goes there.
+    stop: Option<mpsc::UnboundedSender<String>>,
 }
 
 impl LoadProcess {
@@ -23,7 +25,36 @@ impl LoadProcess {
         LoadProcess {
             milestones,
             follower: tokio::spawn(follow(process, sender, progress)),
+            stop: None,
         }
+    }
+
+    /// A load of several processes, whose follower says what it is as a whole.
+    pub fn several(
+        milestones: mpsc::UnboundedReceiver<Event>,
+        follower: JoinHandle<anyhow::Result<()>>,
+        stop: mpsc::UnboundedSender<String>,
+    ) -> LoadProcess {
+        LoadProcess {
+            milestones,
+            follower,
+            stop: Some(stop),
+        }
+    }
+
+    /// Whether [`LoadProcess::stop`] yields what was measured so far.
+    pub fn can_stop(&self) -> bool {
+        self.stop.is_some()
+    }
+
+    /// Ends the load early. `None`: this load cannot be, and what it measured is gone.
+    pub async fn stop(&mut self, reason: String) -> anyhow::Result<Option<LoadResult>> {
+        let Some(stop) = &self.stop else {
+            return Ok(None);
+        };
+        // If it ended by itself meanwhile, its result is on its way.
+        let _ = stop.send(reason);
+        self.result().await.map(Some)
     }
 
     pub async fn window_start(&mut self) -> anyhow::Result<()> {
@@ -87,11 +118,11 @@ async fn follow(
     process.finish().await
 }
 
-fn show(event: &Event, progress: &Progress) {
+pub fn show(event: &Event, progress: &Progress) {
     match event {
         Event::Connected => progress.step("the clients are connected, warming up"),
         Event::WindowStart => progress.step("measuring"),
-        Event::WindowEnd | Event::Result(_) => {}
+        Event::WindowEnd | Event::Result(_) | Event::Clock { .. } => {}
         Event::Progress {
             phase,
             second,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::run::layout::last_line;
@@ -22,7 +22,7 @@ pub struct Process {
     log: PathBuf,
     child: Child,
     /// Held here, because waiting for a child would close it, and closing it tells the child to end.
-    _stdin: ChildStdin,
+    stdin: ChildStdin,
     stdout: Lines<BufReader<ChildStdout>>,
 }
 
@@ -40,13 +40,19 @@ impl Process {
         arguments: &[&str],
         log: &Path,
     ) -> anyhow::Result<Process> {
+        let mut command = Command::new(executable);
+        command.args(arguments);
+        Process::start_command(command, name, log)
+    }
+
+    /// The same with a command, which may be one of another machine.
+    pub fn start_command(mut command: Command, name: &str, log: &Path) -> anyhow::Result<Process> {
         let log_file = std::fs::File::options()
             .create(true)
             .append(true)
             .open(log)
             .with_context(|| format!("{}: cannot be opened", log.display()))?;
-        let mut child = Command::new(executable)
-            .args(arguments)
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log_file)
@@ -61,7 +67,7 @@ impl Process {
             name: name.into(),
             log: log.into(),
             child,
-            _stdin: stdin,
+            stdin,
             stdout: BufReader::new(stdout).lines(),
         })
     }
@@ -72,6 +78,12 @@ impl Process {
             .next_line()
             .await
             .with_context(|| format!("{}: its output cannot be read", self.name))
+    }
+
+    /// Sends a line to its stdin.
+    pub async fn tell(&mut self, line: &str) -> anyhow::Result<()> {
+        let sent = self.stdin.write_all(format!("{line}\n").as_bytes()).await;
+        sent.with_context(|| format!("{}: does not listen", self.name))
     }
 
     /// Why the process ended, once it did.
