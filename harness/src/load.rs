@@ -48,7 +48,8 @@ impl Shared {
 }
 
 pub fn run(arguments: &LoadArguments) -> anyhow::Result<()> {
-    let file: LoadFile = toml_file::read(&arguments.config)?;
+    let mut file: LoadFile = toml_file::read(&arguments.config)?;
+    file.certificates = file.certificates.relative_to(&arguments.config);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 pub struct Machines {
     directory: PathBuf,
@@ -58,11 +59,14 @@ pub fn must(program: &str, arguments: &[&str]) -> String {
 impl Machines {
     /// One per name, with addresses in a subnet that no other test process uses. Files go below `directory`.
     pub fn make(directory: &Path, names: &[&str]) -> Machines {
+        // What was removed may take a moment to be gone: nothing is named twice.
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let made = MADE.fetch_add(1, Ordering::Relaxed);
         let id = std::process::id();
         let mut machines = Machines {
             directory: directory.to_owned(),
-            prefix: format!("sy{id}"),
-            subnet: format!("10.{}.{}", 200 + id / 250 % 50, id % 250),
+            prefix: format!("sy{id}{made}"),
+            subnet: format!("10.{}.{}", 200 + id / 50 % 50, id % 50 * 5 + made % 5),
             names: names.iter().map(|name| (*name).to_owned()).collect(),
             servers: Vec::new(),
         };
