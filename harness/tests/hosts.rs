@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::{Finished, directory, one_at_a_time, run};
 use machines::{Machines, missing};
+use rustix::process::{Pid, Signal, kill_process};
 
 const GUARD: Duration = Duration::from_secs(60);
 
@@ -280,7 +281,11 @@ fn what_is_wrong_with_a_host_is_one_line_and_the_rest_is_cleaned_up() {
     ];
     for (name, from, to, expected, remedy) in cases {
         let inventory = bed.changed(&format!("{name}.toml"), from, &to);
-        for command in ["up", "check"] {
+        let commands: &[&str] = match name {
+            "key" => &["up", "check"],
+            _ => &["up"],
+        };
+        for command in commands {
             let refused = bed.with(&inventory, &[command]);
             assert_eq!(refused.code, Some(1), "{name}: {}", refused.stderr);
             let complaint = refused.complaint();
@@ -427,6 +432,69 @@ fn a_machine_that_dies_in_the_middle_of_a_run_leaves_what_was_measured() {
         );
     }
     assert_eq!(processes_of(bed.directory.path()), Vec::<String>::new());
+}
+
+#[test]
+fn interrupted_at_any_moment_it_leaves_nothing() {
+    let _turn = one_at_a_time();
+    let Some(bed) = Bed::make(&[("a", REPLICA), ("b", CLIENT)]) else {
+        return;
+    };
+    let data = bed.machines.data("a");
+    let start = |arguments: &[&str]| {
+        let mut command = common::synod();
+        command
+            .args(arguments)
+            .args(["--inventory", text(&bed.inventory)]);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command.spawn().expect("the binary starts")
+    };
+    let out = bed.directory.path().join("results");
+    let mut load = vec![
+        "run",
+        "--replicas",
+        "1",
+        "--seconds",
+        "300",
+        "--name",
+        "test",
+    ];
+    load.extend(["--outstanding", "1", "--out", text(&out)]);
+    let loaded = |word: &str| {
+        processes_of(bed.directory.path())
+            .iter()
+            .any(|line| line.contains(word))
+    };
+    // While the executable is copied, while the replica starts, and under load.
+    let copying = || !files(&data).is_empty();
+    let moments: [(&[&str], &dyn Fn() -> bool); 3] = [
+        (&["cluster", "up"], &copying),
+        (&["cluster", "up"], &|| loaded("replica --config")),
+        (&load, &|| loaded("load --config")),
+    ];
+    for (arguments, moment) in moments {
+        let mut child = start(arguments);
+        wait_until("the moment does not come", moment);
+        kill_process(Pid::from_child(&child), Signal::INT).expect("our child");
+        assert_eq!(
+            child.wait().expect("our child").code(),
+            Some(1),
+            "{arguments:?}"
+        );
+        bed.assert_nothing_left();
+        let _ = std::fs::remove_dir_all(&out);
+    }
+    // Killed, it can remove no file, but no process outlives it.
+    let mut child = start(&load);
+    wait_until("the load does not begin", || loaded("load --config"));
+    child.kill().expect("our child");
+    child.wait().expect("our child");
+    wait_until("a process stays", || {
+        processes_of(bed.directory.path()).is_empty()
+    });
 }
 
 /// A file system that is too small for anything.

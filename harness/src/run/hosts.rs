@@ -20,7 +20,7 @@ use crate::cluster::inventory::{Inventory, Role};
 use crate::cluster::replicas::{Placed, copy_certificates, placed};
 use crate::cluster::server::{ClockOffset, Server};
 use crate::cluster::{Interrupted, with};
-use crate::failure::usage;
+use crate::failure::{describe, usage};
 use crate::load::load_file::{Load, LoadPart};
 use crate::probe::facts::Facts;
 use crate::run::layout::Layout;
@@ -84,26 +84,47 @@ pub fn perform(plan: &Plan, inventory: &Path, progress: &Arc<Progress>) -> anyho
         .build()
         .context("no runtime")?;
     let wanted = inventory.used_hosts();
-    let measured = runtime.block_on(with(&inventory, &wanted, async |fleet| {
-        run(&setup, fleet).await
+    let mut done = None;
+    let finished = runtime.block_on(with(&inventory, &wanted, async |fleet| {
+        done = Some(run(&setup, fleet).await?);
+        Ok(())
     }));
     // A check that still reads gigabytes must not hold up an interrupted run.
     runtime.shutdown_background();
     progress.clear();
-    let (measured, hosts) =
-        measured.map_err(|error| match error.downcast_ref::<Interrupted>() {
-            Some(Interrupted(word)) => Stopped(word).into(),
-            None => error,
-        })?;
-    let machine = hosts
-        .first()
-        .context("there is a host")?
-        .facts
-        .environment
-        .clone();
-    let mut outcome = Outcome::new(plan, machine, measured);
+    match done {
+        Some((measured, hosts)) => publish(&setup, measured, hosts, finished.err()),
+        None => match finished.map_err(stopped) {
+            Err(error) => Err(error),
+            Ok(()) => anyhow::bail!("the run ended without a result"),
+        },
+    }
+}
+
+/// As the caller of a run expects an interruption.
+fn stopped(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref::<Interrupted>() {
+        Some(Interrupted(word)) => Stopped(word).into(),
+        None => error,
+    }
+}
+
+/// Whatever could not be cleaned up afterwards, what was measured is kept.
+fn publish(
+    setup: &Setup<'_>,
+    measured: Measured,
+    hosts: Vec<HostRecord>,
+    uncleaned: Option<anyhow::Error>,
+) -> anyhow::Result<Outcome> {
+    let first = hosts.first().context("there is a host")?;
+    let machine = first.facts.environment.clone();
+    let mut outcome = Outcome::new(setup.plan, machine, measured);
     outcome.hosts = hosts;
-    write_json(&layout, "result.json", &outcome)?;
+    if let Some(error) = uncleaned {
+        outcome.problems.push(describe(&error));
+        outcome.ok = false;
+    }
+    write_json(setup.layout, "result.json", &outcome)?;
     Ok(outcome)
 }
 
