@@ -2,6 +2,7 @@
 
 pub mod cluster;
 pub mod counters;
+mod external;
 mod faults;
 pub mod hosts;
 pub mod layout;
@@ -30,6 +31,7 @@ use crate::system::Family;
 use crate::verify::{self, Evidence, ReplicaEvidence, Verdict};
 use cluster::{Cluster, Program};
 use counters::{Status, WindowCounters};
+use external::External;
 use faults::FaultReport;
 use layout::Layout;
 use load_process::LoadProcess;
@@ -105,13 +107,19 @@ async fn start_and_measure(
         plan.replicas,
         subject.label()
     ));
-    let program = match subject.system.family(subject.transport) {
-        Family::Product => None,
-        Family::Baseline => subject.program.as_deref().map(|path| Program {
+    let program = match (
+        subject.system.family(subject.transport),
+        subject.program.as_deref(),
+    ) {
+        (Family::External, Some(adapter)) => {
+            let servers = External::start(layout, plan, adapter).await?;
+            return experiment(plan, servers, progress).await;
+        }
+        (Family::Product | Family::Baseline | Family::External, None) => None,
+        (Family::Product | Family::Baseline, Some(path)) => Some(Program {
             path,
             transport: subject.transport,
         }),
-        Family::External => anyhow::bail!("{} is not there yet", subject.label()),
     };
     let cluster = Cluster::start(layout, program).await?;
     experiment(plan, cluster, progress).await

@@ -253,11 +253,14 @@ mod tests {
             .collect()
     }
 
+    /// Whether it makes a host unfit, what is then said, and how it comes about.
+    type Spoil = (bool, &'static str, fn(&mut Facts));
+
     #[test]
     fn each_spoiler_is_found_and_a_good_host_has_none() {
         let good = facts();
         assert_eq!(found(&host("0"), &good), []);
-        let spoil: [(bool, &str, fn(&mut Facts)); 8] = [
+        let spoil: [Spoil; 8] = [
             (false, "memory", |facts| {
                 facts.environment.data.filesystem = "tmpfs".into()
             }),

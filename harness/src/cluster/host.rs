@@ -19,7 +19,7 @@ const COMMAND_MAX: Duration = Duration::from_secs(90);
 /// A slow line carries the executable in this time.
 const COPY_MAX: Duration = Duration::from_secs(900);
 /// Of what a host says about a failure.
-const COMPLAINT_BYTES_MAX: usize = 400;
+const COMPLAINT_CHARS_MAX: usize = 400;
 
 pub struct Host {
     pub entry: HostEntry,
@@ -227,8 +227,7 @@ fn put_words<'a>(to: &'a str, mode: &'a str, length: &'a str) -> [&'a str; 6] {
 pub fn complaint(stderr: &[u8]) -> String {
     let text = one_line(&String::from_utf8_lossy(stderr));
     let text = text.strip_prefix("synod: ").unwrap_or(&text);
-    let end = text.floor_char_boundary(COMPLAINT_BYTES_MAX);
-    text[..end].to_owned()
+    text.chars().take(COMPLAINT_CHARS_MAX).collect()
 }
 
 /// Words as a POSIX shell reads them back.

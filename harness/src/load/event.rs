@@ -77,6 +77,19 @@ pub struct LoadResult {
     /// Why the load was ended before its time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incomplete: Option<String>,
+    /// Of systems whose disks can't be checked: what the load found when it read its writes back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_back: Option<ReadBack>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadBack {
+    /// Acknowledged writes that had to be there.
+    pub checked: u64,
+    /// Those that were not.
+    pub lost: u64,
+    /// Found more than once: attempts that were repeated although they had happened.
+    pub repeated: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

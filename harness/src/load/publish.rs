@@ -66,6 +66,8 @@ pub fn result(recorder: &Recorder, client_cpu_us: u64, ends: Vec<ClientEnd>) -> 
         silences: Vec::new(),
         start_uncertainty_us: None,
         incomplete: None,
+        // Synod's are read from the disks.
+        read_back: None,
     }
 }
 

@@ -228,6 +228,10 @@ fn equality(baseline: &RunResult, run: &RunResult) -> Vec<Equality> {
         value: of(run),
         equal: of(run) == of(baseline),
     };
+    // A system that has nothing in common with ours but the promise says for itself how far that goes.
+    if !run.equality.is_empty() {
+        return run.equality.clone();
+    }
     vec![
         row("durability", |run| run.durability.clone()),
         row("transport and encryption", |run| run.transport.clone()),

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::comparison::Equality;
 use crate::environment::Environment;
 use crate::load::load_file::Load;
 use crate::results::file;
@@ -80,6 +81,8 @@ pub struct RunResult {
     pub transport: String,
     #[serde(default)]
     pub client_path: String,
+    #[serde(default)]
+    pub equality: Vec<Equality>,
     pub seconds: u32,
     #[serde(default)]
     pub warmup_s: u32,

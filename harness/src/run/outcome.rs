@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::cli::{DurabilityChoice, MachineChoice};
+use crate::cli::DurabilityChoice;
+use crate::comparison::Equality;
 use crate::environment::Environment;
 use crate::load::event::{Latency, LoadResult, TimelineSummary};
 use crate::load::load_file::Load;
@@ -64,7 +65,10 @@ pub struct Outcome {
     pub loop_kind: &'static str,
     pub replicas: u8,
     pub payload_bytes: u32,
-    pub state_machine: MachineChoice,
+    pub state_machine: String,
+    /// What is the same as for Synod, where a system says it itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub equality: Vec<Equality>,
     pub durability: DurabilityChoice,
     pub backend: String,
     pub transport: &'static str,
@@ -166,7 +170,12 @@ impl Outcome {
             },
             replicas: plan.replicas,
             payload_bytes: plan.payload_bytes,
-            state_machine: plan.state_machine,
+            state_machine: plan.machine_name(),
+            equality: plan
+                .subject
+                .recipe
+                .as_ref()
+                .map_or_else(Vec::new, |recipe| recipe.equality.clone()),
             durability: plan.durability,
             backend,
             transport: plan.subject.transport.describe(),

@@ -13,6 +13,7 @@ use crate::environment::COMMIT;
 use crate::failure::usage;
 use crate::load::load_file::Load;
 use crate::load::workload::payload_bytes_min;
+use crate::run::external::Recipe;
 use crate::run::layout::Place;
 use crate::run::progress::Progress;
 use crate::system::{Description, Family, Programs, System, Transport};
@@ -67,6 +68,9 @@ pub struct Subject {
     /// What is started instead of ourselves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub program: Option<PathBuf>,
+    /// What its adapter says about a system of somebody else.
+    #[serde(skip)]
+    pub recipe: Option<Recipe>,
 }
 
 /// What is done to the cluster, in seconds from the start of the measured window.
@@ -124,7 +128,7 @@ impl Plan {
             state_machine: arguments.state_machine,
             seconds: arguments.seconds,
             warmup_s: arguments.warmup,
-            durability: arguments.durability,
+            durability: durability(arguments, &subject)?,
             backend: arguments.backend,
             mtu_max: arguments.mtu,
             seed: arguments.seed,
@@ -137,6 +141,34 @@ impl Plan {
             load,
             fault,
         })
+    }
+}
+
+impl Plan {
+    /// What the commands are applied to.
+    pub fn machine_name(&self) -> String {
+        match (&self.subject.recipe, self.state_machine) {
+            (Some(recipe), _) => recipe.state_machine.clone(),
+            (None, MachineChoice::Kv) => "kv".into(),
+            (None, MachineChoice::Log) => "log".into(),
+        }
+    }
+}
+
+/// What an acknowledgement means: of other systems, what their adapter says.
+fn durability(arguments: &RunArguments, subject: &Subject) -> anyhow::Result<DurabilityChoice> {
+    let Some(recipe) = &subject.recipe else {
+        return Ok(arguments.durability);
+    };
+    if arguments.durability == DurabilityChoice::None {
+        return Err(usage(format!(
+            "--durability none: {} runs as its adapter sets it up",
+            subject.system.name()
+        )));
+    }
+    match recipe.durable {
+        true => Ok(DurabilityChoice::Sync),
+        false => Ok(DurabilityChoice::None),
     }
 }
 
@@ -158,26 +190,34 @@ impl Subject {
         progress: &Progress,
     ) -> anyhow::Result<Subject> {
         system.check(transport)?;
-        let (version, settings, program) = match system.family(transport) {
-            Family::Product => (COMMIT.to_owned(), SETTINGS.to_owned(), None),
+        let mut subject = Subject {
+            system,
+            transport,
+            version: COMMIT.to_owned(),
+            settings: SETTINGS.to_owned(),
+            client_path: CLIENT_PATH.to_owned(),
+            program: None,
+            recipe: None,
+        };
+        match system.family(transport) {
+            Family::Product => {}
             Family::Baseline => {
                 let program = programs.find(system, progress)?;
                 let Description { library, settings } = Description::ask(&program)?;
-                (library, settings, Some(program))
+                (subject.version, subject.settings) = (library, settings);
+                subject.program = Some(program);
             }
             Family::External => {
                 let program = programs.find(system, progress)?;
-                (String::new(), String::new(), Some(program))
+                let recipe = Recipe::look(&program, system)?;
+                subject.version.clone_from(&recipe.version);
+                subject.settings.clone_from(&recipe.settings);
+                subject.client_path.clone_from(&recipe.client);
+                subject.program = Some(program);
+                subject.recipe = Some(recipe);
             }
-        };
-        Ok(Subject {
-            system,
-            transport,
-            version,
-            settings,
-            client_path: CLIENT_PATH.to_owned(),
-            program,
-        })
+        }
+        Ok(subject)
     }
 
     /// As progress and reports name it.

@@ -3,6 +3,7 @@
 //! It ends with us even if we are killed: it watches its stdin, whose other end only we hold. And it ends when its
 //! handle is dropped, which covers every error and ctrl-C.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -23,7 +24,24 @@ pub struct Process {
     child: Child,
     /// Held here, because waiting for a child would close it, and closing it tells the child to end.
     stdin: ChildStdin,
-    stdout: Lines<BufReader<ChildStdout>>,
+    /// None if it is part of the log.
+    stdout: Option<Lines<BufReader<ChildStdout>>>,
+}
+
+/// A process to be.
+pub struct Launch<'a> {
+    pub program: &'a Path,
+    /// For errors.
+    pub name: &'a str,
+    pub arguments: &'a [&'a str],
+    /// On top of ours.
+    pub environment: &'a BTreeMap<String, String>,
+    /// Where it starts, if not here.
+    pub directory: Option<&'a Path>,
+    /// What it prints to stderr is appended to this.
+    pub log: &'a Path,
+    /// Nobody reads what it prints to stdout: that is logged as well.
+    pub logs_stdout: bool,
 }
 
 impl Process {
@@ -35,26 +53,57 @@ impl Process {
 
     /// The same with another executable.
     pub fn start_program(
-        executable: &Path,
+        program: &Path,
         name: &str,
         arguments: &[&str],
         log: &Path,
     ) -> anyhow::Result<Process> {
-        let mut command = Command::new(executable);
-        command.args(arguments);
-        Process::start_command(command, name, log)
+        Process::launch(Launch {
+            program,
+            name,
+            arguments,
+            environment: &BTreeMap::new(),
+            directory: None,
+            log,
+            logs_stdout: false,
+        })
     }
 
-    /// The same with a command, which may be one of another machine.
-    pub fn start_command(mut command: Command, name: &str, log: &Path) -> anyhow::Result<Process> {
+    pub fn launch(launch: Launch<'_>) -> anyhow::Result<Process> {
+        let mut command = Command::new(launch.program);
+        command.args(launch.arguments).envs(launch.environment);
+        if let Some(directory) = launch.directory {
+            command.current_dir(directory);
+        }
+        Process::spawn(command, launch.name, launch.log, launch.logs_stdout)
+    }
+
+    /// Starts a command, which may be one of another machine; its stdout is to be read.
+    pub fn start_command(command: Command, name: &str, log: &Path) -> anyhow::Result<Process> {
+        Process::spawn(command, name, log, false)
+    }
+
+    fn spawn(
+        mut command: Command,
+        name: &str,
+        log: &Path,
+        logs_stdout: bool,
+    ) -> anyhow::Result<Process> {
         let log_file = std::fs::File::options()
             .create(true)
             .append(true)
             .open(log)
             .with_context(|| format!("{}: cannot be opened", log.display()))?;
+        let stdout = match logs_stdout {
+            true => log_file
+                .try_clone()
+                .context("a log can't be shared")?
+                .into(),
+            false => Stdio::piped(),
+        };
         let mut child = command
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .stdout(stdout)
             .stderr(log_file)
             .kill_on_drop(true)
             // A ctrl-C in the terminal is ours to handle, in our order.
@@ -62,19 +111,23 @@ impl Process {
             .spawn()
             .with_context(|| format!("{name} cannot be started"))?;
         let stdin = child.stdin.take().context("no stdin")?;
-        let stdout = child.stdout.take().context("no stdout")?;
+        let stdout = child
+            .stdout
+            .take()
+            .map(|stdout| BufReader::new(stdout).lines());
         Ok(Process {
             name: name.into(),
             log: log.into(),
             child,
             stdin,
-            stdout: BufReader::new(stdout).lines(),
+            stdout,
         })
     }
 
     /// The next line that the process prints; `None` when it is at its end.
     pub async fn line(&mut self) -> anyhow::Result<Option<String>> {
-        self.stdout
+        let stdout = self.stdout.as_mut().context("its output goes to its log")?;
+        stdout
             .next_line()
             .await
             .with_context(|| format!("{}: its output cannot be read", self.name))

@@ -75,19 +75,23 @@ pub fn main<P: Protocol>() -> ExitCode {
 /// Synod's own engine over the same links: what its protocol does without encryption.
 pub fn main_of_synod() -> ExitCode {
     const LIBRARY: &str = concat!("synod ", env!("CARGO_PKG_VERSION"));
-    run_program::<NoFlags>(LIBRARY, "a batch per slot and turn, slots in flight follow the latency", async |settings, cli| {
-        let links = |settings: &mut _| listen(settings, cli.transport, Limits::default());
-        match settings.file.state_machine {
-            MachineChoice::Kv => {
-                let open = |clock| replica::open::<_, KvMachine>(clock, settings, links);
-                node::run(cli.exit_with_parent, open).await
+    run_program::<NoFlags>(
+        LIBRARY,
+        "a batch per slot and turn, slots in flight follow the latency",
+        async |settings, cli| {
+            let links = |settings: &mut _| listen(settings, cli.transport, Limits::default());
+            match settings.file.state_machine {
+                MachineChoice::Kv => {
+                    let open = |clock| replica::open::<_, KvMachine>(clock, settings, links);
+                    node::run(cli.exit_with_parent, open).await
+                }
+                MachineChoice::Log => {
+                    let open = |clock| replica::open::<_, LogMachine>(clock, settings, links);
+                    node::run(cli.exit_with_parent, open).await
+                }
             }
-            MachineChoice::Log => {
-                let open = |clock| replica::open::<_, LogMachine>(clock, settings, links);
-                node::run(cli.exit_with_parent, open).await
-            }
-        }
-    })
+        },
+    )
 }
 
 #[derive(clap::Args)]

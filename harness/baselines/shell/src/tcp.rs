@@ -24,6 +24,8 @@ const PREFIX_BYTES: usize = 4;
 const HELLO_BYTES: usize = 17;
 /// Room for each read: a few turns' worth of a busy peer.
 const READ_BYTES: usize = 256 << 10;
+/// A read with less room than this would be cut short too often.
+const READ_BYTES_MIN: usize = 16 << 10;
 /// Parts that one system call writes at most; more than any turn produces.
 const SLICES_MAX: usize = 64;
 const REDIAL: Duration = Duration::from_millis(20);
@@ -315,7 +317,10 @@ async fn read(
     loop {
         // Not reading is what holds the peer back.
         inbox.room_for(Lane::Data).await;
-        buffer.reserve(READ_BYTES);
+        // What was cut off keeps its block alive: a new block for each small read would be mostly empty memory.
+        if buffer.capacity() - buffer.len() < READ_BYTES_MIN {
+            buffer.reserve(READ_BYTES);
+        }
         if stream.read_buf(&mut buffer).await? == 0 {
             return Ok(());
         }

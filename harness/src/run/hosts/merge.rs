@@ -94,6 +94,8 @@ pub fn merge(parts: &[(LoadResult, PartFiles)], results: &Path) -> anyhow::Resul
         accounts: results().flat_map(|part| part.accounts.clone()).collect(),
         client_counters,
         errors: results().flat_map(|part| part.errors.clone()).collect(),
+        // The disks are read instead.
+        read_back: None,
         silences: Vec::new(),
         start_uncertainty_us: None,
         incomplete: None,
