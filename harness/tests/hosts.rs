@@ -274,7 +274,7 @@ fn what_is_wrong_with_a_host_is_one_line_and_the_rest_is_cleaned_up() {
         (
             "full",
             text(&data),
-            text(&full).to_owned(),
+            text(full).to_owned(),
             "host c: ",
             "free space",
         ),
