@@ -2,6 +2,8 @@
 //!
 //! They share this machine's disks and processes, and have networks and packet filters of their own.
 
+pub mod bed;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
