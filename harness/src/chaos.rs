@@ -35,7 +35,7 @@ use crate::cli::{ChaosArguments, MachineChoice};
 use crate::client_file::client_config;
 use crate::environment::Environment;
 use crate::output::say;
-use crate::run::cluster::Cluster;
+use crate::run::cluster::{Cluster, settle};
 use crate::run::layout::Layout;
 use crate::run::progress::{Progress, thousands};
 use crate::run::target::Target;
@@ -242,7 +242,7 @@ async fn bombard(
     };
     let mut cluster = processes.cluster;
     progress.step("load done; waiting until all replicas have applied the same slots");
-    let (commit_index, hashes) = cluster.settle().await?;
+    let (commit_index, hashes) = settle(&mut cluster).await?;
     let complaints = cluster.stop().await?;
     let evidence = Evidence {
         machine: MachineChoice::Kv,

@@ -6,7 +6,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::chaos::fault::Fault;
+use crate::cluster::arguments::ClusterArguments;
 use crate::load::load_file::Load;
+use crate::probe::arguments::ProbeArguments;
 use crate::system::{System, Transport};
 
 #[derive(Parser)]
@@ -46,8 +48,12 @@ pub enum Command {
     Report(ReportArguments),
     /// Tell what changed from one result to another, by how much, and how certain that is
     Diff(DiffArguments),
+    /// Check, start, break and stop a cluster on several machines, named in an inventory
+    Cluster(ClusterArguments),
     #[command(hide = true)]
     Load(LoadArguments),
+    #[command(hide = true)]
+    Probe(ProbeArguments),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -243,6 +249,9 @@ pub struct LoadArguments {
     after_help = RUN_EXAMPLES
 )]
 pub struct RunArguments {
+    /// Run on the machines of this file instead of this one alone (see `synod cluster --help`)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "keep_data"])]
+    pub inventory: Option<PathBuf>,
     /// How many replicas, each a process of its own
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=15))]
     pub replicas: u8,

@@ -8,6 +8,7 @@ mod chaos;
 pub mod cli;
 mod client;
 mod client_file;
+mod cluster;
 mod compare;
 mod comparison;
 mod counter_fd;
@@ -15,12 +16,14 @@ mod diff;
 mod environment;
 pub mod failure;
 mod idle_spin;
+mod input;
 pub mod load;
 mod matrix;
 pub mod node;
 mod output;
 pub mod parent;
 pub mod ports;
+mod probe;
 pub mod replica;
 pub mod replica_file;
 mod report;
@@ -66,7 +69,9 @@ pub fn main() -> ExitCode {
         Command::Simulate(arguments) => return simulate::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
         Command::Diff(arguments) => diff::run(&arguments),
+        Command::Cluster(arguments) => cluster::run(&arguments),
         Command::Load(arguments) => load::run(&arguments),
+        Command::Probe(arguments) => probe::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,11 +3,12 @@
 //! Tells the run how it goes by JSON lines on stdout, and writes `latency.hlog` and `timeline.csv` itself.
 
 mod client_loop;
+pub mod conductor;
 pub mod event;
 pub mod in_flight;
 pub mod load_file;
 pub mod pace;
-mod publish;
+pub mod publish;
 pub mod recorder;
 pub mod schedule;
 pub mod workload;
@@ -29,6 +30,7 @@ pub use client_loop::ClientEnd;
 use crate::cli::LoadArguments;
 use crate::{parent, toml_file};
 use client_loop::ClientLoop;
+use conductor::Conductor;
 use event::{Event, LoadResult, Phase};
 use load_file::LoadFile;
 use recorder::Recorder;
@@ -46,12 +48,12 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// The clock of the load starts here.
-    pub fn new(warmup_s: u32, seconds: u32) -> anyhow::Result<Shared> {
+    /// `origin` is where the clock of the load starts.
+    pub fn new(origin: Instant, warmup_s: u32, seconds: u32) -> anyhow::Result<Shared> {
         let window_start_ns = u64::from(warmup_s) * 1_000_000_000;
         let window_end_ns = window_start_ns + u64::from(seconds) * 1_000_000_000;
         Ok(Shared {
-            origin: Instant::now(),
+            origin,
             recorder: RefCell::new(Recorder::new(window_start_ns, window_end_ns)?),
             window_start_ns,
             window_end_ns,
@@ -67,32 +69,50 @@ impl Shared {
 }
 
 pub fn run(arguments: &LoadArguments) -> anyhow::Result<()> {
-    let file: LoadFile = toml_file::read(&arguments.config)?;
+    let mut file: LoadFile = toml_file::read(&arguments.config)?;
+    file.certificates = file.certificates.relative_to(&arguments.config);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("no runtime")?;
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
+        if file.part.is_some() {
+            // The conductor notices by itself when the run is gone.
+            return load(file, Some(Conductor::listen())).await;
+        }
         tokio::select! {
-            result = load(file) => result,
+            result = load(file, None) => result,
             () = parent::gone() => anyhow::bail!("the run that started this load is gone"),
         }
     })
 }
 
-async fn load(file: LoadFile) -> anyhow::Result<()> {
+async fn load(file: LoadFile, mut conductor: Option<Conductor>) -> anyhow::Result<()> {
+    let indices = match file.part {
+        Some(part) => part.first_client..part.first_client + part.clients,
+        None => 0..file.clients,
+    };
     let mut clients = Vec::new();
-    for index in 0..file.clients {
+    for index in indices {
         clients.push(ClientLoop::connect(&file, index).await?);
     }
     tell(&Event::Connected)?;
-    let shared = Rc::new(Shared::new(file.warmup_s, file.seconds)?);
+    let origin = match &mut conductor {
+        Some(conductor) => conductor.start().await?,
+        None => Instant::now(),
+    };
+    // A start that is agreed on is a little ahead.
+    tokio::time::sleep_until(origin.into()).await;
+    let shared = Rc::new(Shared::new(origin, file.warmup_s, file.seconds)?);
     let loops = clients
         .into_iter()
         .map(|client| tokio::task::spawn_local(client.run(Rc::clone(&shared))))
         .collect();
-    let result = conduct(&shared, loops, &file.out).await?;
+    let mut result = conduct(&shared, loops, &file.out, conductor.as_mut()).await?;
+    if file.part.is_some() {
+        result.silences = shared.recorder.borrow().silences();
+    }
     tell(&Event::Result(Box::new(result)))
 }
 
@@ -104,9 +124,10 @@ pub async fn conduct(
     shared: &Rc<Shared>,
     loops: Vec<JoinHandle<ClientEnd>>,
     out: &Path,
+    conductor: Option<&mut Conductor>,
 ) -> anyhow::Result<LoadResult> {
     let progress = tokio::task::spawn_local(report_progress(Rc::clone(shared)));
-    let (cpu_us, unix_seconds) = measure(shared).await?;
+    let (cpu_us, unix_seconds) = measure(shared, conductor).await?;
     let mut ends = Vec::new();
     for task in loops {
         ends.push(task.await.context("a client task panicked")?);
@@ -119,17 +140,42 @@ pub async fn conduct(
 }
 
 /// Marks the window's ends in time, and returns the CPU that this process took inside it.
-async fn measure(shared: &Shared) -> anyhow::Result<(u64, u64)> {
-    sleep_until(shared, shared.window_start_ns).await;
+async fn measure(
+    shared: &Shared,
+    mut conductor: Option<&mut Conductor>,
+) -> anyhow::Result<(u64, u64)> {
+    sleep_or_stop(shared, shared.window_start_ns, &mut conductor).await?;
     tell(&Event::WindowStart)?;
     let unix_seconds = crate::utc::unix_seconds_now();
     let before_us = cpu_us();
-    sleep_until(shared, shared.window_end_ns).await;
+    sleep_or_stop(shared, shared.window_end_ns, &mut conductor).await?;
     let cpu_us = cpu_us().saturating_sub(before_us);
     shared.stopping.set(true);
     shared.stop.notify_waiters();
     tell(&Event::WindowEnd)?;
     Ok((cpu_us, unix_seconds))
+}
+
+/// A load that is stopped early has a shorter window, and waits for nothing any more.
+async fn sleep_or_stop(
+    shared: &Shared,
+    at_ns: u64,
+    conductor: &mut Option<&mut Conductor>,
+) -> anyhow::Result<()> {
+    let Some(conducting) = conductor else {
+        sleep_until(shared, at_ns).await;
+        return Ok(());
+    };
+    if shared.stopping.get() {
+        return Ok(());
+    }
+    tokio::select! {
+        () = sleep_until(shared, at_ns) => return Ok(()),
+        stop = conducting.stop() => stop?,
+    }
+    shared.stopping.set(true);
+    shared.recorder.borrow_mut().end_at(shared.now_ns());
+    Ok(())
 }
 
 async fn sleep_until(shared: &Shared, at_ns: u64) {

@@ -8,7 +8,7 @@ mod grouping;
 mod latencies;
 mod run_folder;
 mod run_result;
-mod timeline;
+pub mod timeline;
 
 pub use collection::{Collection, LoadedCell, Source};
 pub use figure::{Better, Figure};

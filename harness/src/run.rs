@@ -4,6 +4,7 @@ pub mod cluster;
 pub mod counters;
 mod external;
 mod faults;
+pub mod hosts;
 pub mod layout;
 pub mod load_process;
 pub mod outcome;
@@ -12,9 +13,10 @@ pub mod process;
 pub mod progress;
 pub mod table;
 pub mod target;
-mod usage;
+pub mod usage;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use synod_engine::ids::{ReplicaId, Slot};
@@ -22,6 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::RunArguments;
 use crate::environment::Environment;
+use crate::failure::describe;
 use crate::load::event::LoadResult;
 use crate::output::say;
 use crate::system::Family;
@@ -31,10 +34,14 @@ use counters::{Status, WindowCounters};
 use external::External;
 use faults::FaultReport;
 use layout::Layout;
+use load_process::LoadProcess;
 use outcome::{Measured, Outcome};
 use plan::Plan;
 use progress::{Progress, thousands};
-use target::Target;
+use target::{Conclusion, Target};
+
+/// How soon the end of a process on another machine is noticed.
+const WATCH_EVERY: Duration = Duration::from_millis(200);
 
 pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
     let progress = Arc::new(Progress::new());
@@ -57,6 +64,9 @@ pub struct Stopped(&'static str);
 
 /// Does a whole run and writes its results.
 pub fn perform(plan: &Plan, progress: &Arc<Progress>) -> anyhow::Result<Outcome> {
+    if let Some(inventory) = &plan.inventory {
+        return hosts::perform(plan, inventory, progress);
+    }
     let layout = Layout::create(plan)?;
     let environment = Environment::look(&layout.data);
     for spoiler in environment.spoilers() {
@@ -128,7 +138,10 @@ async fn experiment(
     ));
     let backend = target.backend();
     let (load, counters, faults) = measure(plan, &mut target, progress).await?;
-    let conclusion = target.conclude(plan, &load, progress).await?;
+    let conclusion = match load.incomplete {
+        None => target.conclude(plan, &load, progress).await?,
+        Some(_) => Conclusion::unchecked(),
+    };
     Ok(Measured {
         backend,
         load,
@@ -145,18 +158,51 @@ async fn measure(
     progress: &Arc<Progress>,
 ) -> anyhow::Result<(LoadResult, Status, Vec<FaultReport>)> {
     let mut load = target.start_load(progress)?;
-    load.window_start().await?;
+    let mut faults = Vec::new();
+    match window(plan, target, &mut load, &mut faults, progress).await {
+        Ok(counters) => Ok((load.result().await?, counters, faults)),
+        // What was measured up to here is kept, if the load can tell.
+        Err(error) => match load.stop(describe(&error)).await? {
+            Some(result) => Ok((result, Status::new(), faults)),
+            None => Err(error),
+        },
+    }
+}
+
+/// The measured window, with what is done in it. Returns what the replicas counted.
+async fn window(
+    plan: &Plan,
+    target: &mut impl Target,
+    load: &mut LoadProcess,
+    faults: &mut Vec<FaultReport>,
+    progress: &Arc<Progress>,
+) -> anyhow::Result<Status> {
+    let watching = load.can_stop();
+    unless_ended(load.window_start(), target, watching).await?;
     let window_start = tokio::time::Instant::now();
     let mut window = WindowCounters::default();
     window.begin(&target.statuses().await?);
-    let mut faults = Vec::new();
     if let Some(fault) = plan.fault {
         faults.push(faults::inject(fault, window_start, target, &mut window, progress).await?);
     }
-    load.window_end().await?;
+    unless_ended(load.window_end(), target, watching).await?;
     target.check().await?;
-    let counters = window.end(&target.statuses().await?);
-    Ok((load.result().await?, counters, faults))
+    Ok(window.end(&target.statuses().await?))
+}
+
+/// Waits for `milestone`, and no longer if a replica ends meanwhile that nobody killed.
+async fn unless_ended(
+    milestone: impl Future<Output = anyhow::Result<()>>,
+    target: &mut impl Target,
+    watching: bool,
+) -> anyhow::Result<()> {
+    tokio::pin!(milestone);
+    loop {
+        tokio::select! {
+            reached = &mut milestone => return reached,
+            () = tokio::time::sleep(WATCH_EVERY), if watching => target.check().await?,
+        }
+    }
 }
 
 pub fn evidence_of(

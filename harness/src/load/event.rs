@@ -9,6 +9,10 @@ use crate::verify::ClientAccount;
 pub enum Event {
     /// Every client has its session.
     Connected,
+    /// The process's own monotonic clock, when it was asked.
+    Clock {
+        now_ns: u64,
+    },
     /// The measured window begins.
     WindowStart,
     /// Once per second of the load.
@@ -21,6 +25,18 @@ pub enum Event {
     /// The measured window is over; what is in flight is awaited.
     WindowEnd,
     Result(Box<LoadResult>),
+}
+
+/// What a part of a load is told, a line of stdin each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "snake_case")]
+pub enum Order {
+    /// Say what your clock says.
+    Clock,
+    /// Begin at this time of your clock.
+    Start { at_ns: u64 },
+    /// Submit nothing more, and report what there is.
+    Stop,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +68,15 @@ pub struct LoadResult {
     pub client_counters: std::collections::BTreeMap<String, u64>,
     /// Why a client stopped early, if one did.
     pub errors: Vec<String>,
+    /// Of a part of a load: when nothing was acknowledged, in nanoseconds of the window.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub silences: Vec<(u64, u64)>,
+    /// Of a load in parts: their windows begin at the same time, give or take this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_uncertainty_us: Option<f64>,
+    /// Why the load was ended before its time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incomplete: Option<String>,
     /// Of systems whose disks can't be checked: what the load found when it read its writes back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_back: Option<ReadBack>,

@@ -26,8 +26,19 @@ pub struct LoadFile {
     /// Where `latency.hlog` and `timeline.csv` go.
     pub out: PathBuf,
     pub load: Load,
+    /// One of several processes that play the clients together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<LoadPart>,
     pub replicas: BTreeMap<String, SocketAddr>,
     pub certificates: Certificates,
+}
+
+/// Which of the clients a process plays. It begins when it is told to, by a line on stdin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoadPart {
+    pub first_client: u32,
+    pub clients: u32,
 }
 
 /// How commands are offered.

@@ -63,12 +63,15 @@ pub fn result(recorder: &Recorder, client_cpu_us: u64, ends: Vec<ClientEnd>) -> 
         accounts: ends.iter().map(|end| end.account).collect(),
         client_counters,
         errors: ends.into_iter().filter_map(|end| end.error).collect(),
+        silences: Vec::new(),
+        start_uncertainty_us: None,
+        incomplete: None,
         // Synod's are read from the disks.
         read_back: None,
     }
 }
 
-fn latency(histogram: &Histogram<u64>) -> Latency {
+pub fn latency(histogram: &Histogram<u64>) -> Latency {
     let at = |quantile| micros(histogram.value_at_quantile(quantile));
     Latency {
         p50: at(0.5),
@@ -86,7 +89,7 @@ fn micros(nanos: u64) -> f64 {
     (nanos as f64 / 100.0).round() / 10.0
 }
 
-fn summary(intervals: &[u64]) -> TimelineSummary {
+pub fn summary(intervals: &[u64]) -> TimelineSummary {
     let mut sorted = intervals.to_vec();
     sorted.sort_unstable();
     TimelineSummary {

@@ -3,6 +3,7 @@
 //! Throughput and gaps count what was acknowledged inside the window. Latency is that of the commands that
 //! *started* inside it, whenever their reply came: otherwise a stall at the end of a run would go unseen.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -15,6 +16,10 @@ const SIGNIFICANT_DIGITS: u8 = 3;
 const NANOS_PER_S: u64 = 1_000_000_000;
 /// The width of one row of the timeline.
 pub const INTERVAL_MS: u64 = 100;
+/// Shorter silences are not remembered one by one.
+pub const SILENCE_NS_MIN: u64 = 5_000_000;
+/// Of more than twice this many, the longest are kept.
+const SILENCES_MAX: usize = 2_000;
 const INTERVAL_NS: u64 = INTERVAL_MS * 1_000_000;
 pub const INTERVALS_PER_SECOND: usize = 10;
 
@@ -26,6 +31,8 @@ pub struct Recorder {
     acknowledged_total: u64,
     last_acknowledged_ns: u64,
     longest_gap_ns: u64,
+    /// Begin and end, from the start of the window.
+    silences: Vec<(u64, u64)>,
     /// Acknowledged per interval of the window.
     intervals: Vec<u64>,
     seconds: Vec<Second>,
@@ -54,6 +61,7 @@ impl Recorder {
             acknowledged_total: 0,
             last_acknowledged_ns: window_start_ns,
             longest_gap_ns: 0,
+            silences: Vec::new(),
             intervals: vec![0; intervals],
             seconds: Vec::new(),
             current: histogram.clone(),
@@ -94,6 +102,39 @@ impl Recorder {
             self.close_second()?;
         }
         Ok(())
+    }
+
+    /// The window ends now, before its time.
+    pub fn end_at(&mut self, now_ns: u64) {
+        self.window_end_ns = now_ns.clamp(self.window_start_ns, self.window_end_ns);
+        let intervals = (self.window_end_ns - self.window_start_ns).div_ceil(INTERVAL_NS) as usize;
+        self.intervals.truncate(intervals);
+    }
+
+    /// One second of the window, from what other recorders had in it.
+    pub fn add_second<'a>(
+        &mut self,
+        parts: impl Iterator<Item = &'a Histogram<u64>>,
+    ) -> anyhow::Result<()> {
+        for part in parts {
+            self.current.add(part)?;
+        }
+        self.close_second()
+    }
+
+    /// What another recorder counted in each interval of the same window.
+    pub fn add_intervals(&mut self, part: &[u64]) {
+        for (interval, count) in self.intervals.iter_mut().zip(part) {
+            *interval += count;
+        }
+        self.acknowledged += part.iter().sum::<u64>();
+    }
+
+    /// The longer times without an acknowledgement, in order.
+    pub fn silences(&self) -> Vec<(u64, u64)> {
+        let mut silences = self.silences.clone();
+        silences.sort_unstable();
+        silences
     }
 
     pub fn count(&self) -> u64 {
@@ -137,6 +178,15 @@ impl Recorder {
     fn close_gap(&mut self, now_ns: u64) {
         let gap_ns = now_ns.saturating_sub(self.last_acknowledged_ns);
         self.longest_gap_ns = self.longest_gap_ns.max(gap_ns);
+        if gap_ns >= SILENCE_NS_MIN {
+            let begin_ns = self.last_acknowledged_ns - self.window_start_ns;
+            self.silences.push((begin_ns, begin_ns + gap_ns));
+            if self.silences.len() > 2 * SILENCES_MAX {
+                self.silences
+                    .sort_unstable_by_key(|(begin, end)| Reverse(end - begin));
+                self.silences.truncate(SILENCES_MAX);
+            }
+        }
         self.last_acknowledged_ns = self.last_acknowledged_ns.max(now_ns);
     }
 

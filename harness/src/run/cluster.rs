@@ -86,37 +86,6 @@ impl<'a> Cluster<'a> {
         Ok(())
     }
 
-    /// Waits until all replicas have applied the same slots. Returns the last one, and each one's state hash.
-    pub async fn settle(&mut self) -> anyhow::Result<(Slot, BTreeMap<ReplicaId, u64>)> {
-        let deadline = Instant::now() + SETTLE_MAX;
-        loop {
-            self.check().await?;
-            let statuses = self.statuses().await?;
-            let watermark = |status: &Status, name: &str| status.get(name).copied().unwrap_or(0);
-            let mut slots = statuses.values().flat_map(|status| {
-                [
-                    watermark(status, "commit_index"),
-                    watermark(status, "applied"),
-                ]
-            });
-            let first = slots.next().unwrap_or(0);
-            if first > 0 && slots.all(|slot| slot == first) {
-                let hashes = statuses
-                    .iter()
-                    .map(|(id, status)| (*id, watermark(status, "state_hash")))
-                    .collect();
-                return Ok((Slot(first), hashes));
-            }
-            anyhow::ensure!(
-                Instant::now() < deadline,
-                "the replicas did not reach the same slot within {} s of the load's end: {}",
-                SETTLE_MAX.as_secs(),
-                describe(&statuses)
-            );
-            tokio::time::sleep(POLL).await;
-        }
-    }
-
     /// Stops all replicas; returns those that did not end by themselves and cleanly.
     pub async fn stop(mut self) -> anyhow::Result<Vec<String>> {
         self.client.close().await;
@@ -149,29 +118,12 @@ impl Target for Cluster<'_> {
     }
 
     async fn wait_for_leader(&mut self) -> anyhow::Result<ReplicaId> {
-        let deadline = Instant::now() + LEADER_MAX;
-        loop {
-            self.check().await?;
-            if let Some(leader) = self.leader().await {
-                return Ok(leader);
-            }
-            anyhow::ensure!(
-                Instant::now() < deadline,
-                "no leader within {} s; the replicas' logs are in {}",
-                LEADER_MAX.as_secs(),
-                self.layout.results.display()
-            );
-            tokio::time::sleep(POLL).await;
-        }
+        let layout = self.layout;
+        wait_for_leader(self, layout).await
     }
 
     async fn leader(&self) -> Option<ReplicaId> {
-        let statuses = self.statuses().await.ok()?;
-        statuses
-            .iter()
-            .filter(|(_, status)| status.get("leading") == Some(&1))
-            .max_by_key(|(_, status)| status.get("ballot_round").copied())
-            .map(|(id, _)| *id)
+        leader_of(&self.statuses().await.ok()?)
     }
 
     async fn statuses(&self) -> anyhow::Result<BTreeMap<ReplicaId, Status>> {
@@ -227,29 +179,115 @@ impl Target for Cluster<'_> {
         progress: &Arc<Progress>,
     ) -> anyhow::Result<Conclusion> {
         progress.step("load done; waiting until all replicas have applied the same slots");
-        let (commit_index, hashes) = self.settle().await?;
+        let (commit_index, hashes) = settle(&mut self).await?;
         let layout = self.layout;
         let complaints = self.stop().await?;
-        let evidence = Evidence {
-            machine: plan.state_machine,
+        let settled = Settled {
             commit_index,
-            replicas: evidence_of(layout, hashes),
-            holes: false,
-            clients: load.accounts.clone(),
-        };
-        let started = Instant::now();
-        let verdict = run::check(evidence, progress).await?;
-        let verify_seconds = started.elapsed().as_secs_f64();
-        progress.step(&format!(
-            "checked {} commands in {verify_seconds:.1} s",
-            thousands(verdict.executed)
-        ));
-        Ok(Conclusion {
-            verdict,
-            verify_seconds,
+            hashes,
             complaints,
-        })
+        };
+        check_disks(plan, layout, settled, load, progress).await
     }
+}
+
+/// Waits until a replica says that it leads.
+pub async fn wait_for_leader(
+    target: &mut impl Target,
+    layout: &Layout,
+) -> anyhow::Result<ReplicaId> {
+    let deadline = Instant::now() + LEADER_MAX;
+    loop {
+        target.check().await?;
+        if let Some(leader) = target.leader().await {
+            return Ok(leader);
+        }
+        anyhow::ensure!(
+            Instant::now() < deadline,
+            "no leader within {} s; the replicas' logs are in {}",
+            LEADER_MAX.as_secs(),
+            layout.results.display()
+        );
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Waits until all replicas have applied the same slots. Returns the last one, and each one's state hash.
+pub async fn settle(target: &mut impl Target) -> anyhow::Result<(Slot, BTreeMap<ReplicaId, u64>)> {
+    let deadline = Instant::now() + SETTLE_MAX;
+    loop {
+        target.check().await?;
+        let statuses = target.statuses().await?;
+        let watermark = |status: &Status, name: &str| status.get(name).copied().unwrap_or(0);
+        let mut slots = statuses.values().flat_map(|status| {
+            [
+                watermark(status, "commit_index"),
+                watermark(status, "applied"),
+            ]
+        });
+        let first = slots.next().unwrap_or(0);
+        if first > 0 && slots.all(|slot| slot == first) {
+            let hashes = statuses
+                .iter()
+                .map(|(id, status)| (*id, watermark(status, "state_hash")))
+                .collect();
+            return Ok((Slot(first), hashes));
+        }
+        anyhow::ensure!(
+            Instant::now() < deadline,
+            "the replicas did not reach the same slot within {} s of the load's end: {}",
+            SETTLE_MAX.as_secs(),
+            describe(&statuses)
+        );
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// What the replicas were when they stopped.
+pub struct Settled {
+    pub commit_index: Slot,
+    /// Each replica's hash of its state at the commit index.
+    pub hashes: BTreeMap<ReplicaId, u64>,
+    /// Replicas that did not stop cleanly.
+    pub complaints: Vec<String>,
+}
+
+/// Checks what the stopped replicas left on this machine's disk.
+pub async fn check_disks(
+    plan: &Plan,
+    layout: &Layout,
+    settled: Settled,
+    load: &LoadResult,
+    progress: &Arc<Progress>,
+) -> anyhow::Result<Conclusion> {
+    let evidence = Evidence {
+        machine: plan.state_machine,
+        commit_index: settled.commit_index,
+        replicas: evidence_of(layout, settled.hashes),
+        holes: false,
+        clients: load.accounts.clone(),
+    };
+    let started = Instant::now();
+    let verdict = run::check(evidence, progress).await?;
+    let verify_seconds = started.elapsed().as_secs_f64();
+    progress.step(&format!(
+        "checked {} commands in {verify_seconds:.1} s",
+        thousands(verdict.executed)
+    ));
+    Ok(Conclusion {
+        verdict,
+        verify_seconds,
+        complaints: settled.complaints,
+    })
+}
+
+/// The leader of the highest ballot, if a replica says that it leads.
+pub fn leader_of(statuses: &BTreeMap<ReplicaId, Status>) -> Option<ReplicaId> {
+    statuses
+        .iter()
+        .filter(|(_, status)| status.get("leading") == Some(&1))
+        .max_by_key(|(_, status)| status.get("ballot_round").copied())
+        .map(|(id, _)| *id)
 }
 
 fn start_replica(
@@ -276,7 +314,7 @@ fn start_replica(
 }
 
 /// Returns the backend that the ready line names.
-async fn wait_ready(process: &mut Process) -> anyhow::Result<String> {
+pub async fn wait_ready(process: &mut Process) -> anyhow::Result<String> {
     let line = match tokio::time::timeout(READY_MAX, process.line()).await {
         Ok(line) => line?,
         Err(_) => anyhow::bail!("a replica is not ready after {} s", READY_MAX.as_secs()),

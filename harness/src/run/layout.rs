@@ -6,7 +6,7 @@
 //! DATA/          certificates/  replica-N/
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -52,13 +52,7 @@ const SETTLE_MAX: Duration = Duration::from_secs(4);
 impl Layout {
     /// Makes the directories, certificates and configuration files.
     pub fn create(plan: &Plan) -> anyhow::Result<Layout> {
-        let layout = Layout::prepare(&Place {
-            out: &plan.out,
-            name: &plan.name,
-            data: plan.data.as_deref(),
-            replicas: plan.replicas,
-            keep_data: plan.keep_data,
-        })?;
+        let layout = Layout::prepare(&plan.place())?;
         toml_file::write(&layout.results.join("config.toml"), plan)?;
         toml_file::write(&layout.load_config(), &layout.load_file(plan))?;
         for (id, _) in &layout.addresses {
@@ -69,6 +63,14 @@ impl Layout {
 
     /// Makes the directories and certificates, and finds addresses.
     pub fn prepare(place: &Place<'_>) -> anyhow::Result<Layout> {
+        Layout::prepare_at(place, free_addresses(place.replicas)?)
+    }
+
+    /// The same for replicas whose addresses are known.
+    pub fn prepare_at(
+        place: &Place<'_>,
+        addresses: Vec<(ReplicaId, SocketAddr)>,
+    ) -> anyhow::Result<Layout> {
         let results = make_folder(&place.out.join(place.name))
             .map_err(|error| usage(format!("--out: {error:#}")))?;
         let data = match place.data {
@@ -81,11 +83,13 @@ impl Layout {
             results,
             data,
             cluster: draw_cluster()?,
-            addresses: free_addresses(place.replicas)?,
+            addresses,
             keep_data: place.keep_data,
         };
         let ids: Vec<ReplicaId> = layout.addresses.iter().map(|(id, _)| *id).collect();
-        let hosts = ["127.0.0.1".to_owned()];
+        let addresses = layout.addresses.iter();
+        let hosts: BTreeSet<String> = addresses.map(|(_, at)| at.ip().to_string()).collect();
+        let hosts: Vec<String> = hosts.into_iter().collect();
         synod_transport::make_certificates(
             &layout.data.join("certificates"),
             layout.cluster,
@@ -156,14 +160,14 @@ impl Layout {
         }
     }
 
-    fn table(&self) -> BTreeMap<String, SocketAddr> {
+    pub fn table(&self) -> BTreeMap<String, SocketAddr> {
         self.addresses
             .iter()
             .map(|(id, address)| (id.0.to_string(), *address))
             .collect()
     }
 
-    fn replica_file(&self, plan: &Plan, id: ReplicaId) -> ReplicaFile {
+    pub fn replica_file(&self, plan: &Plan, id: ReplicaId) -> ReplicaFile {
         let table = self.table();
         ReplicaFile {
             cluster: self.cluster.to_string(),
@@ -185,7 +189,7 @@ impl Layout {
         }
     }
 
-    fn load_file(&self, plan: &Plan) -> LoadFile {
+    pub fn load_file(&self, plan: &Plan) -> LoadFile {
         let (Load::Closed { clients, .. } | Load::Open { clients, .. }) = plan.load;
         LoadFile {
             cluster: self.cluster.to_string(),
@@ -199,6 +203,7 @@ impl Layout {
             mtu_max: Some(plan.mtu_max),
             out: self.results.clone(),
             load: plan.load,
+            part: None,
             replicas: self.table(),
             certificates: self.certificates("client"),
         }

@@ -13,7 +13,10 @@ use crate::run::progress::{Progress, thousands};
 pub struct LoadProcess {
     milestones: mpsc::UnboundedReceiver<Event>,
     /// Follows the process to its end; the error says why it ended early.
-    follower: JoinHandle<anyhow::Result<()>>,
+    /// Gone once its end was told.
+    follower: Option<JoinHandle<anyhow::Result<()>>>,
+    /// Ends a load early that can report what it has: the reason goes there.
+    stop: Option<mpsc::UnboundedSender<String>>,
 }
 
 impl LoadProcess {
@@ -22,8 +25,38 @@ impl LoadProcess {
         let (sender, milestones) = mpsc::unbounded_channel();
         LoadProcess {
             milestones,
-            follower: tokio::spawn(follow(process, sender, progress)),
+            follower: Some(tokio::spawn(follow(process, sender, progress))),
+            stop: None,
         }
+    }
+
+    /// A load of several processes, whose follower says what it is as a whole.
+    pub fn several(
+        milestones: mpsc::UnboundedReceiver<Event>,
+        follower: JoinHandle<anyhow::Result<()>>,
+        stop: mpsc::UnboundedSender<String>,
+    ) -> LoadProcess {
+        LoadProcess {
+            milestones,
+            follower: Some(follower),
+            stop: Some(stop),
+        }
+    }
+
+    /// Whether [`LoadProcess::stop`] yields what was measured so far.
+    pub fn can_stop(&self) -> bool {
+        self.stop.is_some()
+    }
+
+    /// Ends the load early. `None`: this load cannot be, and what it measured is gone.
+    pub async fn stop(&mut self, reason: String) -> anyhow::Result<Option<LoadResult>> {
+        match (&self.stop, &self.follower) {
+            // If it ended by itself meanwhile, its result is on its way.
+            (Some(stop), Some(_)) => drop(stop.send(reason)),
+            // Or its end is the reason.
+            (None, _) | (_, None) => return Ok(None),
+        }
+        self.result().await.map(Some)
     }
 
     pub async fn window_start(&mut self) -> anyhow::Result<()> {
@@ -51,13 +84,16 @@ impl LoadProcess {
     }
 
     async fn next(&mut self) -> anyhow::Result<Event> {
-        match self.milestones.recv().await {
-            Some(event) => Ok(event),
-            None => match (&mut self.follower).await {
-                Ok(Err(error)) => Err(error),
-                Ok(Ok(())) => anyhow::bail!("the load ended before its result"),
-                Err(_) => anyhow::bail!("the load's follower panicked"),
-            },
+        if let Some(event) = self.milestones.recv().await {
+            return Ok(event);
+        }
+        let follower = self.follower.as_mut().context("the load has ended")?;
+        let ended = follower.await;
+        self.follower = None;
+        match ended {
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(())) => anyhow::bail!("the load ended before its result"),
+            Err(_) => anyhow::bail!("the load's follower panicked"),
         }
     }
 }
@@ -65,7 +101,9 @@ impl LoadProcess {
 /// Dropping the follower's task drops the process with it, which kills it.
 impl Drop for LoadProcess {
     fn drop(&mut self) {
-        self.follower.abort();
+        if let Some(follower) = &self.follower {
+            follower.abort();
+        }
     }
 }
 
@@ -87,11 +125,11 @@ async fn follow(
     process.finish().await
 }
 
-fn show(event: &Event, progress: &Progress) {
+pub fn show(event: &Event, progress: &Progress) {
     match event {
         Event::Connected => progress.step("the clients are connected, warming up"),
         Event::WindowStart => progress.step("measuring"),
-        Event::WindowEnd | Event::Result(_) => {}
+        Event::WindowEnd | Event::Result(_) | Event::Clock { .. } => {}
         Event::Progress {
             phase,
             second,

@@ -11,6 +11,7 @@ use crate::load::event::{Latency, LoadResult, TimelineSummary};
 use crate::load::load_file::Load;
 use crate::run::counters::Status;
 use crate::run::faults::FaultReport;
+use crate::run::hosts::HostRecord;
 use crate::run::plan::Plan;
 use crate::run::target::Conclusion;
 use crate::system::System;
@@ -33,6 +34,9 @@ pub struct Outcome {
     /// Nothing was lost, duplicated or diverged, nothing failed, and the rate was held.
     pub ok: bool,
     pub problems: Vec<String>,
+    /// Why the load ended before its time: the figures are those of the time before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub incomplete: Option<String>,
 
     pub throughput_per_s: f64,
     /// Of the commands that started in the measured window; in an open loop from their intended start.
@@ -77,6 +81,12 @@ pub struct Outcome {
     pub timeline: TimelineSummary,
     pub verification: Verification,
     pub machine: Environment,
+    /// Of a run on several machines, each of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<HostRecord>,
+    /// How exactly the windows of several client machines begin together, in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_uncertainty_us: Option<f64>,
     pub command_line: String,
     /// What the replicas counted in the measured window, summed.
     pub replica_counters: Status,
@@ -121,6 +131,10 @@ impl Outcome {
             DurabilityChoice::None => 0, // Writes into the page cache, at most.
         };
         let commands = load.acknowledged as f64;
+        let seconds = match load.incomplete {
+            None => f64::from(plan.seconds),
+            Some(_) => (load.timeline.intervals * load.timeline.interval_ms) as f64 / 1e3,
+        };
         let syncs_of_one = syncs as f64 / f64::from(plan.replicas);
         Outcome {
             schema_version: SCHEMA_VERSION,
@@ -132,7 +146,8 @@ impl Outcome {
             commit: machine.commit.clone(),
             ok: problems.is_empty(),
             problems,
-            throughput_per_s: ratio(commands, f64::from(plan.seconds), 1),
+            throughput_per_s: ratio(commands, seconds, 1),
+            incomplete: load.incomplete,
             latency_us: load.latency_us,
             acknowledged: load.acknowledged,
             acknowledged_total: load.acknowledged_total,
@@ -178,6 +193,8 @@ impl Outcome {
                 findings: verdict.findings,
             },
             machine,
+            hosts: Vec::new(),
+            start_uncertainty_us: load.start_uncertainty_us,
             command_line: plan.command_line.clone(),
             replica_counters: counters,
             client_counters: load.client_counters,
@@ -190,6 +207,9 @@ fn problems(plan: &Plan, measured: &Measured) -> Vec<String> {
     let verdict = &measured.conclusion.verdict;
     let load = &measured.load;
     let mut problems = measured.conclusion.complaints.clone();
+    if let Some(reason) = &load.incomplete {
+        problems.insert(0, format!("incomplete: {reason}"));
+    }
     for (count, what) in [
         (verdict.lost, "acknowledged commands were lost"),
         (verdict.duplicated, "commands were executed twice"),
@@ -209,7 +229,7 @@ fn problems(plan: &Plan, measured: &Measured) -> Vec<String> {
         }
         problems.extend(load.errors.iter().cloned());
     }
-    if let Load::Open { rate, .. } = plan.load {
+    if let (Load::Open { rate, .. }, None) = (plan.load, &load.incomplete) {
         let offered = (rate * u64::from(plan.seconds)) as f64;
         let held = load.acknowledged as f64 / offered;
         if held < RATE_HELD_MIN {

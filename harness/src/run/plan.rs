@@ -14,6 +14,7 @@ use crate::failure::usage;
 use crate::load::load_file::Load;
 use crate::load::workload::payload_bytes_min;
 use crate::run::external::Recipe;
+use crate::run::layout::Place;
 use crate::run::progress::Progress;
 use crate::system::{Description, Family, Programs, System, Transport};
 use crate::utc;
@@ -43,6 +44,9 @@ pub struct Plan {
     pub out: PathBuf,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<PathBuf>,
+    /// The machines to run on, if not this one alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inventory: Option<PathBuf>,
     pub keep_data: bool,
     pub subject: Subject,
     pub load: Load,
@@ -101,6 +105,16 @@ impl Plan {
         Plan::new(arguments, subject)
     }
 
+    pub fn place(&self) -> Place<'_> {
+        Place {
+            out: &self.out,
+            name: &self.name,
+            data: self.data.as_deref(),
+            replicas: self.replicas,
+            keep_data: self.keep_data,
+        }
+    }
+
     pub fn new(arguments: &RunArguments, subject: Subject) -> anyhow::Result<Plan> {
         check_payload(arguments)?;
         let load = load(arguments);
@@ -121,6 +135,7 @@ impl Plan {
             deadline_ms: DEADLINE_MS,
             out: arguments.out.clone(),
             data: arguments.data.clone(),
+            inventory: arguments.inventory.clone(),
             keep_data: arguments.keep_data,
             subject,
             load,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::run::layout::last_line;
@@ -23,7 +23,7 @@ pub struct Process {
     log: PathBuf,
     child: Child,
     /// Held here, because waiting for a child would close it, and closing it tells the child to end.
-    _stdin: ChildStdin,
+    stdin: ChildStdin,
     /// None if it is part of the log.
     stdout: Option<Lines<BufReader<ChildStdout>>>,
 }
@@ -70,44 +70,56 @@ impl Process {
     }
 
     pub fn launch(launch: Launch<'_>) -> anyhow::Result<Process> {
+        let mut command = Command::new(launch.program);
+        command.args(launch.arguments).envs(launch.environment);
+        if let Some(directory) = launch.directory {
+            command.current_dir(directory);
+        }
+        Process::spawn(command, launch.name, launch.log, launch.logs_stdout)
+    }
+
+    /// Starts a command, which may be one of another machine; its stdout is to be read.
+    pub fn start_command(command: Command, name: &str, log: &Path) -> anyhow::Result<Process> {
+        Process::spawn(command, name, log, false)
+    }
+
+    fn spawn(
+        mut command: Command,
+        name: &str,
+        log: &Path,
+        logs_stdout: bool,
+    ) -> anyhow::Result<Process> {
         let log_file = std::fs::File::options()
             .create(true)
             .append(true)
-            .open(launch.log)
-            .with_context(|| format!("{}: cannot be opened", launch.log.display()))?;
-        let stdout = match launch.logs_stdout {
+            .open(log)
+            .with_context(|| format!("{}: cannot be opened", log.display()))?;
+        let stdout = match logs_stdout {
             true => log_file
                 .try_clone()
                 .context("a log can't be shared")?
                 .into(),
             false => Stdio::piped(),
         };
-        let mut command = Command::new(launch.program);
-        command
-            .args(launch.arguments)
-            .envs(launch.environment)
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(stdout)
             .stderr(log_file)
             .kill_on_drop(true)
             // A ctrl-C in the terminal is ours to handle, in our order.
-            .process_group(0);
-        if let Some(directory) = launch.directory {
-            command.current_dir(directory);
-        }
-        let mut child = command
+            .process_group(0)
             .spawn()
-            .with_context(|| format!("{} cannot be started", launch.name))?;
+            .with_context(|| format!("{name} cannot be started"))?;
         let stdin = child.stdin.take().context("no stdin")?;
         let stdout = child
             .stdout
             .take()
             .map(|stdout| BufReader::new(stdout).lines());
         Ok(Process {
-            name: launch.name.into(),
-            log: launch.log.into(),
+            name: name.into(),
+            log: log.into(),
             child,
-            _stdin: stdin,
+            stdin,
             stdout,
         })
     }
@@ -119,6 +131,12 @@ impl Process {
             .next_line()
             .await
             .with_context(|| format!("{}: its output cannot be read", self.name))
+    }
+
+    /// Sends a line to its stdin.
+    pub async fn tell(&mut self, line: &str) -> anyhow::Result<()> {
+        let sent = self.stdin.write_all(format!("{line}\n").as_bytes()).await;
+        sent.with_context(|| format!("{}: does not listen", self.name))
     }
 
     /// Why the process ended, once it did.

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use futures_util::stream::FuturesUnordered;
@@ -68,12 +68,16 @@ async fn load<T: Target>(arguments: &LoadArguments) -> anyhow::Result<()> {
         loops.push(connected);
     }
     tell(&Event::Connected)?;
-    let shared = Rc::new(Shared::new(arguments.warmup, arguments.seconds)?);
+    let shared = Rc::new(Shared::new(
+        Instant::now(),
+        arguments.warmup,
+        arguments.seconds,
+    )?);
     let loops = loops
         .into_iter()
         .map(|client| tokio::task::spawn_local(client.run(Rc::clone(&shared))))
         .collect();
-    let mut load = conduct(&shared, loops, &arguments.out).await?;
+    let mut load = conduct(&shared, loops, &arguments.out, None).await?;
     let read_back = tokio::time::timeout(STEP_MAX, check::<T>(&cluster, &books))
         .await
         .context("the check takes too long")??;

@@ -1,0 +1,308 @@
+//! A machine that commands are run on: this one, or another over the system's own `ssh`.
+//!
+//! Everything is built from one thing: a command with pipes. Files go through the pipes as well, so a host needs
+//! `sshd`, a POSIX shell and nothing else.
+
+use std::path::Path;
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::process::Command;
+
+use crate::cluster::inventory::{Connection, HostEntry};
+use crate::cluster::ssh::{self, Ssh};
+use crate::failure::one_line;
+
+/// Far beyond what any short command takes.
+const COMMAND_MAX: Duration = Duration::from_secs(90);
+/// A slow line carries the executable in this time.
+const COPY_MAX: Duration = Duration::from_secs(900);
+/// Of what a host says about a failure.
+const COMPLAINT_CHARS_MAX: usize = 400;
+
+pub struct Host {
+    pub entry: HostEntry,
+    way: Way,
+}
+
+enum Way {
+    Local,
+    Ssh(Ssh),
+}
+
+impl Host {
+    /// Reaches the host once, so that a wrong address or key is known before anything is done.
+    pub async fn connect(entry: HostEntry, settings: &ssh::Settings) -> anyhow::Result<Host> {
+        let way = match &entry.connection {
+            Connection::Local => Way::Local,
+            Connection::Ssh {
+                target,
+                port,
+                user,
+                identity,
+            } => {
+                let ssh = Ssh::new(
+                    settings,
+                    target,
+                    *port,
+                    user.as_deref(),
+                    identity.as_deref(),
+                );
+                ssh.open()
+                    .await
+                    .map_err(|error| anyhow::anyhow!("host {}: {error:#}", entry.name))?;
+                Way::Ssh(ssh)
+            }
+        };
+        Ok(Host { entry, way })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.entry.name
+    }
+
+    /// A command of the host, words as they are, killed when its handle is dropped.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = match &self.way {
+            Way::Local => {
+                let mut command = Command::new(words[0]);
+                command.args(&words[1..]);
+                command
+            }
+            Way::Ssh(ssh) => ssh.command(&quoted(words)),
+        };
+        // A ctrl-C in the terminal is ours to handle, in our order.
+        command.kill_on_drop(true).process_group(0);
+        command
+    }
+
+    /// Runs a short command to its end and returns what it printed; it fails if the command does.
+    pub async fn run(&self, words: &[&str]) -> anyhow::Result<String> {
+        let output = self
+            .finish(words, self.command(words).stdin(Stdio::null()), COMMAND_MAX)
+            .await?;
+        self.succeeded(words, &output)?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// A POSIX shell script; `$0` and on are `words`.
+    pub async fn script(&self, script: &str, words: &[&str]) -> anyhow::Result<String> {
+        let mut all = vec!["sh", "-c", script];
+        all.extend_from_slice(words);
+        self.run(&all).await
+    }
+
+    async fn finish(
+        &self,
+        words: &[&str],
+        command: &mut Command,
+        max: Duration,
+    ) -> anyhow::Result<Output> {
+        let name = self.name();
+        let output = match tokio::time::timeout(max, command.output()).await {
+            Ok(output) => {
+                output.with_context(|| format!("host {name}: `{}` does not start", words[0]))?
+            }
+            Err(_) => anyhow::bail!(
+                "host {name}: `{}` does not end within {} s",
+                words[0],
+                max.as_secs()
+            ),
+        };
+        match &self.way {
+            Way::Ssh(ssh) if output.status.code() == Some(ssh::FAILED) => {
+                let error = ssh.explain(&output.stderr);
+                Err(anyhow::anyhow!("host {name}: {error:#}"))
+            }
+            Way::Ssh(_) | Way::Local => Ok(output),
+        }
+    }
+
+    fn succeeded(&self, words: &[&str], output: &Output) -> anyhow::Result<()> {
+        let complaint = complaint(&output.stderr);
+        let what = match complaint.is_empty() {
+            true => format!(
+                "`{}` failed ({})",
+                one_line(&words.join(" ")),
+                output.status
+            ),
+            false => complaint,
+        };
+        anyhow::ensure!(output.status.success(), "host {}: {what}", self.name());
+        Ok(())
+    }
+
+    /// Makes `to` with the contents of a file of this machine. It appears under its name when it is whole.
+    pub async fn put(&self, from: &Path, to: &str, mode: &str) -> anyhow::Result<()> {
+        let open = || {
+            let file = std::fs::File::open(from)?;
+            let length = file.metadata()?.len();
+            Ok::<_, std::io::Error>((file, length.to_string()))
+        };
+        let (file, length) =
+            open().with_context(|| format!("{}: cannot be read", from.display()))?;
+        let words = put_words(to, mode, &length);
+        let output = self
+            .finish(&words, self.command(&words).stdin(file), COPY_MAX)
+            .await?;
+        self.copied(to, &output)
+    }
+
+    /// Makes `to` with these contents.
+    pub async fn put_text(&self, text: &str, to: &str, mode: &str) -> anyhow::Result<()> {
+        use tokio::io::AsyncWriteExt;
+        let length = text.len().to_string();
+        let words = put_words(to, mode, &length);
+        let mut command = self.command(&words);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("host {}: nothing can be copied", self.name()))?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // A shell that ended early says why on stderr.
+            let _ = stdin.write_all(text.as_bytes()).await;
+        }
+        let output = tokio::time::timeout(COMMAND_MAX, child.wait_with_output())
+            .await
+            .with_context(|| format!("host {}: copying {to} takes too long", self.name()))??;
+        self.copied(to, &output)
+    }
+
+    fn copied(&self, to: &str, output: &Output) -> anyhow::Result<()> {
+        if output.status.success() {
+            return Ok(());
+        }
+        let complaint = complaint(&output.stderr);
+        let remedy = match complaint.contains("No space left") {
+            true => "; free space there, or choose another `data` directory",
+            false => "",
+        };
+        anyhow::bail!(
+            "host {}: {to} cannot be written: {complaint}{remedy}",
+            self.name()
+        )
+    }
+
+    /// Copies a file of the host into a file of this machine.
+    pub async fn fetch(&self, from: &str, to: &Path) -> anyhow::Result<()> {
+        let file = std::fs::File::create(to)
+            .with_context(|| format!("{}: cannot be written", to.display()))?;
+        let words = ["cat", "--", from];
+        let mut command = self.command(&words);
+        command
+            .stdin(Stdio::null())
+            .stdout(file)
+            .stderr(Stdio::piped());
+        let output = command
+            .spawn()
+            .with_context(|| format!("host {}: nothing can be fetched", self.name()))?
+            .wait_with_output();
+        let output = tokio::time::timeout(COPY_MAX, output)
+            .await
+            .with_context(|| format!("host {}: fetching {from} takes too long", self.name()))??;
+        self.succeeded(&words, &output)
+    }
+
+    /// Ends what was kept open to the host.
+    pub async fn close(&self) {
+        match &self.way {
+            Way::Local => {}
+            Way::Ssh(ssh) => ssh.close().await,
+        }
+    }
+}
+
+/// Reads stdin into a file. Nothing is left of a copy that failed or that ended early, because we were interrupted.
+fn put_words<'a>(to: &'a str, mode: &'a str, length: &'a str) -> [&'a str; 6] {
+    const SCRIPT: &str = "umask 077; if cat > \"$0.part\" && [ \"$(wc -c < \"$0.part\")\" -eq \"$2\" ] && \
+         chmod \"$1\" \"$0.part\" && mv -f \"$0.part\" \"$0\"; then :; else rm -f \"$0.part\"; exit 1; fi";
+    ["sh", "-c", SCRIPT, to, mode, length]
+}
+
+/// What a failed command said, in one bounded line.
+pub fn complaint(stderr: &[u8]) -> String {
+    let text = one_line(&String::from_utf8_lossy(stderr));
+    let text = text.strip_prefix("synod: ").unwrap_or(&text);
+    text.chars().take(COMPLAINT_CHARS_MAX).collect()
+}
+
+/// Words as a POSIX shell reads them back.
+pub fn quoted(words: &[&str]) -> String {
+    let quote = |word: &&str| {
+        let plain = !word.is_empty()
+            && word
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c));
+        match plain {
+            true => (*word).to_owned(),
+            false => format!("'{}'", word.replace('\'', "'\\''")),
+        }
+    };
+    words.iter().map(quote).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::inventory::Inventory;
+
+    #[test]
+    fn a_shell_reads_the_words_back() {
+        let words = [
+            "printf", "%s|", "a b", "it's", "", "$HOME", "`x`", "a\nb", "*",
+        ];
+        let output = std::process::Command::new("sh")
+            .arg("-c")
+            .arg(quoted(&words))
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(text, "a b|it's||$HOME|`x`|a\nb|*|");
+    }
+
+    fn here(directory: &Path) -> HostEntry {
+        let path = directory.join("cluster.toml");
+        let text = format!(
+            "[[host]]\nname = \"here\"\naddress = \"127.0.0.1\"\nconnection = \"local\"\nroles = [\"replica\"]\n\
+             data = \"{}\"\n",
+            directory.display()
+        );
+        std::fs::write(&path, text).unwrap();
+        Inventory::read(&path).unwrap().hosts.remove(0)
+    }
+
+    #[tokio::test]
+    async fn files_go_there_and_back_and_a_failed_copy_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = ssh::Settings::new(None).unwrap();
+        let host = Host::connect(here(directory.path()), &settings)
+            .await
+            .unwrap();
+        let at = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+        host.put_text("some text", &at("it's one"), "600")
+            .await
+            .unwrap();
+        host.fetch(&at("it's one"), &directory.path().join("back"))
+            .await
+            .unwrap();
+        assert_eq!(std::fs::read_to_string(at("back")).unwrap(), "some text");
+        host.put(&directory.path().join("back"), &at("two"), "700")
+            .await
+            .unwrap();
+        assert_eq!(host.run(&["cat", &at("two")]).await.unwrap(), "some text");
+        let error = host
+            .put_text("x", &at("none/three"), "600")
+            .await
+            .unwrap_err();
+        assert!(format!("{error:#}").starts_with("host here: "), "{error:#}");
+        // A full device, which every Linux has.
+        std::os::unix::fs::symlink("/dev/full", directory.path().join("full.part")).unwrap();
+        let error = host.put_text("x", &at("full"), "600").await.unwrap_err();
+        assert!(format!("{error:#}").contains("free space"), "{error:#}");
+        assert!(!directory.path().join("full").exists());
+    }
+}

@@ -1,0 +1,153 @@
+//! `synod cluster partition` and `heal`: packets between two hosts are dropped by nftables on both.
+//!
+//! ssh passes, so that what is cut can be healed. A partition with a time is an element with a timeout: the kernel
+//! takes it away by itself, whatever becomes of us.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::cluster::fleet::{all, each};
+use crate::cluster::host::Host;
+use crate::cluster::inventory::{Connection, Inventory};
+use crate::cluster::state::State;
+use crate::cluster::{all_hosts, not_up, with, with_reached};
+use crate::failure::usage;
+use crate::output::say;
+
+/// `nft` is often not in a plain user's search path.
+const FIND_NFT: &str = "PATH=$PATH:/usr/sbin:/sbin; ";
+/// Leaves the command to use in `$nft`.
+const NEED_NFT: &str = "\
+    if ! command -v nft > /dev/null; then echo 'nftables is not installed there: install the package nftables' >&2; exit 1; fi; \
+    if [ \"$(id -u)\" = 0 ]; then nft=nft; elif sudo -n nft --version > /dev/null 2>&1; then nft='sudo -n nft'; \
+    else echo 'cutting packets needs root there: let the ssh user be root, or run nft by sudo without a password' >&2; exit 1; fi; ";
+
+/// The table that all rules of a cluster are in, and nothing else.
+pub fn table(inventory: &Inventory) -> String {
+    format!("synod_{}", inventory.name)
+}
+
+pub async fn partition(
+    inventory: &Inventory,
+    state: &State,
+    first: &str,
+    second: &str,
+    duration: Option<Duration>,
+) -> anyhow::Result<()> {
+    if state.read()?.is_none() {
+        return Err(not_up(inventory));
+    }
+    let pair = [inventory.host(first)?, inventory.host(second)?];
+    let [a, b] = pair.map(|index| inventory.hosts[index].address);
+    if a == b {
+        return Err(usage(format!(
+            "{first} and {second} are one machine: only links between machines can be cut"
+        )));
+    }
+    with(inventory, &pair, async |fleet| {
+        let mut cuts = Vec::new();
+        for (index, other) in pair.into_iter().zip([b, a]) {
+            cuts.push((
+                std::sync::Arc::clone(fleet.host(index)?),
+                rules(inventory, other, duration),
+            ));
+        }
+        let cut = each(cuts, |(host, rules)| async move {
+            let script = format!("{FIND_NFT}{NEED_NFT}printf '%s' \"$0\" | $nft -f -");
+            host.script(&script, &[&rules]).await
+        });
+        let done = all(cut.await);
+        if done.is_err() {
+            // Half a partition is not what was asked for.
+            undo(inventory, fleet).await?;
+        }
+        done?;
+        match duration {
+            Some(duration) => say!(
+                "{first} and {second} are cut for {} ms",
+                duration.as_millis()
+            ),
+            None => say!("{first} and {second} are cut until `synod cluster heal`"),
+        }
+    })
+    .await
+}
+
+/// The whole table, with one more address that nothing is taken from or sent to.
+fn rules(inventory: &Inventory, other: IpAddr, duration: Option<Duration>) -> String {
+    let table = format!("inet {}", table(inventory));
+    let ssh: BTreeSet<String> = inventory
+        .hosts
+        .iter()
+        .filter_map(|host| match &host.connection {
+            Connection::Local => None,
+            Connection::Ssh { port, .. } => Some(port.to_string()),
+        })
+        .chain(["22".to_owned()])
+        .collect();
+    let ssh = ssh.into_iter().collect::<Vec<_>>().join(", ");
+    let set = match other {
+        IpAddr::V4(_) => "cut4",
+        IpAddr::V6(_) => "cut6",
+    };
+    let timeout = duration.map_or(String::new(), |duration| {
+        format!(" timeout {}ms", duration.as_millis())
+    });
+    let mut rules = format!(
+        "add table {table}\n\
+         add set {table} cut4 {{ type ipv4_addr; flags timeout; }}\n\
+         add set {table} cut6 {{ type ipv6_addr; flags timeout; }}\n"
+    );
+    for (chain, end) in [("input", "saddr"), ("output", "daddr")] {
+        rules += &format!(
+            "add chain {table} {chain} {{ type filter hook {chain} priority -10; policy accept; }}\n\
+             flush chain {table} {chain}\n\
+             add rule {table} {chain} tcp dport {{ {ssh} }} accept\n\
+             add rule {table} {chain} tcp sport {{ {ssh} }} accept\n\
+             add rule {table} {chain} ip {end} @cut4 drop\n\
+             add rule {table} {chain} ip6 {end} @cut6 drop\n"
+        );
+    }
+    // An element that is there keeps its old timeout, so it is taken away first; only one that is there can be.
+    rules
+        + &format!(
+            "add element {table} {set} {{ {other} }}\n\
+         delete element {table} {set} {{ {other} }}\n\
+         add element {table} {set} {{ {other}{timeout} }}\n"
+        )
+}
+
+pub async fn heal(inventory: &Inventory) -> anyhow::Result<()> {
+    with_reached(inventory, &all_hosts(inventory), async |fleet, errors| {
+        undo(inventory, fleet).await?;
+        if !errors.is_empty() {
+            return Err(crate::cluster::fleet::all_of(errors));
+        }
+        say!("every link of cluster `{}` is whole", inventory.name)
+    })
+    .await
+}
+
+async fn undo(inventory: &Inventory, fleet: &crate::cluster::fleet::Fleet) -> anyhow::Result<()> {
+    let table = table(inventory);
+    let healed = each(fleet.connected(), |(_, host)| {
+        let table = table.clone();
+        async move { heal_host(&host, &table).await }
+    });
+    all(healed.await).map(|_| ())
+}
+
+/// Removes the table. A host where we may not use nftables has none of ours.
+pub async fn heal_host(host: &Host, table: &str) -> anyhow::Result<()> {
+    let script = format!(
+        "{FIND_NFT}if [ \"$(id -u)\" = 0 ]; then nft=nft; else nft='sudo -n nft'; fi; \
+         if $nft list table inet \"$0\" > /dev/null 2>&1; then $nft delete table inet \"$0\"; fi"
+    );
+    host.script(&script, &[table])
+        .await
+        .context("a partition is not healed")?;
+    Ok(())
+}

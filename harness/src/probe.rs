@@ -1,0 +1,32 @@
+//! `synod probe`: what the harness does on a host, by the same executable that runs the replicas there.
+//!
+//! Hidden: only `synod cluster` and `synod run --inventory` call it, over ssh. Answers are JSON on stdout.
+
+pub mod arguments;
+mod disk_sync;
+pub mod echo;
+mod exec;
+pub mod facts;
+pub mod pid_file;
+pub mod protocol;
+mod serve;
+mod start;
+mod status;
+mod stop;
+
+use crate::output::say;
+use arguments::{ProbeArguments, ProbeCommand};
+
+pub fn run(arguments: &ProbeArguments) -> anyhow::Result<()> {
+    match &arguments.command {
+        ProbeCommand::Serve(arguments) => serve::run(arguments),
+        ProbeCommand::Exec(arguments) => exec::run(arguments),
+        ProbeCommand::Start(arguments) => start::run(arguments),
+        ProbeCommand::Signal(arguments) => {
+            say!("{}", serde_json::to_string(&stop::run(arguments)?)?)
+        }
+        ProbeCommand::Status(arguments) => {
+            say!("{}", serde_json::to_string(&status::run(arguments)?)?)
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! `synod run --inventory`: the same experiment with replicas and clients on the machines of an inventory.
+
+mod merge;
+mod remote;
+mod several_loads;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use serde::Serialize;
+use synod_engine::ids::ReplicaId;
+
+use crate::certs::random_u64;
+use crate::client_file::{Certificates, ClientFile};
+use crate::cluster::findings::Findings;
+use crate::cluster::fleet::{Fleet, all, each};
+use crate::cluster::folder::{Executable, Folder};
+use crate::cluster::inventory::{Inventory, Role};
+use crate::cluster::replicas::{Placed, copy_certificates, placed};
+use crate::cluster::server::{ClockOffset, Server};
+use crate::cluster::{Interrupted, with};
+use crate::failure::{describe, usage};
+use crate::load::load_file::{Load, LoadPart};
+use crate::probe::facts::Facts;
+use crate::run::layout::Layout;
+use crate::run::outcome::{Measured, Outcome};
+use crate::run::plan::Plan;
+use crate::run::progress::Progress;
+use crate::run::{Stopped, experiment, write_json};
+use crate::toml_file;
+use remote::{Programs, RemoteCluster};
+
+/// A machine of the run, as it was when the run began.
+#[derive(Clone, Debug, Serialize)]
+pub struct HostRecord {
+    pub name: String,
+    pub replicas: Vec<u8>,
+    pub clients: u32,
+    pub clock: ClockOffset,
+    pub facts: Facts,
+}
+
+/// What is known of a run before anything is on the hosts.
+struct Setup<'a> {
+    plan: &'a Plan,
+    layout: &'a Layout,
+    inventory: &'a Inventory,
+    progress: &'a Arc<Progress>,
+}
+
+/// Where a client process runs, and which clients it plays.
+#[derive(Clone)]
+pub struct ClientPlace {
+    pub folder: Folder,
+    pub part: LoadPart,
+}
+
+/// Does a whole run on the machines of an inventory, and writes its results here.
+pub fn perform(plan: &Plan, inventory: &Path, progress: &Arc<Progress>) -> anyhow::Result<Outcome> {
+    let mut inventory = Inventory::read(inventory)?;
+    inventory.take_replicas(plan.replicas)?;
+    if inventory.with_role(Role::Client).is_empty() {
+        let path = inventory.path.display();
+        return Err(usage(format!(
+            "{path}: no host has the role \"client\": the load has nowhere to run"
+        )));
+    }
+    let addresses = inventory
+        .replicas
+        .iter()
+        .map(|place| (place.id, place.address))
+        .collect();
+    let layout = Layout::prepare_at(&plan.place(), addresses)?;
+    toml_file::write(&layout.results.join("config.toml"), plan)?;
+    let setup = Setup {
+        plan,
+        layout: &layout,
+        inventory: &inventory,
+        progress,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("no runtime")?;
+    let wanted = inventory.used_hosts();
+    let mut done = None;
+    let finished = runtime.block_on(with(&inventory, &wanted, async |fleet| {
+        done = Some(run(&setup, fleet).await?);
+        Ok(())
+    }));
+    // A check that still reads gigabytes must not hold up an interrupted run.
+    runtime.shutdown_background();
+    progress.clear();
+    match done {
+        Some((measured, hosts)) => publish(&setup, measured, hosts, finished.err()),
+        None => match finished.map_err(stopped) {
+            Err(error) => Err(error),
+            Ok(()) => anyhow::bail!("the run ended without a result"),
+        },
+    }
+}
+
+/// As the caller of a run expects an interruption.
+fn stopped(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref::<Interrupted>() {
+        Some(Interrupted(word)) => Stopped(word).into(),
+        None => error,
+    }
+}
+
+/// Whatever could not be cleaned up afterwards, what was measured is kept.
+fn publish(
+    setup: &Setup<'_>,
+    measured: Measured,
+    hosts: Vec<HostRecord>,
+    uncleaned: Option<anyhow::Error>,
+) -> anyhow::Result<Outcome> {
+    let first = hosts.first().context("there is a host")?;
+    let machine = first.facts.environment.clone();
+    let mut outcome = Outcome::new(setup.plan, machine, measured);
+    outcome.hosts = hosts;
+    if let Some(error) = uncleaned {
+        outcome.problems.push(describe(&error));
+        outcome.ok = false;
+    }
+    write_json(setup.layout, "result.json", &outcome)?;
+    Ok(outcome)
+}
+
+async fn run(setup: &Setup<'_>, fleet: &Fleet) -> anyhow::Result<(Measured, Vec<HostRecord>)> {
+    let Setup {
+        plan,
+        layout,
+        progress,
+        ..
+    } = setup;
+    let name = format!("synod-run-{}", plan.name);
+    let replicas = placed(fleet, setup.inventory, &name)?;
+    let clients = client_places(setup, fleet, &name)?;
+    progress.step(&format!("preparing {} hosts", fleet.connected().len()));
+    let programs = Arc::new(Programs::find(plan)?);
+    let mut folders = Vec::new();
+    for (_, host) in fleet.connected() {
+        let folder = Folder::of(&host, &name)?;
+        fleet.begin(&folder);
+        folders.push(folder);
+    }
+    let looked = each(folders, |folder| {
+        let programs = Arc::clone(&programs);
+        async move {
+            folder.make().await?;
+            programs.install(&folder).await?;
+            look(&folder, &programs.own).await
+        }
+    });
+    let looked = all(looked.await)?;
+    let hosts = records(setup, fleet, looked, &replicas, &clients)?;
+    write_json(layout, "environment.json", &hosts)?;
+    distribute(setup, &replicas, &clients).await?;
+    progress.step(&format!(
+        "starting {} replicas of {}",
+        plan.replicas,
+        plan.subject.label()
+    ));
+    let cluster = RemoteCluster::start(plan, layout, &programs, replicas, clients).await?;
+    Ok((experiment(plan, cluster, progress).await?, hosts))
+}
+
+/// Clients are shared out evenly; the first hosts take the remainder.
+fn client_places(setup: &Setup<'_>, fleet: &Fleet, name: &str) -> anyhow::Result<Vec<ClientPlace>> {
+    let (Load::Closed { clients, .. } | Load::Open { clients, .. }) = setup.plan.load;
+    let hosts = setup.inventory.with_role(Role::Client);
+    let (count, mut first_client) = (hosts.len() as u32, 0);
+    let mut places = Vec::new();
+    for (nth, index) in (0..).zip(hosts) {
+        let here = clients / count + u32::from(nth < clients % count);
+        if here == 0 {
+            continue;
+        }
+        places.push(ClientPlace {
+            folder: Folder::of(fleet.host(index)?, name)?,
+            part: LoadPart {
+                first_client,
+                clients: here,
+            },
+        });
+        first_client += here;
+    }
+    Ok(places)
+}
+
+async fn look(
+    folder: &Folder,
+    executable: &Executable,
+) -> anyhow::Result<(Facts, ClockOffset, Vec<u16>)> {
+    let mut server = Server::start(folder, &executable.path_in(folder), random_u64()?).await?;
+    let (facts, clock) = (server.facts().await?, server.clock().await?);
+    let taken = std::mem::take(&mut server.taken);
+    server.end().await?;
+    Ok((facts, clock, taken))
+}
+
+/// Warns of what may mislead, and refuses what cannot work.
+fn records(
+    setup: &Setup<'_>,
+    fleet: &Fleet,
+    looked: Vec<(Facts, ClockOffset, Vec<u16>)>,
+    replicas: &[Placed],
+    clients: &[ClientPlace],
+) -> anyhow::Result<Vec<HostRecord>> {
+    let (mut records, mut unfit) = (Vec::new(), Vec::new());
+    for ((index, host), (facts, clock, taken)) in fleet.connected().into_iter().zip(looked) {
+        let here = replicas
+            .iter()
+            .filter(|replica| replica.host_index == index);
+        let here: Vec<u8> = here.map(|replica| replica.id.0).collect();
+        let mut findings = Findings::of(&host.entry);
+        findings.facts(&facts);
+        findings.clock(&clock);
+        if !here.is_empty() {
+            findings.ports(&taken);
+        }
+        for finding in findings.into_list() {
+            let line = format!(
+                "host {}: {}; {}",
+                finding.host, finding.what, finding.remedy
+            );
+            match finding.unfit {
+                true => unfit.push(line),
+                false => setup.progress.step(&format!("warning: {line}")),
+            }
+        }
+        let of_host = clients
+            .iter()
+            .filter(|place| place.folder.host.name() == host.name());
+        records.push(HostRecord {
+            name: host.name().to_owned(),
+            replicas: here,
+            clients: of_host.map(|place| place.part.clients).sum(),
+            clock,
+            facts,
+        });
+    }
+    anyhow::ensure!(unfit.is_empty(), "{}", unfit.join("; "));
+    // A replica's machine is the one that the figures are of.
+    records.sort_by_key(|record| record.replicas.is_empty());
+    Ok(records)
+}
+
+/// Certificates and configuration; copies of the latter are part of the result.
+async fn distribute(
+    setup: &Setup<'_>,
+    replicas: &[Placed],
+    clients: &[ClientPlace],
+) -> anyhow::Result<()> {
+    let layout = setup.layout;
+    let from = layout.data.join("certificates");
+    let client = toml::to_string(&ClientFile {
+        cluster: layout.cluster.to_string(),
+        deadline_ms: None,
+        replicas: layout.table(),
+        certificates: relative("client"),
+    })?;
+    let mut work = Vec::new();
+    for replica in replicas {
+        let mut file = layout.replica_file(setup.plan, replica.id);
+        file.data = replica.name().into();
+        file.certificates = relative(&replica.name());
+        toml_file::write(&layout.replica_config(replica.id), &file)?;
+        let name = replica.name();
+        let files = vec![
+            (format!("{name}.toml"), toml::to_string(&file)?),
+            ("client.toml".to_owned(), client.clone()),
+        ];
+        work.push((
+            replica.folder.clone(),
+            vec![name, "client".to_owned()],
+            files,
+        ));
+    }
+    for place in clients {
+        let mut file = layout.load_file(setup.plan);
+        file.out = place.folder.path().into();
+        file.certificates = relative("client");
+        file.part = Some(place.part);
+        toml_file::write(
+            &layout
+                .results
+                .join(format!("load-{}.toml", place.folder.host.name())),
+            &file,
+        )?;
+        let files = vec![("load.toml".to_owned(), toml::to_string(&file)?)];
+        work.push((place.folder.clone(), vec!["client".to_owned()], files));
+    }
+    let copied = each(work, |(folder, names, files)| {
+        let from = from.clone();
+        async move {
+            copy_certificates(&folder, &from, &names).await?;
+            for (name, text) in files {
+                folder
+                    .host
+                    .put_text(&text, &folder.file(&name), "600")
+                    .await?;
+            }
+            Ok(())
+        }
+    });
+    all(copied.await).map(|_| ())
+}
+
+/// Files of a host lie side by side.
+fn relative(name: &str) -> Certificates {
+    Certificates {
+        ca: "ca.pem".into(),
+        cert: format!("{name}.pem").into(),
+        key: format!("{name}.key").into(),
+    }
+}
+
+/// As a failure of it is named.
+fn replica_name(id: ReplicaId, host: &str) -> String {
+    format!("replica {} on host {host}", id.0)
+}
