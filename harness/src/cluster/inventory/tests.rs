@@ -85,6 +85,10 @@ fn each_mistake_is_named_with_its_line() {
         ),
         (GOOD.replace("[\"replica\"]", "[]"), "roles of host a"),
         (
+            GOOD.replace("[\"replica\", ", "[\"client\", "),
+            "cluster.toml:9: roles of host b: \"replica\", \"client\" or both, each once",
+        ),
+        (
             GOOD.replace("replicas = 2", "replicas = 15"),
             "16 replicas are too many",
         ),
@@ -97,8 +101,8 @@ fn each_mistake_is_named_with_its_line() {
             "cluster.toml:3: address `no such name`",
         ),
         (
-            GOOD.replace("[\"replica\"", "[\"client\""),
-            "host b has replicas but",
+            GOOD.replace("[\"replica\", \"client\"]", "[\"client\"]"),
+            "cluster.toml:9: host b has replicas but",
         ),
         ("port = 1\n".to_owned(), "there is no host"),
     ];
