@@ -76,6 +76,14 @@ impl Bed {
         run(&all)
     }
 
+    /// Nothing of us runs on the machines.
+    pub fn assert_nothing_runs(&self) {
+        let directory = self.directory.path();
+        assert_eq!(executed_from(directory), Vec::<String>::new());
+        // A shell that waited for the rest of a file ends when it hears that none comes.
+        wait_until("a shell stays", || processes_of(directory).is_empty());
+    }
+
     /// Nothing of us runs on the machines or is in their data directories or packet filters.
     pub fn assert_nothing_left(&self) {
         for name in &self.machines.names {
@@ -84,8 +92,7 @@ impl Bed {
             let rules = self.machines.inside(name, &["nft", "list", "ruleset"]);
             assert_eq!(String::from_utf8_lossy(&rules.stdout), "", "on {name}");
         }
-        let running = processes_of(self.directory.path());
-        assert_eq!(running, Vec::<String>::new());
+        self.assert_nothing_runs();
         assert!(!self.directory.path().join("lab.state").exists());
     }
 }
@@ -105,6 +112,17 @@ pub fn files(directory: &Path) -> Vec<String> {
                 .into_owned()
         })
         .collect()
+}
+
+/// What processes execute of that which was copied below the directory, whether it is there still or not.
+pub fn executed_from(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir("/proc").expect("proc is mounted");
+    let files = entries.filter_map(|entry| {
+        let file = std::fs::read_link(entry.ok()?.path().join("exe")).ok()?;
+        file.starts_with(directory)
+            .then(|| file.display().to_string())
+    });
+    files.collect()
 }
 
 /// Command lines of replicas, loads and probes that name the directory. What ended and waits for its parent has none.
