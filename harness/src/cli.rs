@@ -395,6 +395,9 @@ pub struct CompareArguments {
     /// Where results are kept
     #[arg(long, default_value = "results", value_name = "DIR")]
     pub out: PathBuf,
+    /// Run on the machines of this file instead of this one alone (see `synod cluster --help`)
+    #[arg(long, value_name = "FILE", conflicts_with = "data")]
+    pub inventory: Option<PathBuf>,
     /// Where the replicas write; next to the results if not given. Choose a real disk
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
@@ -420,6 +423,9 @@ pub struct SweepArguments {
     /// Where results are kept
     #[arg(long, default_value = "results", value_name = "DIR")]
     pub out: PathBuf,
+    /// Run on the machines of this file instead of this one alone (see `synod cluster --help`)
+    #[arg(long, value_name = "FILE", conflicts_with = "data")]
+    pub inventory: Option<PathBuf>,
     /// Where the replicas write; next to the results if not given. Choose a real disk
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,

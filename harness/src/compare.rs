@@ -14,6 +14,7 @@ const OUTSTANDING_DEFAULT: [u32; 3] = [1, 64, 1_024];
 pub fn run(arguments: &CompareArguments) -> anyhow::Result<()> {
     let matrix = matrix(arguments);
     matrix.check()?;
+    matrix.check_inventory(arguments.inventory.as_deref())?;
     let name = plan::name("compare", &arguments.out, arguments.name.as_deref())?;
     let programs = Programs::new(arguments.programs.as_deref())?;
     let directory = make_folder(&arguments.out.join(name))
@@ -24,6 +25,7 @@ pub fn run(arguments: &CompareArguments) -> anyhow::Result<()> {
         kind: Kind::Comparison,
         directory,
         data: arguments.data.clone(),
+        inventory: arguments.inventory.clone(),
         programs,
         command_line: std::env::args().collect::<Vec<_>>().join(" "),
     };

@@ -4,12 +4,15 @@ mod schedule;
 mod session;
 mod table;
 
+use std::path::Path;
+
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 pub use session::{Session, finish};
 
 use crate::cli::{DurabilityChoice, MachineChoice};
+use crate::cluster::inventory::Inventory;
 use crate::failure::usage;
 use crate::load::load_file::Load;
 use crate::system::{System, Transport};
@@ -101,6 +104,15 @@ impl Matrix {
             )));
         }
         Ok(())
+    }
+
+    /// The machines, if there are any, must do for all runs.
+    pub fn check_inventory(&self, inventory: Option<&Path>) -> anyhow::Result<()> {
+        let most = self.replicas.iter().max();
+        match inventory.zip(most) {
+            Some((path, most)) => Inventory::read(path)?.take_replicas(*most),
+            None => Ok(()),
+        }
     }
 
     /// All points, those of the same conditions next to each other.

@@ -166,6 +166,64 @@ fn what_can_not_be_compared_is_refused_before_anything_runs() {
     refused(&run(&["sweep", "nowhere.toml"]), &["nowhere.toml"]);
 }
 
+/// The machine of the inventory is this one, so that no privilege is needed.
+#[test]
+fn a_sweep_runs_on_the_machines_of_an_inventory() {
+    let _turn = one_at_a_time();
+    let out = directory();
+    let data = out.path().join("data");
+    std::fs::create_dir(&data).expect("made");
+    let host = format!(
+        "[[host]]\nname = \"here\"\naddress = \"127.0.0.1\"\nconnection = \"local\"\n\
+         roles = [\"replica\", \"client\"]\ndata = \"{}\"\n",
+        data.display()
+    );
+    let port = std::net::UdpSocket::bind("127.0.0.1:0")
+        .and_then(|socket| socket.local_addr())
+        .expect("a free port")
+        .port();
+    let machines = write(
+        &out.path().join("lab.toml"),
+        &format!("port = {port}\n{host}"),
+    );
+    let few = write(
+        &out.path().join("few.toml"),
+        "systems = [\"synod\", \"etcd\"]\noutstanding = [4]\nreplicas = [1]\nrepeat = 1\nseconds = 1\nwarmup_s = 0\n",
+    );
+    let sweep = |matrix: &Path, more: &[&str]| {
+        let mut all = vec![
+            "sweep",
+            text(matrix),
+            "--name",
+            "s",
+            "--out",
+            text(out.path()),
+        ];
+        all.extend_from_slice(more);
+        run(&all)
+    };
+    let on_machines = ["--inventory", text(&machines)];
+    let finished = sweep(&few, &on_machines);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    assert!(
+        finished.stderr.contains("skipped: etcd: "),
+        "{}",
+        finished.stderr
+    );
+    let done = out
+        .path()
+        .join("s/runs/synod-quic-n1-128B-c4-1/result.json");
+    assert_eq!(json(&done)["hosts"][0]["name"], "here");
+    let left = std::fs::read_dir(&data).expect("there").count();
+    assert_eq!(left, 0, "nothing of the runs stays");
+    refused(&sweep(&few, &[]), &["other machines", "--name"]);
+    let many = write(
+        &out.path().join("many.toml"),
+        "systems = [\"synod\"]\noutstanding = [4]\nreplicas = [1, 3]\n",
+    );
+    refused(&sweep(&many, &on_machines), &["lab.toml", "1 replicas"]);
+}
+
 /// An adapter that finds nothing installed, as on most machines.
 #[test]
 fn a_system_that_is_not_installed_is_skipped_with_one_line() {

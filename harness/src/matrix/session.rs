@@ -19,10 +19,12 @@ use crate::run::plan::{Plan, Subject};
 use crate::run::progress::{Progress, thousands};
 use crate::run::table::time;
 use crate::run::{self, Stopped};
-use crate::system::{NotInstalled, Programs, System, Transport};
+use crate::system::{Family, NotInstalled, Programs, System, Transport};
 
 /// The folder of the runs in that of the comparison.
 const RUNS: &str = "runs";
+/// Why the systems of other projects take no part in runs on an inventory.
+const EXTERNAL_STAYS: &str = "its servers run on this machine only";
 
 type Subjects = BTreeMap<(System, Transport), Subject>;
 
@@ -33,6 +35,8 @@ pub struct Session<'a> {
     pub directory: PathBuf,
     /// Where the replicas write, if not there.
     pub data: Option<PathBuf>,
+    /// The machines to run on, if not this one alone.
+    pub inventory: Option<PathBuf>,
     pub programs: Programs,
     pub command_line: String,
 }
@@ -107,7 +111,13 @@ impl Session<'_> {
         let mut subjects = BTreeMap::new();
         let mut skipped = Vec::new();
         for (system, transport) in self.matrix.contestants() {
-            match Subject::find(system, transport, &self.programs, progress) {
+            let found = match (system.family(transport), &self.inventory) {
+                (Family::External, Some(_)) => Err(NotInstalled(EXTERNAL_STAYS.into()).into()),
+                (Family::Product | Family::Baseline | Family::External, _) => {
+                    Subject::find(system, transport, &self.programs, progress)
+                }
+            };
+            match found {
                 Ok(subject) => {
                     subjects.insert((system, transport), subject);
                 }
@@ -167,6 +177,7 @@ impl Session<'_> {
         arguments.seed = u64::from(repeat) + 1;
         arguments.out = self.directory.join(RUNS);
         arguments.data = self.data.clone();
+        arguments.inventory = self.inventory.clone();
         arguments.name = Some(name.to_owned());
         arguments
     }
