@@ -1,8 +1,8 @@
 //! `synod compare`: systems side by side, under equal conditions and in one run.
 
-use crate::cli::CompareArguments;
 use crate::comparison::Kind;
 use crate::failure::usage;
+use crate::matrix::arguments::CompareArguments;
 use crate::matrix::{self, Matrix, Session};
 use crate::output::make_folder;
 use crate::run::plan;

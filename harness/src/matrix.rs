@@ -1,5 +1,6 @@
 //! Runs of many systems under many conditions, interleaved: what `synod compare` and `synod sweep` have in common.
 
+pub mod arguments;
 mod schedule;
 mod session;
 mod table;

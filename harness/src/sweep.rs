@@ -2,9 +2,9 @@
 
 use anyhow::Context;
 
-use crate::cli::SweepArguments;
 use crate::comparison::Kind;
 use crate::failure::usage;
+use crate::matrix::arguments::SweepArguments;
 use crate::matrix::{self, Matrix, Session};
 use crate::output::make_folder;
 use crate::system::Programs;
