@@ -8,7 +8,7 @@ mod table;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-pub use session::{Session, finish};
+pub use session::{Contestants, Session, finish};
 
 use crate::cli::{DurabilityChoice, MachineChoice};
 use crate::failure::usage;
