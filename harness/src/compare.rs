@@ -1,9 +1,9 @@
 //! `synod compare`: systems side by side, under equal conditions and in one run.
 
-use crate::cli::CompareArguments;
 use crate::comparison::Kind;
 use crate::failure::usage;
-use crate::matrix::{self, Matrix, Session};
+use crate::matrix::arguments::CompareArguments;
+use crate::matrix::{self, Contestants, Matrix, Session};
 use crate::output::make_folder;
 use crate::run::plan;
 use crate::system::{Programs, Transport};
@@ -17,6 +17,7 @@ pub fn run(arguments: &CompareArguments) -> anyhow::Result<()> {
     matrix.check_inventory(arguments.inventory.as_deref())?;
     let name = plan::name("compare", &arguments.out, arguments.name.as_deref())?;
     let programs = Programs::new(arguments.programs.as_deref())?;
+    let contestants = Contestants::find(&matrix, &programs, arguments.inventory.is_some())?;
     let directory = make_folder(&arguments.out.join(name))
         .map_err(|error| usage(format!("--out: {error:#}")))?;
     toml_file::write(&directory.join("matrix.toml"), &matrix)?;
@@ -26,7 +27,7 @@ pub fn run(arguments: &CompareArguments) -> anyhow::Result<()> {
         directory,
         data: arguments.data.clone(),
         inventory: arguments.inventory.clone(),
-        programs,
+        contestants,
         command_line: std::env::args().collect::<Vec<_>>().join(" "),
     };
     let finished = session.perform()?;

@@ -2,10 +2,10 @@
 
 use anyhow::Context;
 
-use crate::cli::SweepArguments;
 use crate::comparison::Kind;
 use crate::failure::usage;
-use crate::matrix::{self, Matrix, Session};
+use crate::matrix::arguments::SweepArguments;
+use crate::matrix::{self, Contestants, Matrix, Session};
 use crate::output::{self, make_folder};
 use crate::system::Programs;
 use crate::toml_file;
@@ -55,6 +55,7 @@ pub fn run(arguments: &SweepArguments) -> anyhow::Result<()> {
             path.display()
         )));
     }
+    let contestants = Contestants::find(&matrix, &programs, arguments.inventory.is_some())?;
     let directory = make_folder(&path).map_err(|error| usage(format!("--out: {error:#}")))?;
     toml_file::write(&directory.join(MATRIX), &matrix)?;
     if arguments.inventory.is_some() {
@@ -66,7 +67,7 @@ pub fn run(arguments: &SweepArguments) -> anyhow::Result<()> {
         directory,
         data: arguments.data.clone(),
         inventory: arguments.inventory.clone(),
-        programs,
+        contestants,
         command_line: std::env::args().collect::<Vec<_>>().join(" "),
     };
     let finished = session.perform()?;
