@@ -4,6 +4,7 @@ mod merge;
 mod remote;
 mod several_loads;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -262,22 +263,16 @@ async fn distribute(
         replicas: layout.table(),
         certificates: relative("client"),
     })?;
-    let mut work = Vec::new();
+    let mut parcels = BTreeMap::new();
     for replica in replicas {
         let mut file = layout.replica_file(setup.plan, replica.id);
         file.data = replica.name().into();
         file.certificates = relative(&replica.name());
         toml_file::write(&layout.replica_config(replica.id), &file)?;
-        let name = replica.name();
-        let files = vec![
-            (format!("{name}.toml"), toml::to_string(&file)?),
-            ("client.toml".to_owned(), client.clone()),
-        ];
-        work.push((
-            replica.folder.clone(),
-            vec![name, "client".to_owned()],
-            files,
-        ));
+        let parcel = Parcel::to(&mut parcels, &replica.folder);
+        parcel.add("client.toml", client.clone());
+        parcel.add(&format!("{}.toml", replica.name()), toml::to_string(&file)?);
+        parcel.certificates.insert(replica.name());
     }
     for place in clients {
         let mut file = layout.load_file(setup.plan);
@@ -290,23 +285,45 @@ async fn distribute(
                 .join(format!("load-{}.toml", place.folder.host.name())),
             &file,
         )?;
-        let files = vec![("load.toml".to_owned(), toml::to_string(&file)?)];
-        work.push((place.folder.clone(), vec!["client".to_owned()], files));
+        Parcel::to(&mut parcels, &place.folder).add("load.toml", toml::to_string(&file)?);
     }
-    let copied = each(work, |(folder, names, files)| {
+    let copied = each(parcels.into_values().collect(), |parcel| {
         let from = from.clone();
-        async move {
-            copy_certificates(&folder, &from, &names).await?;
-            for (name, text) in files {
-                folder
-                    .host
-                    .put_text(&text, &folder.file(&name), "600")
-                    .await?;
-            }
-            Ok(())
-        }
+        async move { parcel.deliver(&from).await }
     });
     all(copied.await).map(|_| ())
+}
+
+/// All that one host gets, one file after the other: its replicas and clients share files.
+struct Parcel {
+    folder: Folder,
+    certificates: BTreeSet<String>,
+    files: BTreeMap<String, String>,
+}
+
+impl Parcel {
+    fn to<'a>(parcels: &'a mut BTreeMap<String, Parcel>, folder: &Folder) -> &'a mut Parcel {
+        let name = folder.host.name().to_owned();
+        parcels.entry(name).or_insert_with(|| Parcel {
+            folder: folder.clone(),
+            certificates: BTreeSet::from(["client".to_owned()]),
+            files: BTreeMap::new(),
+        })
+    }
+
+    fn add(&mut self, name: &str, text: String) {
+        self.files.insert(name.to_owned(), text);
+    }
+
+    async fn deliver(self, certificates: &Path) -> anyhow::Result<()> {
+        let names: Vec<String> = self.certificates.into_iter().collect();
+        copy_certificates(&self.folder, certificates, &names).await?;
+        for (name, text) in self.files {
+            let path = self.folder.file(&name);
+            self.folder.host.put_text(&text, &path, "600").await?;
+        }
+        Ok(())
+    }
 }
 
 /// Files of a host lie side by side.
