@@ -13,6 +13,7 @@ use quinn::{
 use quinn_proto::HashedConnectionIdGenerator;
 
 use crate::TransportError;
+use crate::congestion::LossTolerant;
 use crate::identity::Identity;
 use crate::socket::TrainSocket;
 use crate::tls;
@@ -182,6 +183,6 @@ fn quic_config(role: Role, mtu_max: u16) -> QuicConfig {
         .allow_spin(false)
         // Without segment trains throughput falls to a third.
         .enable_segmentation_offload(true)
-        .congestion_controller_factory(Arc::new(cubic));
+        .congestion_controller_factory(Arc::new(LossTolerant::new(cubic)));
     config
 }

@@ -7,6 +7,7 @@ mod backoff;
 mod certificates;
 pub mod client;
 mod close;
+mod congestion;
 mod counters;
 mod endpoint;
 mod frame;
