@@ -12,6 +12,7 @@ pub use session::{Session, finish};
 use crate::cli::{DurabilityChoice, MachineChoice};
 use crate::failure::usage;
 use crate::load::load_file::Load;
+use crate::run::fault::{self, Fault};
 use crate::system::{System, Transport};
 
 /// Nobody waits for more; a mistyped list ends here and not after a week.
@@ -37,6 +38,14 @@ pub struct Matrix {
     pub clients: u32,
     pub durability: DurabilityChoice,
     pub state_machine: MachineChoice,
+    /// As `synod run --links`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub links: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_percent: Option<f64>,
+    /// What is done to the cluster in each run, in the words of `synod run --fault`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<Fault>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kill_leader_after_s: Option<u32>,
 }
@@ -57,6 +66,9 @@ impl Default for Matrix {
             clients: 4,
             durability: DurabilityChoice::Sync,
             state_machine: MachineChoice::Log,
+            links: None,
+            loss_percent: None,
+            faults: Vec::new(),
             kill_leader_after_s: None,
         }
     }
@@ -100,7 +112,9 @@ impl Matrix {
                 "{runs} runs are asked for, {RUNS_MAX} are the limit"
             )));
         }
-        Ok(())
+        self.replicas
+            .iter()
+            .try_for_each(|replicas| fault::check_all(&self.faults, *replicas, self.seconds))
     }
 
     /// All points, those of the same conditions next to each other.

@@ -3,6 +3,7 @@
 pub mod cluster;
 pub mod counters;
 mod external;
+pub mod fault;
 mod faults;
 pub mod hosts;
 pub mod layout;
@@ -25,6 +26,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cli::RunArguments;
 use crate::environment::Environment;
 use crate::failure::describe;
+use crate::links::Emulator;
 use crate::load::event::LoadResult;
 use crate::output::say;
 use crate::system::Family;
@@ -121,7 +123,15 @@ async fn start_and_measure(
             transport: subject.transport,
         }),
     };
+    let emulator = match plan.emulator_file(layout.table()) {
+        Some(file) => Some(Emulator::start(&layout.results, &file).await?),
+        None => None,
+    };
+    if let Some(emulator) = &emulator {
+        layout.route(plan, emulator)?;
+    }
     let cluster = Cluster::start(layout, program).await?;
+    let cluster = cluster.with_links(emulator);
     experiment(plan, cluster, progress).await
 }
 
@@ -181,13 +191,12 @@ async fn window(
     unless_ended(load.window_start(), target, watching).await?;
     let window_start = tokio::time::Instant::now();
     let mut window = WindowCounters::default();
-    window.begin(&target.statuses().await?);
-    if let Some(fault) = plan.fault {
-        faults.push(faults::inject(fault, window_start, target, &mut window, progress).await?);
-    }
+    window.begin(&target.statuses(&target.replicas()).await?);
+    let asked = &plan.faults;
+    faults::inject(asked, window_start, target, &mut window, faults, progress).await?;
     unless_ended(load.window_end(), target, watching).await?;
     target.check().await?;
-    Ok(window.end(&target.statuses().await?))
+    Ok(window.end(&target.statuses(&target.replicas()).await?))
 }
 
 /// Waits for `milestone`, and no longer if a replica ends meanwhile that nobody killed.
