@@ -101,6 +101,13 @@ pub struct EmulatorFile {
 }
 
 impl Links {
+    /// The longest way there and back, rounded up.
+    pub fn round_trip_ms_max(&self) -> u64 {
+        let ways = self.links.iter().map(|link| link.shape);
+        let longest = ways.map(|shape| 2.0 * (shape.delay_ms + shape.jitter_ms));
+        longest.fold(0.0, f64::max).ceil() as u64
+    }
+
     /// As results name them, such as `5-region, 1 % loss`.
     pub fn label(&self) -> String {
         let mut losses: Vec<f64> = self

@@ -108,9 +108,7 @@ async fn load(file: LoadFile, mut conductor: Option<Conductor>) -> anyhow::Resul
     shared.recorder.borrow_mut().finish()?;
     publish::write_files(&file.out, &shared.recorder.borrow(), unix_seconds)?;
     let mut result = publish::result(&shared.recorder.borrow(), cpu_us, ends);
-    if file.part.is_some() {
-        result.silences = shared.recorder.borrow().silences();
-    }
+    result.silences = shared.recorder.borrow().silences();
     tell(&Event::Result(Box::new(result)))
 }
 

@@ -6,6 +6,7 @@ mod external;
 pub mod fault;
 mod faults;
 pub mod hosts;
+mod impact;
 pub mod layout;
 pub mod load_process;
 pub mod outcome;
@@ -16,6 +17,7 @@ pub mod table;
 pub mod target;
 pub mod usage;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +31,7 @@ use crate::failure::describe;
 use crate::links::Emulator;
 use crate::load::event::LoadResult;
 use crate::output::say;
+use crate::results::Timeline;
 use crate::system::Family;
 use crate::verify::{self, Evidence, ReplicaEvidence, Verdict};
 use cluster::{Cluster, Program};
@@ -115,7 +118,7 @@ async fn start_and_measure(
     ) {
         (Family::External, Some(adapter)) => {
             let servers = External::start(layout, plan, adapter).await?;
-            return experiment(plan, servers, progress).await;
+            return experiment(plan, servers, &layout.results, progress).await;
         }
         (Family::Product | Family::Baseline | Family::External, None) => None,
         (Family::Product | Family::Baseline, Some(path)) => Some(Program {
@@ -132,12 +135,13 @@ async fn start_and_measure(
     }
     let cluster = Cluster::start(layout, program).await?;
     let cluster = cluster.with_links(emulator);
-    experiment(plan, cluster, progress).await
+    experiment(plan, cluster, &layout.results, progress).await
 }
 
 async fn experiment(
     plan: &Plan,
     mut target: impl Target,
+    results: &Path,
     progress: &Arc<Progress>,
 ) -> anyhow::Result<Measured> {
     let leader = target.wait_for_leader().await?;
@@ -147,7 +151,12 @@ async fn experiment(
         plan.load.label()
     ));
     let backend = target.backend();
-    let (load, counters, faults) = measure(plan, &mut target, progress).await?;
+    let (load, counters, mut faults) = measure(plan, &mut target, progress).await?;
+    let timeline = results.join("timeline.csv");
+    if !faults.is_empty() && timeline.is_file() {
+        let rows = Timeline::parse(&timeline, &std::fs::read(&timeline)?)?.acknowledged;
+        impact::judge(&mut faults, &load.silences, &rows);
+    }
     let conclusion = match load.incomplete {
         None => target.conclude(plan, &load, progress).await?,
         Some(_) => Conclusion::unchecked(),

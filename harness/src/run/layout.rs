@@ -21,7 +21,7 @@ use crate::failure::usage;
 use crate::links::Emulator;
 use crate::load::load_file::{Load, LoadFile};
 use crate::output::make_folder;
-use crate::replica_file::{LimitsTable, ReplicaFile, StorageTable, TimersTable};
+use crate::replica_file::{LimitsTable, ReplicaFile, StorageTable};
 use crate::run::plan::Plan;
 use crate::toml_file;
 
@@ -183,7 +183,7 @@ impl Layout {
             seed: plan.seed.wrapping_mul(64).wrapping_add(u64::from(id.0)),
             peers: table,
             certificates: self.certificates(&format!("replica-{}", id.0)),
-            timers: TimersTable::default(),
+            timers: plan.timers(),
             limits: LimitsTable::default(),
             storage: StorageTable::default(),
         }

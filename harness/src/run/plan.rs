@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use synod_engine::client::LENGTH_BYTES;
-use synod_engine::config::Limits;
+use synod_engine::config::{Limits, Timers};
 use synod_engine::sessions::SESSION_OUTSTANDING_MAX;
 use synod_transport::client::OUTSTANDING_BYTES_MAX;
 
@@ -16,6 +16,7 @@ use crate::failure::usage;
 use crate::links::{Carrier, EmulatorFile, Links};
 use crate::load::load_file::Load;
 use crate::load::workload::payload_bytes_min;
+use crate::replica_file::TimersTable;
 use crate::run::external::Recipe;
 use crate::run::fault::{self, Action, Fault};
 use crate::run::layout::Place;
@@ -137,6 +138,23 @@ impl Plan {
 }
 
 impl Plan {
+    /// Replicas that are far from each other have to wait longer before they give each other up; every system gets the
+    /// same times, which grow with the longest round trip.
+    pub fn timers(&self) -> TimersTable {
+        let Some(links) = &self.links else {
+            return TimersTable::default();
+        };
+        let millis = |ns: u64| ns / 1_000_000;
+        let (usual, trip_ms) = (Timers::default(), links.round_trip_ms_max());
+        TimersTable {
+            heartbeat_ms: Some(millis(usual.heartbeat_ns) + trip_ms),
+            election_timeout_ms: Some(millis(usual.election_timeout_ns) + 5 * trip_ms),
+            election_jitter_ms: Some(millis(usual.election_jitter_ns) + trip_ms),
+            retransmit_ms: Some(millis(usual.retransmit_ns) + 2 * trip_ms),
+            ..TimersTable::default()
+        }
+    }
+
     /// What the emulator is told, if the run needs it.
     pub fn emulator_file(&self, replicas: BTreeMap<String, SocketAddr>) -> Option<EmulatorFile> {
         let faulty = self.faults.iter().any(Fault::is_of_links);

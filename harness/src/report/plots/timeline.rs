@@ -5,10 +5,11 @@ use crate::report::picture::{Band, Curve, CurveStyle, Marker, Panel, Picture, Po
 use crate::report::plot::{Drawing, Plot, Table, stem};
 use crate::report::scale::Axis;
 use crate::report::view::{Entry, View};
-use crate::results::{RunFolder, Timeline};
+use crate::results::{Percentiles, RunFolder, Timeline};
 
 pub const NOTE: &str = "Above, acknowledged commands per interval of the timeline; below, latencies of the replies of \
-                        each second. Red marks the time from a kill until the killed replicas were running again.";
+                        each interval, or of each second where the result has no finer ones. Red marks the time from \
+                        the begin of a fault until it was taken back: killed replicas were running again.";
 
 pub fn plots(view: &View<'_>) -> Vec<Plot> {
     let mut plots = Vec::new();
@@ -26,7 +27,7 @@ pub fn plots(view: &View<'_>) -> Vec<Plot> {
 }
 
 /// The run with the median throughput, of two the slower one.
-fn typical<'e>(entry: &Entry<'e>) -> Option<(&'e RunFolder, &'e Timeline)> {
+pub fn typical<'e>(entry: &Entry<'e>) -> Option<(&'e RunFolder, &'e Timeline)> {
     let mut runs: Vec<(&RunFolder, &Timeline)> = entry
         .loaded
         .runs
@@ -54,7 +55,10 @@ fn plot(title: String, entry: &Entry<'_>, run: &RunFolder, timeline: &Timeline) 
     };
     Plot {
         name: stem(&title),
-        caption: which,
+        caption: match run.result.faults.len() {
+            0 | 1 => which,
+            _ => format!("{which} {}", list_of_faults(run)).trim().to_owned(),
+        },
         drawing: Drawing::Curves(Picture {
             title: title.clone(),
             panels,
@@ -64,24 +68,44 @@ fn plot(title: String, entry: &Entry<'_>, run: &RunFolder, timeline: &Timeline) 
     }
 }
 
-fn time_axis(timeline: &Timeline, label: &str) -> Axis {
+pub fn time_axis(timeline: &Timeline, label: &str) -> Axis {
     let end = (timeline.acknowledged.len() as u64 * timeline.interval_ms) as f64 / 1e3;
     Axis::linear(label, 0.0, end, |second| format!("{second:.1}"))
 }
 
-fn bands(run: &RunFolder) -> Vec<Band> {
+/// Of several faults the labels are numbers, which [`list_of_faults`] explains.
+pub fn bands(run: &RunFolder) -> Vec<Band> {
     let faults = run.result.faults.iter();
+    let alone = faults.len() == 1;
     faults
-        .map(|fault| Band {
+        .zip(1..)
+        .map(|(fault, number)| Band {
             from: fault.killed_at_ms as f64 / 1e3,
             to: fault.ready_at_ms.max(fault.killed_at_ms) as f64 / 1e3,
-            label: format!(
-                "{} (longest gap {})",
-                fault.kind.replace('-', " "),
-                format::micros(run.result.longest_gap_ms * 1e3)
-            ),
+            label: match alone {
+                true => format!(
+                    "{} (longest gap {})",
+                    fault.kind.replace('-', " "),
+                    format::micros(run.result.longest_gap_ms * 1e3)
+                ),
+                false => number.to_string(),
+            },
         })
         .collect()
+}
+
+/// What happened, one after the other.
+pub fn list_of_faults(run: &RunFolder) -> String {
+    let faults = run.result.faults.iter().zip(1..).map(|(fault, number)| {
+        let gap = fault.gap_ms.map_or("no gap".into(), |ms| {
+            format!("a gap of {}", format::micros(ms * 1e3))
+        });
+        let full = fault.full_after_ms.map_or(String::new(), |ms| {
+            format!(", full throughput after {:.1} s", ms as f64 / 1e3)
+        });
+        format!("{number}: {}: {gap}{full}.", fault.label())
+    });
+    faults.collect::<Vec<_>>().join(" ")
 }
 
 fn throughput(entry: &Entry<'_>, run: &RunFolder, timeline: &Timeline) -> Panel {
@@ -112,16 +136,19 @@ fn throughput(entry: &Entry<'_>, run: &RunFolder, timeline: &Timeline) -> Panel 
 
 /// `None` if no second was long enough for percentiles.
 fn latencies(entry: &Entry<'_>, run: &RunFolder, timeline: &Timeline) -> Option<Panel> {
-    let middle = |start_ms: u64| ((start_ms + timeline.interval_ms) as f64 - 500.0) / 1e3;
-    let curve = |name: &str, marker: Marker, of: fn(&crate::results::Second) -> f64| Curve {
+    let (told, width_ms) = match timeline.intervals.is_empty() {
+        true => (&timeline.seconds, 1_000.0),
+        false => (&timeline.intervals, timeline.interval_ms as f64),
+    };
+    let middle = |start_ms: u64| ((start_ms + timeline.interval_ms) as f64 - width_ms / 2.0) / 1e3;
+    let curve = |name: &str, marker: Marker, of: fn(&Percentiles) -> f64| Curve {
         name: name.into(),
         role: entry.series.role,
         style: CurveStyle {
             marker,
             dashed: marker == Marker::Cross,
         },
-        points: timeline
-            .seconds
+        points: told
             .iter()
             // A second without a reply has no latencies.
             .filter(|second| of(second) > 0.0)

@@ -1,0 +1,116 @@
+//! What clients saw of each fault: how long nothing was acknowledged, and when the throughput was back.
+
+use crate::load::recorder::INTERVAL_MS;
+use crate::run::faults::FaultReport;
+
+/// Shares of what was usual before the first fault; the least counts as full again.
+const FULL_MIN: f64 = 0.9;
+/// The throughput is back when the mean of this many intervals is.
+const BACK_INTERVALS: usize = 5;
+
+/// Fills in the gap and the time to full throughput of every fault. `silences` are in nanoseconds of the window,
+/// `acknowledged` is per interval of it.
+pub fn judge(faults: &mut [FaultReport], silences: &[(u64, u64)], acknowledged: &[u64]) {
+    let begins: Vec<u64> = faults.iter().map(|fault| fault.killed_at_ms).collect();
+    let end_ms = acknowledged.len() as u64 * INTERVAL_MS;
+    let Some(usual) = begins
+        .first()
+        .map(|begin| median(before(acknowledged, *begin)))
+    else {
+        return;
+    };
+    for (index, fault) in faults.iter_mut().enumerate() {
+        let from_ms = fault.killed_at_ms;
+        let until_ms = begins.get(index + 1).copied().unwrap_or(end_ms);
+        let gap = longest(silences, from_ms, until_ms);
+        fault.gap_ms = gap.map(|(begin, end)| (end - begin) as f64 / 1e6);
+        let quiet_until_ms = gap.map_or(from_ms, |(_, end)| (end / 1_000_000).max(from_ms));
+        fault.full_after_ms = usual
+            .and_then(|usual| full_from(acknowledged, quiet_until_ms, until_ms, usual))
+            .map(|full_ms| full_ms.max(quiet_until_ms) - from_ms);
+    }
+}
+
+fn before(acknowledged: &[u64], begin_ms: u64) -> &[u64] {
+    let count = (begin_ms / INTERVAL_MS) as usize;
+    &acknowledged[..count.min(acknowledged.len())]
+}
+
+/// `None` of nothing: a fault at the very begin has nothing to compare with.
+fn median(intervals: &[u64]) -> Option<f64> {
+    let mut sorted = intervals.to_vec();
+    sorted.sort_unstable();
+    sorted.get(sorted.len() / 2).map(|count| *count as f64)
+}
+
+/// The longest silence that ended after the fault began, and began before the next one did.
+fn longest(silences: &[(u64, u64)], from_ms: u64, until_ms: u64) -> Option<(u64, u64)> {
+    let of_fault = silences
+        .iter()
+        .filter(|(begin, end)| *end > from_ms * 1_000_000 && *begin < until_ms * 1_000_000);
+    of_fault.max_by_key(|(begin, end)| end - begin).copied()
+}
+
+/// When the intervals from then on have the usual throughput again, in milliseconds of the window.
+fn full_from(acknowledged: &[u64], from_ms: u64, until_ms: u64, usual: f64) -> Option<u64> {
+    let first = from_ms.div_ceil(INTERVAL_MS) as usize;
+    let last = ((until_ms / INTERVAL_MS) as usize).min(acknowledged.len());
+    let stretch = acknowledged.get(first..last)?;
+    let wanted = FULL_MIN * usual * BACK_INTERVALS as f64;
+    let at = stretch
+        .windows(BACK_INTERVALS)
+        .position(|window| window.iter().sum::<u64>() as f64 >= wanted)?;
+    Some((first + at) as u64 * INTERVAL_MS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(at_ms: u64) -> FaultReport {
+        FaultReport {
+            kind: "kill-leader".into(),
+            fault: String::new(),
+            replicas: vec![1],
+            killed_at_ms: at_ms,
+            ready_at_ms: at_ms + 1_000,
+            gap_ms: None,
+            full_after_ms: None,
+        }
+    }
+
+    /// 100 per interval, nothing from 1.05 to 1.45 s, half of it until 2 s; a second fault at 3 s that lasts.
+    #[test]
+    fn each_fault_has_its_own_gap_and_return() {
+        let mut acknowledged = vec![100; 50];
+        acknowledged[10..14].fill(0);
+        acknowledged[14..20].fill(50);
+        acknowledged[30..].fill(10);
+        let silences = [
+            (500_000_000, 508_000_000),
+            (1_050_000_000, 1_450_000_000),
+            (3_010_000_000, 3_030_000_000),
+        ];
+        let mut faults = [fault(1_000), fault(3_000)];
+        judge(&mut faults, &silences, &acknowledged);
+        assert_eq!(faults[0].gap_ms, Some(400.0));
+        assert_eq!(faults[0].full_after_ms, Some(1_000));
+        assert_eq!(faults[1].gap_ms, Some(20.0));
+        assert_eq!(faults[1].full_after_ms, None, "it never came back");
+    }
+
+    #[test]
+    fn a_fault_that_nobody_notices_has_no_gap_and_is_over_at_once() {
+        let mut faults = [fault(1_000)];
+        judge(&mut faults, &[], &[100; 30]);
+        assert_eq!((faults[0].gap_ms, faults[0].full_after_ms), (None, Some(0)));
+    }
+
+    #[test]
+    fn nothing_before_is_nothing_to_compare_with() {
+        let mut faults = [fault(0)];
+        judge(&mut faults, &[(0, 900_000_000)], &[100; 30]);
+        assert_eq!(faults[0].gap_ms, Some(900.0));
+        assert_eq!(faults[0].full_after_ms, None);
+    }
+}
