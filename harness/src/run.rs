@@ -155,7 +155,14 @@ async fn experiment(
     let timeline = results.join("timeline.csv");
     if !faults.is_empty() && timeline.is_file() {
         let rows = Timeline::parse(&timeline, &std::fs::read(&timeline)?)?.acknowledged;
-        impact::judge(&mut faults, &load.silences, &rows);
+        match load.silences.is_empty() {
+            true => impact::judge(&mut faults, &impact::silent_intervals(&rows), &rows),
+            false => impact::judge(&mut faults, &load.silences, &rows),
+        }
+        // Adapters of other systems tell the longest gap only, and that exactly.
+        if let ([fault], true) = (&mut faults[..], load.silences.is_empty()) {
+            fault.gap_ms = Some(load.longest_gap_ms);
+        }
     }
     let conclusion = match load.incomplete {
         None => target.conclude(plan, &load, progress).await?,

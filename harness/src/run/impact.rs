@@ -3,10 +3,25 @@
 use crate::load::recorder::INTERVAL_MS;
 use crate::run::faults::FaultReport;
 
-/// Shares of what was usual before the first fault; the least counts as full again.
+const INTERVAL_NS: u64 = INTERVAL_MS * 1_000_000;
+/// Of what was usual before the first fault, this share counts as full.
 const FULL_MIN: f64 = 0.9;
 /// The throughput is back when the mean of this many intervals is.
 const BACK_INTERVALS: usize = 5;
+
+/// What nobody told: of a load that kept no silences, whole intervals without an acknowledgement. Shorter than they were.
+pub fn silent_intervals(acknowledged: &[u64]) -> Vec<(u64, u64)> {
+    let mut silences: Vec<(u64, u64)> = Vec::new();
+    for (index, count) in (0..).zip(acknowledged) {
+        let (begin, end) = (index * INTERVAL_NS, (index + 1) * INTERVAL_NS);
+        match silences.last_mut() {
+            _ if *count > 0 => {}
+            Some((_, last)) if *last == begin => *last = end,
+            Some(_) | None => silences.push((begin, end)),
+        }
+    }
+    silences
+}
 
 /// Fills in the gap and the time to full throughput of every fault. `silences` are in nanoseconds of the window,
 /// `acknowledged` is per interval of it.
@@ -104,6 +119,13 @@ mod tests {
         let mut faults = [fault(1_000)];
         judge(&mut faults, &[], &[100; 30]);
         assert_eq!((faults[0].gap_ms, faults[0].full_after_ms), (None, Some(0)));
+    }
+
+    #[test]
+    fn intervals_without_an_acknowledgement_are_silences() {
+        let silences = silent_intervals(&[5, 0, 0, 1, 0]);
+        let ms = |ms: u64| ms * 1_000_000;
+        assert_eq!(silences, [(ms(100), ms(300)), (ms(400), ms(500))]);
     }
 
     #[test]

@@ -107,8 +107,7 @@ impl Counts {
 /// Datagrams that leave later.
 #[derive(Default)]
 struct Waiting {
-    /// By the time to leave, then by arrival.
-    /// Then the time of arrival, and the datagram.
+    /// By the time to leave, then in order of arrival; each with its time of arrival.
     delayed: BinaryHeap<Reverse<(Instant, u64, Instant, Vec<u8>)>>,
     /// Until the clog ends, in order.
     held: Vec<Vec<u8>>,
