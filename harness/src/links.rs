@@ -43,13 +43,12 @@ pub struct Links {
 pub struct Link {
     pub from: u8,
     pub to: u8,
-    #[serde(flatten)]
     pub shape: Shape,
 }
 
 /// What a direction does to what is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Shape {
     /// One way.
     pub delay_ms: f64,
@@ -74,9 +73,9 @@ struct LinksFile {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Between {
     replicas: [u8; 2],
-    #[serde(flatten)]
     shape: Shape,
 }
 
@@ -226,7 +225,7 @@ mod tests {
     fn a_file_has_a_shape_for_all_and_others_for_some() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("links.toml");
-        let text = "[all]\ndelay_ms = 5\n[[between]]\nreplicas = [3, 1]\ndelay_ms = 20\nloss_percent = 1\n";
+        let text = "[all]\ndelay_ms = 5\n[[between]]\nreplicas = [3, 1]\nshape = { delay_ms = 20, loss_percent = 1 }\n";
         std::fs::write(&path, text).unwrap();
         let name = path.to_str().unwrap();
         let links = Links::find(Some(name), None, 3).unwrap().unwrap();

@@ -1,6 +1,5 @@
 //! The process itself: it forwards until its stdin closes, and obeys orders, a line of JSON each.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -81,13 +80,11 @@ pub fn run(arguments: &LinksArguments) -> anyhow::Result<()> {
 
 async fn serve(file: &EmulatorFile) -> anyhow::Result<()> {
     let (carriers, addresses) = Carriers::bind(file).await?;
-    let carriers = Rc::new(carriers);
-    let tasks = RefCell::new(JoinSet::new());
-    carriers.start(&mut tasks.borrow_mut());
+    let mut tasks = JoinSet::new();
+    carriers.start(&mut tasks);
     carriers.cut(file, &BTreeSet::new());
     tell(&Event::Ready { addresses })?;
     let mut lines = input::lines();
-    let mut tasks = tasks.into_inner();
     loop {
         let line = tokio::select! {
             line = lines.recv() => line,

@@ -128,8 +128,11 @@ impl Fault {
                 id.0
             )));
         }
-        let single = replicas == 1 && self.action == Action::Kill(Who::Follower);
-        if single || (replicas == 1 && self.is_of_links()) {
+        let of_follower = matches!(
+            self.action,
+            Action::Kill(Who::Follower) | Action::Stop(Who::Follower)
+        );
+        if replicas == 1 && (of_follower || self.is_of_links()) {
             return Err(usage(format!(
                 "--fault '{self}': a cluster of one has neither followers nor links"
             )));

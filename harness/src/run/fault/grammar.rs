@@ -138,8 +138,9 @@ fn milliseconds(text: &str) -> Option<u64> {
     };
     let plain = number.chars().all(|c| c.is_ascii_digit() || c == '.');
     let ms = number.parse::<f64>().ok().filter(|_| plain)? * scale;
-    // What is finer than a millisecond is refused, not rounded.
-    (ms.fract() == 0.0 && ms <= TIME_MS_MAX as f64).then_some(ms as u64)
+    // What is finer than a millisecond is refused; what a decimal fraction is off by is not.
+    let whole = (ms - ms.round()).abs() < 1e-6;
+    (whole && ms <= TIME_MS_MAX as f64).then_some(ms.round() as u64)
 }
 
 #[cfg(test)]
@@ -163,8 +164,8 @@ mod tests {
             assert_eq!((&*fault.kind(), fault.at_ms), (kind, at_ms), "{text}");
             assert_eq!(fault.until_ms(), until_ms, "{text}");
         }
-        let fractions: Fault = "  stop   2  at 1.5s for 0.25s ".parse().unwrap();
-        assert_eq!(fractions.to_string(), "stop 2 at 1500ms for 250ms");
+        let fractions: Fault = "  stop   2  at 4.35s for 0.25s ".parse().unwrap();
+        assert_eq!(fractions.to_string(), "stop 2 at 4350ms for 250ms");
     }
 
     #[test]
