@@ -7,7 +7,7 @@ use serde::Serialize;
 use synod_engine::ids::ReplicaId;
 
 use super::fault::Fault;
-use super::proxy::Proxy;
+use crate::links::proxy::Proxy;
 use super::schedule::Schedule;
 use crate::certs::random_u64;
 use crate::cli::{BackendChoice, ChaosArguments, DurabilityChoice, MachineChoice};
