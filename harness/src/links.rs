@@ -79,6 +79,9 @@ struct Between {
     shape: Shape,
 }
 
+/// The shape of the link from one replica to another.
+type ShapeOf = Box<dyn Fn(u8, u8) -> Shape>;
+
 /// What replicas speak with each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -129,7 +132,7 @@ impl Links {
         loss_percent: Option<f64>,
         replicas: u8,
     ) -> anyhow::Result<Option<Links>> {
-        let (name, shape): (&str, Box<dyn Fn(u8, u8) -> Shape>) = match name {
+        let (name, shape): (&str, ShapeOf) = match name {
             None if loss_percent.is_none() => return Ok(None),
             None => (LOSS_ALONE, Box::new(|_, _| Shape::default())),
             Some(name) => match presets::find(name) {
@@ -153,7 +156,7 @@ impl Links {
 }
 
 impl LinksFile {
-    fn read(name: &str, replicas: u8) -> anyhow::Result<Box<dyn Fn(u8, u8) -> Shape>> {
+    fn read(name: &str, replicas: u8) -> anyhow::Result<ShapeOf> {
         let path = Path::new(name);
         if !path.is_file() {
             return Err(usage(format!(

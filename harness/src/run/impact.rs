@@ -94,12 +94,12 @@ mod tests {
         }
     }
 
-    /// 100 per interval, nothing from 1.05 to 1.45 s, half of it until 2 s; a second fault at 3 s that lasts.
+    /// 100 per interval, nothing from 1.05 to 1.45 s, two fifths of it until 2 s; a second fault at 3 s that lasts.
     #[test]
     fn each_fault_has_its_own_gap_and_return() {
         let mut acknowledged = vec![100; 50];
         acknowledged[10..14].fill(0);
-        acknowledged[14..20].fill(50);
+        acknowledged[14..20].fill(40);
         acknowledged[30..].fill(10);
         let silences = [
             (500_000_000, 508_000_000),

@@ -104,11 +104,14 @@ impl Counts {
     }
 }
 
+/// When a datagram leaves, its number in order of arrival, when it arrived, and itself.
+type Delayed = (Instant, u64, Instant, Vec<u8>);
+
 /// Datagrams that leave later.
 #[derive(Default)]
 struct Waiting {
-    /// By the time to leave, then in order of arrival; each with its time of arrival.
-    delayed: BinaryHeap<Reverse<(Instant, u64, Instant, Vec<u8>)>>,
+    /// By the time to leave, then in order of arrival.
+    delayed: BinaryHeap<Reverse<Delayed>>,
     /// Until the clog ends, in order.
     held: Vec<Vec<u8>>,
     bytes: usize,
