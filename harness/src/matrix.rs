@@ -1,16 +1,21 @@
 //! Runs of many systems under many conditions, interleaved: what `synod compare` and `synod sweep` have in common.
 
+pub mod arguments;
 mod schedule;
 mod session;
 mod table;
 
+use std::path::Path;
+
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-pub use session::{Session, finish};
+pub use session::{Contestants, Session, finish};
 
 use crate::cli::{DurabilityChoice, MachineChoice};
+use crate::cluster::inventory::Inventory;
 use crate::failure::usage;
+use crate::links::Links;
 use crate::load::load_file::Load;
 use crate::run::fault::{self, Fault};
 use crate::system::{System, Transport};
@@ -112,9 +117,37 @@ impl Matrix {
                 "{runs} runs are asked for, {RUNS_MAX} are the limit"
             )));
         }
+        self.check_links()?;
         self.replicas
             .iter()
             .try_for_each(|replicas| fault::check_all(&self.faults, *replicas, self.seconds))
+    }
+
+    /// Fails now rather than in every run.
+    fn check_links(&self) -> anyhow::Result<()> {
+        let mut emulated = self.faults.iter().any(Fault::is_of_links);
+        for replicas in &self.replicas {
+            let links = Links::find(self.links.as_deref(), self.loss_percent, *replicas)?;
+            emulated |= links.is_some();
+        }
+        let external = self.systems.iter().find(|system| system.is_external());
+        match external {
+            Some(system) if emulated => Err(usage(format!(
+                "links, loss and partitions: the replicas of {} find each other without us, so their links do not \
+                 pass the emulator; kill and stop work",
+                system.name()
+            ))),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The machines, if there are any, must do for all runs.
+    pub fn check_inventory(&self, inventory: Option<&Path>) -> anyhow::Result<()> {
+        let most = self.replicas.iter().max();
+        match inventory.zip(most) {
+            Some((path, most)) => Inventory::read(path)?.take_replicas(*most),
+            None => Ok(()),
+        }
     }
 
     /// All points, those of the same conditions next to each other.
@@ -265,5 +298,32 @@ mod tests {
         endless.repeat = 10_000;
         assert!(endless.check().is_err());
         assert!(matrix().check().is_ok());
+    }
+
+    #[test]
+    fn links_that_a_system_does_not_pass_are_refused_before_the_first_run() {
+        let (partition, kill) = ["partition 1|2 at 1s for 1s", "kill leader at 1s"]
+            .map(|fault| vec![fault.parse().unwrap()])
+            .into();
+        let with = |links: Option<&str>, loss_percent, faults: &Vec<Fault>| Matrix {
+            links: links.map(str::to_owned),
+            loss_percent,
+            faults: faults.clone(),
+            ..matrix()
+        };
+        for refused in [
+            with(Some("lan"), None, &kill),
+            with(None, Some(1.0), &kill),
+            with(None, None, &partition),
+        ] {
+            assert!(refused.check().unwrap_err().to_string().contains("etcd"));
+            let ours = Matrix {
+                systems: vec![System::Synod, System::RaftRs],
+                ..refused
+            };
+            assert!(ours.check().is_ok());
+        }
+        assert!(with(None, None, &kill).check().is_ok());
+        assert!(with(Some("moon"), None, &kill).check().is_err());
     }
 }
