@@ -256,6 +256,7 @@ pub fn systems_in_the_box() -> Vec<System> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::toml_file;
 
     fn matrix() -> Matrix {
         Matrix {
@@ -325,5 +326,44 @@ mod tests {
         }
         assert!(with(None, None, &kill).check().is_ok());
         assert!(with(Some("moon"), None, &kill).check().is_err());
+    }
+
+    #[test]
+    fn every_scenario_is_a_matrix_that_says_what_it_shows() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+        let table = std::fs::read_to_string(folder.join("README.md")).unwrap();
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "toml") {
+                continue;
+            }
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            let matrix: Matrix = toml_file::read(&path).unwrap();
+            matrix
+                .check()
+                .unwrap_or_else(|error| panic!("{name}: {error:#}"));
+            assert!(!matrix.title.is_empty(), "{name} has no title");
+            let text = std::fs::read_to_string(&path).unwrap();
+            let heading: String = text
+                .lines()
+                .take_while(|line| line.starts_with('#'))
+                .collect();
+            assert!(
+                heading.contains("minutes."),
+                "{name}: how long does it take?"
+            );
+            let runs = matrix.points().len() * matrix.repeat as usize;
+            let row = table
+                .lines()
+                .find(|line| line.contains(&format!("`{name}`")));
+            let told = row.is_some_and(|row| row.contains(&format!("| {runs} |")));
+            assert!(
+                told,
+                "{name}: README.md does not say its {runs} runs: {row:?}"
+            );
+            names.push(name);
+        }
+        assert!(names.len() >= 8, "{names:?}");
     }
 }

@@ -58,13 +58,6 @@ impl Course {
         }
         leaves
     }
-
-    /// Something in front of everything that comes later is held up by this much more.
-    pub fn stall(&mut self, leaves: Instant, by: Duration) -> Instant {
-        let late = leaves + by;
-        self.last_leaves = Some(self.last_leaves.map_or(late, |last| last.max(late)));
-        late
-    }
 }
 
 #[cfg(test)]
@@ -140,19 +133,5 @@ mod tests {
             let deviation = (n * p * (1.0 - p)).sqrt();
             assert!((lost - n * p).abs() < 6.0 * deviation, "{ppm} ppm: {lost}");
         }
-    }
-
-    #[test]
-    fn what_is_stalled_holds_up_what_follows() {
-        let weather = Weather {
-            delay: 10 * MS,
-            in_order: true,
-            ..Weather::default()
-        };
-        let (mut course, now) = (course(5), Instant::now());
-        let leaves = course.leaves(now, 1, &weather);
-        assert_eq!(course.stall(leaves, 20 * MS), now + 30 * MS);
-        assert_eq!(course.leaves(now + MS, 1, &weather), now + 30 * MS);
-        assert_eq!(course.leaves(now + 40 * MS, 1, &weather), now + 50 * MS);
     }
 }
