@@ -28,7 +28,7 @@ pub struct FaultReport {
     pub killed_at_ms: u64,
     /// When it was taken back: killed replicas were running again, with their WALs read.
     pub ready_at_ms: u64,
-    /// The longest time without an acknowledgement that began before the next fault did.
+    /// The longest time without an acknowledgement, most of which lies between this fault's begin and the next one's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gap_ms: Option<f64>,
     /// From the begin until the throughput was back for half a second, unless the next fault came first.
@@ -73,13 +73,16 @@ pub async fn inject<T: Target>(
         cuts: BTreeMap::new(),
     };
     let mut report_of = BTreeMap::new();
-    for (at_ms, step, index) in steps(faults) {
+    let mut steps = Steps::new(faults);
+    while let Some((at_ms, step, index)) = steps.next() {
         sleep_until(window_start + Duration::from_millis(at_ms)).await;
         let fault = &faults[index];
         match step {
             Step::Begin => {
                 let report = injector.begin(fault, index).await;
-                reports.push(report.with_context(|| format!("fault '{fault}'"))?);
+                let report = report.with_context(|| format!("fault '{fault}'"))?;
+                steps.begun(index, report.killed_at_ms, fault);
+                reports.push(report);
                 report_of.insert(index, reports.len() - 1);
             }
             Step::End => {
@@ -92,18 +95,29 @@ pub async fn inject<T: Target>(
     Ok(())
 }
 
-/// In the order of their times; at the same time, one fault ends before the next begins.
-fn steps(faults: &[Fault]) -> Vec<(u64, Step, usize)> {
-    let both = faults.iter().enumerate().flat_map(|(index, fault)| {
-        [
-            (fault.at_ms, Step::Begin, index),
-            // Even a fault of no length begins first.
-            (fault.until_ms().max(fault.at_ms + 1), Step::End, index),
-        ]
-    });
-    let mut steps: Vec<_> = both.collect();
-    steps.sort_unstable();
-    steps
+/// What is still to be done, in the order of time; at the same time, one fault ends before the next begins.
+struct Steps(BTreeSet<(u64, Step, usize)>);
+
+impl Steps {
+    fn new(faults: &[Fault]) -> Steps {
+        let begins = faults.iter().enumerate();
+        Steps(
+            begins
+                .map(|(index, fault)| (fault.at_ms, Step::Begin, index))
+                .collect(),
+        )
+    }
+
+    fn next(&mut self) -> Option<(u64, Step, usize)> {
+        self.0.pop_first()
+    }
+
+    /// A fault that began late, because there was no leader to strike, lasts as long as any.
+    fn begun(&mut self, index: usize, begun_ms: u64, fault: &Fault) {
+        let length_ms = fault.until_ms() - fault.at_ms;
+        let begun_ms = begun_ms.max(fault.at_ms);
+        self.0.insert((begun_ms + length_ms, Step::End, index));
+    }
 }
 
 impl<T: Target> Injector<'_, T> {
@@ -264,6 +278,18 @@ mod tests {
         text.parse().unwrap()
     }
 
+    /// Each begins `late_ms` after its time.
+    fn order(faults: &[Fault], late_ms: u64) -> Vec<(u64, bool, usize)> {
+        let (mut steps, mut order) = (Steps::new(faults), Vec::new());
+        while let Some((at_ms, step, index)) = steps.next() {
+            if step == Step::Begin {
+                steps.begun(index, at_ms + late_ms, &faults[index]);
+            }
+            order.push((at_ms, step == Step::Begin, index));
+        }
+        order
+    }
+
     #[test]
     fn steps_are_in_order_and_ends_come_first() {
         let faults = [
@@ -271,12 +297,8 @@ mod tests {
             fault("kill leader at 3s"),
             fault("stop 2 at 1s for 5s"),
         ];
-        let order: Vec<(u64, bool, usize)> = steps(&faults)
-            .into_iter()
-            .map(|(at, step, index)| (at, step == Step::Begin, index))
-            .collect();
         assert_eq!(
-            order,
+            order(&faults, 0),
             [
                 (1_000, true, 2),
                 (2_000, true, 0),
@@ -286,6 +308,12 @@ mod tests {
                 (6_000, false, 2)
             ]
         );
+    }
+
+    #[test]
+    fn a_late_fault_lasts_as_long_as_any() {
+        let faults = [fault("stop leader at 2s for 1s")];
+        assert_eq!(order(&faults, 1_600), [(2_000, true, 0), (4_600, false, 0)]);
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub fn judge(faults: &mut [FaultReport], silences: &[(u64, u64)], acknowledged: 
     for (index, fault) in faults.iter_mut().enumerate() {
         let from_ms = fault.killed_at_ms;
         let until_ms = begins.get(index + 1).copied().unwrap_or(end_ms);
-        let gap = longest(silences, from_ms, until_ms);
+        let gap = longest(silences, &begins, index);
         fault.gap_ms = gap.map(|(begin, end)| (end - begin) as f64 / 1e6);
         let quiet_until_ms = gap.map_or(from_ms, |(_, end)| (end / 1_000_000).max(from_ms));
         fault.full_after_ms = usual
@@ -58,12 +58,29 @@ fn median(intervals: &[u64]) -> Option<f64> {
     sorted.get(sorted.len() / 2).map(|count| *count as f64)
 }
 
-/// The longest silence that ended after the fault began, and began before the next one did.
-fn longest(silences: &[(u64, u64)], from_ms: u64, until_ms: u64) -> Option<(u64, u64)> {
+/// The longest silence of the fault with this index.
+fn longest(silences: &[(u64, u64)], begins_ms: &[u64], index: usize) -> Option<(u64, u64)> {
     let of_fault = silences
         .iter()
-        .filter(|(begin, end)| *end > from_ms * 1_000_000 && *begin < until_ms * 1_000_000);
+        .filter(|silence| owner(**silence, begins_ms) == Some(index));
     of_fault.max_by_key(|(begin, end)| end - begin).copied()
+}
+
+/// The fault in whose time, up to the next one, most of a silence lies: it begins with the last acknowledgement, which is
+/// a little before its cause. `None`: it was over before the first fault.
+fn owner((begin, end): (u64, u64), begins_ms: &[u64]) -> Option<usize> {
+    let mut most = (0, None);
+    for (index, from_ms) in begins_ms.iter().enumerate() {
+        let next_ms = begins_ms.get(index + 1);
+        let until = next_ms.map_or(u64::MAX, |ms| ms * 1_000_000);
+        let common = end
+            .min(until)
+            .saturating_sub(begin.max(from_ms * 1_000_000));
+        if common > most.0 {
+            most = (common, Some(index));
+        }
+    }
+    most.1
 }
 
 /// When the intervals from then on have the usual throughput again, in milliseconds of the window.
@@ -104,14 +121,28 @@ mod tests {
         let silences = [
             (500_000_000, 508_000_000),
             (1_050_000_000, 1_450_000_000),
-            (3_010_000_000, 3_030_000_000),
+            (2_995_000_000, 3_030_000_000),
         ];
         let mut faults = [fault(1_000), fault(3_000)];
         judge(&mut faults, &silences, &acknowledged);
         assert_eq!(faults[0].gap_ms, Some(400.0));
         assert_eq!(faults[0].full_after_ms, Some(1_000));
-        assert_eq!(faults[1].gap_ms, Some(20.0));
+        assert_eq!(faults[1].gap_ms, Some(35.0));
         assert_eq!(faults[1].full_after_ms, None, "it never came back");
+    }
+
+    #[test]
+    fn a_silence_belongs_to_the_fault_that_most_of_it_follows() {
+        for (silence_ms, expected) in [
+            ((500, 990), None),
+            ((500, 1_010), Some(0)),
+            ((2_990, 3_500), Some(1)),
+            ((2_000, 3_100), Some(0)),
+            ((3_100, 9_000), Some(1)),
+        ] {
+            let silence = (silence_ms.0 * 1_000_000, silence_ms.1 * 1_000_000);
+            assert_eq!(owner(silence, &[1_000, 3_000]), expected, "{silence_ms:?}");
+        }
     }
 
     #[test]

@@ -3,14 +3,14 @@
 use crate::report::format;
 use crate::report::picture::{Curve, CurveStyle, Marker, Panel, Picture, Point};
 use crate::report::plot::{Drawing, Plot, Table, stem};
-use crate::report::plots::timeline::{bands, list_of_faults, time_axis, typical};
+use crate::report::plots::timeline::{bands, list_of_faults, time_axis, top, typical};
 use crate::report::scale::Axis;
 use crate::report::view::{Entry, View};
 use crate::results::{RunFolder, Timeline};
 
 pub const NOTE: &str = "Acknowledged commands per interval of the timeline, for each system that went through the same \
-                        faults. Red marks the faults as the first of the systems had them; when each of the others had \
-                        its own is in the table.";
+                        faults; peaks are cut off. Red marks the faults as the first of the systems had them; when each \
+                        of the others had its own is in the table.";
 
 /// One curve and what it is drawn from.
 type Member<'e, 'a> = (&'e Entry<'a>, &'e RunFolder, &'e Timeline);
@@ -35,12 +35,12 @@ pub fn plots(view: &View<'_>) -> Vec<Plot> {
 fn plot(title: String, members: &[Member<'_, '_>]) -> Plot {
     let (_, first, timeline) = members[0];
     let rates = members.iter().flat_map(|(_, _, timeline)| timeline.rates());
-    let highest = rates.fold(0.0, f64::max);
+    let top = top(&rates.collect::<Vec<f64>>());
     let panel = Panel {
         height: 220,
         x: time_axis(timeline, "seconds of the measured window"),
-        y: Axis::from_zero("commands/s", highest, format::count),
-        curves: members.iter().map(curve).collect(),
+        y: Axis::from_zero("commands/s", top, format::count),
+        curves: members.iter().map(|member| curve(member, top)).collect(),
         bands: bands(first),
     };
     Plot {
@@ -55,7 +55,7 @@ fn plot(title: String, members: &[Member<'_, '_>]) -> Plot {
     }
 }
 
-fn curve((entry, _, timeline): &Member<'_, '_>) -> Curve {
+fn curve((entry, _, timeline): &Member<'_, '_>, top: f64) -> Curve {
     let step = timeline.interval_ms as f64 / 1e3;
     let points = timeline.rates().into_iter().enumerate();
     Curve {
@@ -68,7 +68,7 @@ fn curve((entry, _, timeline): &Member<'_, '_>) -> Curve {
         points: points
             .map(|(index, rate)| Point {
                 x: (index as f64 + 0.5) * step,
-                y: rate,
+                y: rate.min(top),
                 interval: None,
             })
             .collect(),

@@ -7,9 +7,12 @@ use crate::report::scale::Axis;
 use crate::report::view::{Entry, View};
 use crate::results::{Percentiles, RunFolder, Timeline};
 
-pub const NOTE: &str = "Above, acknowledged commands per interval of the timeline; below, latencies of the replies of \
-                        each interval, or of each second where the result has no finer ones. Red marks the time from \
-                        the begin of a fault until it was taken back: killed replicas were running again.";
+/// Peaks of this many times the median are cut off.
+const PEAK_MAX: f64 = 4.0;
+
+pub const NOTE: &str = "Above, acknowledged commands per interval of the timeline, peaks cut off; below, latencies of \
+                        the replies of each interval, or of each second where the result has no finer ones. Red marks \
+                        the time from the begin of a fault until it was taken back: killed replicas were running again.";
 
 pub fn plots(view: &View<'_>) -> Vec<Plot> {
     let mut plots = Vec::new();
@@ -73,6 +76,16 @@ pub fn time_axis(timeline: &Timeline, label: &str) -> Axis {
     Axis::linear(label, 0.0, end, |second| format!("{second:.1}"))
 }
 
+/// The top of an axis of rates. What an open loop has to catch up with after a silence comes within an interval, and
+/// would press everything else flat.
+pub fn top(rates: &[f64]) -> f64 {
+    let mut sorted: Vec<f64> = rates.iter().copied().filter(|rate| *rate > 0.0).collect();
+    sorted.sort_by(f64::total_cmp);
+    let median = sorted.get(sorted.len() / 2).copied().unwrap_or(0.0);
+    let highest = sorted.last().copied().unwrap_or(0.0);
+    highest.min(PEAK_MAX * median)
+}
+
 /// Of several faults the labels are numbers, which [`list_of_faults`] explains.
 pub fn bands(run: &RunFolder) -> Vec<Band> {
     let faults = run.result.faults.iter();
@@ -110,17 +123,17 @@ pub fn list_of_faults(run: &RunFolder) -> String {
 
 fn throughput(entry: &Entry<'_>, run: &RunFolder, timeline: &Timeline) -> Panel {
     let rates = timeline.rates();
-    let highest = rates.iter().copied().fold(0.0, f64::max);
+    let top = top(&rates);
     let step = timeline.interval_ms as f64 / 1e3;
     let points = rates.iter().enumerate().map(|(index, rate)| Point {
         x: (index as f64 + 0.5) * step,
-        y: *rate,
+        y: rate.min(top),
         interval: None,
     });
     Panel {
         height: 170,
         x: time_axis(timeline, ""),
-        y: Axis::from_zero("commands/s", highest, format::count),
+        y: Axis::from_zero("commands/s", top, format::count),
         curves: vec![Curve {
             name: String::new(),
             role: entry.series.role,
