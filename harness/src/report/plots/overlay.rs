@@ -1,11 +1,12 @@
 //! Several systems through the same faults, in one picture.
 
+use crate::load::load_file::Load;
 use crate::report::format;
 use crate::report::picture::{Curve, CurveStyle, Marker, Panel, Picture, Point};
 use crate::report::plot::{Drawing, Plot, Table, stem};
 use crate::report::plots::timeline::{bands, list_of_faults, time_axis, top, typical};
 use crate::report::scale::Axis;
-use crate::report::view::{Entry, View};
+use crate::report::view::{Conditions, Entry, View, load_order};
 use crate::results::{RunFolder, Timeline};
 
 pub const NOTE: &str = "Acknowledged commands per interval of the timeline, for each system that went through the same \
@@ -17,7 +18,7 @@ type Member<'e, 'a> = (&'e Entry<'a>, &'e RunFolder, &'e Timeline);
 
 pub fn plots(view: &View<'_>) -> Vec<Plot> {
     let mut plots = Vec::new();
-    for (conditions, replicas, load, entries) in view.by_point() {
+    for (conditions, replicas, load, entries) in groups(view) {
         let members: Vec<Member<'_, '_>> = entries
             .into_iter()
             .filter_map(|entry| typical(entry).map(|(run, timeline)| (entry, run, timeline)))
@@ -30,6 +31,24 @@ pub fn plots(view: &View<'_>) -> Vec<Plot> {
         plots.push(plot(view.title("Systems through faults", &place), &members));
     }
     plots
+}
+
+/// As [`View::by_point`], whatever the state machines are: how long a system is silent does not depend on them, and
+/// servers of other projects have their own.
+fn groups<'v, 'a>(view: &'v View<'a>) -> Vec<(Conditions, u8, Load, Vec<&'v Entry<'a>>)> {
+    let mut groups: Vec<(Conditions, u8, Load, Vec<&Entry<'a>>)> = Vec::new();
+    for (mut conditions, replicas, load, entries) in view.by_point() {
+        conditions.state_machine.clear();
+        let key = (&conditions, replicas, load_order(&load));
+        let known = groups
+            .iter_mut()
+            .find(|group| (&group.0, group.1, load_order(&group.2)) == key);
+        match known {
+            Some((.., members)) => members.extend(entries),
+            None => groups.push((conditions, replicas, load, entries)),
+        }
+    }
+    groups
 }
 
 fn plot(title: String, members: &[Member<'_, '_>]) -> Plot {
