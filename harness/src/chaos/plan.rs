@@ -7,10 +7,10 @@ use serde::Serialize;
 use synod_engine::ids::ReplicaId;
 
 use super::fault::Fault;
-use super::proxy::Proxy;
 use super::schedule::Schedule;
 use crate::certs::random_u64;
 use crate::cli::{BackendChoice, ChaosArguments, DurabilityChoice, MachineChoice};
+use crate::links::proxy::Proxy;
 use crate::replica_file::{LimitsTable, ReplicaFile, StorageTable, TimersTable};
 use crate::run::layout::{Layout, Place};
 use crate::run::plan::name;

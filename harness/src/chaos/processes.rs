@@ -232,7 +232,7 @@ impl Processes<'_> {
         let mut goal = 0;
         while since.elapsed() < CONVERGE_MAX {
             self.cluster.check().await?;
-            if let Ok(statuses) = self.cluster.statuses().await {
+            if let Ok(statuses) = self.cluster.statuses(&self.cluster.replicas()).await {
                 let of = |name: &str| -> Vec<u64> {
                     let each = statuses.values();
                     each.map(|status| status.get(name).copied().unwrap_or(0))

@@ -165,7 +165,10 @@ async fn run(setup: &Setup<'_>, fleet: &Fleet) -> anyhow::Result<(Measured, Vec<
         plan.subject.label()
     ));
     let cluster = RemoteCluster::start(plan, layout, &programs, replicas, clients).await?;
-    Ok((experiment(plan, cluster, progress).await?, hosts))
+    Ok((
+        experiment(plan, cluster, &layout.results, progress).await?,
+        hosts,
+    ))
 }
 
 /// Clients are shared out evenly; the first hosts take the remainder.

@@ -96,7 +96,7 @@ pub fn merge(parts: &[(LoadResult, PartFiles)], results: &Path) -> anyhow::Resul
         errors: results().flat_map(|part| part.errors.clone()).collect(),
         // The disks are read instead.
         read_back: None,
-        silences: Vec::new(),
+        silences: common_silences(results()),
         start_uncertainty_us: None,
         incomplete: None,
     })
@@ -116,6 +116,14 @@ fn longest_gap_ns<'a>(mut parts: impl Iterator<Item = &'a LoadResult>) -> u64 {
     }
     let longest = common.iter().map(|(begin, end)| end - begin).max();
     longest.unwrap_or_else(|| bound.min(SILENCE_NS_MIN))
+}
+
+/// When no machine had an acknowledgement.
+fn common_silences<'a>(mut parts: impl Iterator<Item = &'a LoadResult>) -> Vec<(u64, u64)> {
+    let first = parts.next().map(|part| part.silences.clone());
+    parts.fold(first.unwrap_or_default(), |common, part| {
+        intersect(&common, &part.silences)
+    })
 }
 
 /// Both lists are in order, and neither overlaps itself.

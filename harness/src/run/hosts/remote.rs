@@ -1,7 +1,7 @@
 //! Replicas on other machines as a [`Target`]: each is a process at the other end of an ssh connection, which ends
 //! when the connection does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -21,7 +21,7 @@ use crate::run::load_process::LoadProcess;
 use crate::run::plan::Plan;
 use crate::run::process::Process;
 use crate::run::progress::Progress;
-use crate::run::target::{Conclusion, Target};
+use crate::run::target::{Conclusion, LinkId, Target};
 use crate::system::{Family, Transport};
 
 /// What runs on the hosts.
@@ -177,21 +177,26 @@ impl Target for RemoteCluster<'_> {
         self.backend.clone()
     }
 
+    fn replicas(&self) -> Vec<ReplicaId> {
+        self.replicas.keys().copied().collect()
+    }
+
     async fn wait_for_leader(&mut self) -> anyhow::Result<ReplicaId> {
         let layout = self.layout;
         wait_for_leader(self, layout).await
     }
 
-    async fn leader(&self) -> Option<ReplicaId> {
-        leader_of(&self.statuses().await.ok()?)
+    async fn leader(&self, up: &[ReplicaId]) -> Option<ReplicaId> {
+        leader_of(&self.statuses(up).await.ok()?)
     }
 
     /// Each host asks its own replicas, so that the hosts need not be reached by anything but ssh from here.
-    async fn statuses(&self) -> anyhow::Result<BTreeMap<ReplicaId, Status>> {
+    async fn statuses(&self, up: &[ReplicaId]) -> anyhow::Result<BTreeMap<ReplicaId, Status>> {
         let asked = self
             .replicas
-            .values()
-            .map(|replica| (replica.placed.clone(), replica.executable.clone()));
+            .iter()
+            .filter(|(id, _)| up.contains(id))
+            .map(|(_, replica)| (replica.placed.clone(), replica.executable.clone()));
         let states = each(asked.collect(), |(placed, executable)| async move {
             let state = placed.state(&executable).await?;
             let name = replica_name(placed.id, placed.host().name());
@@ -237,6 +242,14 @@ impl Target for RemoteCluster<'_> {
             wait_ready(&mut self.replica(*id)?.process).await?;
         }
         Ok(())
+    }
+
+    async fn pause(&mut self, _victims: &[ReplicaId], _paused: bool) -> anyhow::Result<()> {
+        anyhow::bail!("a replica on another machine cannot be stopped yet")
+    }
+
+    async fn cut(&mut self, _links: &BTreeSet<LinkId>) -> anyhow::Result<()> {
+        anyhow::bail!("the links between machines pass no emulator")
     }
 
     fn start_load(&self, progress: &Arc<Progress>) -> anyhow::Result<LoadProcess> {
