@@ -7,6 +7,7 @@ mod page;
 mod picture;
 mod plot;
 mod plots;
+mod profile;
 mod scale;
 mod summary;
 mod theme;
