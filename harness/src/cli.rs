@@ -9,6 +9,7 @@ use crate::chaos::fault::Fault;
 use crate::cluster::arguments::ClusterArguments;
 use crate::load::load_file::Load;
 use crate::probe::arguments::ProbeArguments;
+use crate::profile::arguments::{ProfileArguments, ReplayLoopArguments};
 use crate::system::{System, Transport};
 
 #[derive(Parser)]
@@ -50,6 +51,10 @@ pub enum Command {
     Diff(DiffArguments),
     /// Check, start, break and stop a cluster on several machines, named in an inventory
     Cluster(ClusterArguments),
+    /// Run as `run` does, and tell who spends how much CPU per command, on what, with flame graphs
+    Profile(Box<ProfileArguments>),
+    #[command(hide = true)]
+    ReplayLoop(ReplayLoopArguments),
     #[command(hide = true)]
     Load(LoadArguments),
     #[command(hide = true)]

@@ -23,6 +23,7 @@ pub mod node;
 mod output;
 mod parent;
 mod probe;
+mod profile;
 pub mod replica;
 pub mod replica_file;
 mod report;
@@ -68,6 +69,8 @@ pub fn main() -> ExitCode {
         Command::Diff(arguments) => diff::run(&arguments),
         Command::Cluster(arguments) => cluster::run(&arguments),
         Command::Load(arguments) => load::run(&arguments),
+        Command::Profile(arguments) => profile::run(&arguments),
+        Command::ReplayLoop(arguments) => profile::replay_loop::run(&arguments),
         Command::Probe(arguments) => probe::run(&arguments),
     };
     match result {
