@@ -1,9 +1,9 @@
 //! `synod compare`: systems side by side, under equal conditions and in one run.
 
-use crate::cli::CompareArguments;
 use crate::comparison::Kind;
 use crate::failure::usage;
-use crate::matrix::{self, Matrix, Session};
+use crate::matrix::arguments::CompareArguments;
+use crate::matrix::{self, Contestants, Matrix, Session};
 use crate::output::make_folder;
 use crate::run::plan;
 use crate::system::{Programs, Transport};
@@ -14,8 +14,10 @@ const OUTSTANDING_DEFAULT: [u32; 3] = [1, 64, 1_024];
 pub fn run(arguments: &CompareArguments) -> anyhow::Result<()> {
     let matrix = matrix(arguments);
     matrix.check()?;
+    matrix.check_inventory(arguments.inventory.as_deref())?;
     let name = plan::name("compare", &arguments.out, arguments.name.as_deref())?;
     let programs = Programs::new(arguments.programs.as_deref())?;
+    let contestants = Contestants::find(&matrix, &programs, arguments.inventory.is_some())?;
     let directory = make_folder(&arguments.out.join(name))
         .map_err(|error| usage(format!("--out: {error:#}")))?;
     toml_file::write(&directory.join("matrix.toml"), &matrix)?;
@@ -24,7 +26,8 @@ pub fn run(arguments: &CompareArguments) -> anyhow::Result<()> {
         kind: Kind::Comparison,
         directory,
         data: arguments.data.clone(),
-        programs,
+        inventory: arguments.inventory.clone(),
+        contestants,
         command_line: std::env::args().collect::<Vec<_>>().join(" "),
     };
     let finished = session.perform()?;

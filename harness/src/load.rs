@@ -3,11 +3,11 @@
 //! Tells the run how it goes by JSON lines on stdout, and writes `latency.hlog` and `timeline.csv` itself.
 
 mod client_loop;
-mod conductor;
+pub mod conductor;
 pub mod event;
 pub mod in_flight;
 pub mod load_file;
-mod pace;
+pub mod pace;
 pub mod publish;
 pub mod recorder;
 pub mod schedule;
@@ -15,17 +15,23 @@ pub mod workload;
 
 use std::cell::{Cell, RefCell};
 use std::io::Write;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rustix::time::{ClockId, clock_gettime};
+use serde::Serialize;
+use tokio::task::JoinHandle;
+
+pub use crate::verify::ClientAccount;
+pub use client_loop::ClientEnd;
 
 use crate::cli::LoadArguments;
 use crate::{parent, toml_file};
 use client_loop::ClientLoop;
 use conductor::Conductor;
-use event::{Event, Phase};
+use event::{Event, LoadResult, Phase};
 use load_file::LoadFile;
 use recorder::Recorder;
 
@@ -42,6 +48,21 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// `origin` is where the clock of the load starts.
+    pub fn new(origin: Instant, warmup_s: u32, seconds: u32) -> anyhow::Result<Shared> {
+        let window_start_ns = u64::from(warmup_s) * 1_000_000_000;
+        let window_end_ns = window_start_ns + u64::from(seconds) * 1_000_000_000;
+        Ok(Shared {
+            origin,
+            recorder: RefCell::new(Recorder::new(window_start_ns, window_end_ns)?),
+            window_start_ns,
+            window_end_ns,
+            stopping: Cell::new(false),
+            stop: tokio::sync::Notify::new(),
+            outstanding: Cell::new(0),
+        })
+    }
+
     pub fn now_ns(&self) -> u64 {
         self.origin.elapsed().as_nanos() as u64
     }
@@ -83,35 +104,39 @@ async fn load(file: LoadFile, mut conductor: Option<Conductor>) -> anyhow::Resul
     };
     // A start that is agreed on is a little ahead.
     tokio::time::sleep_until(origin.into()).await;
-    let window_start_ns = u64::from(file.warmup_s) * 1_000_000_000;
-    let window_end_ns = window_start_ns + u64::from(file.seconds) * 1_000_000_000;
-    let shared = Rc::new(Shared {
-        origin,
-        recorder: RefCell::new(Recorder::new(window_start_ns, window_end_ns)?),
-        window_start_ns,
-        window_end_ns,
-        stopping: Cell::new(false),
-        stop: tokio::sync::Notify::new(),
-        outstanding: Cell::new(0),
-    });
-    let progress = tokio::task::spawn_local(report_progress(Rc::clone(&shared)));
-    let loops: Vec<_> = clients
+    let shared = Rc::new(Shared::new(origin, file.warmup_s, file.seconds)?);
+    let loops = clients
         .into_iter()
         .map(|client| tokio::task::spawn_local(client.run(Rc::clone(&shared))))
         .collect();
-    let (cpu_us, unix_seconds) = measure(&shared, conductor.as_mut()).await?;
+    let mut result = conduct(&shared, loops, &file.out, conductor.as_mut()).await?;
+    if file.part.is_some() {
+        result.silences = shared.recorder.borrow().silences();
+    }
+    tell(&Event::Result(Box::new(result)))
+}
+
+/// Leads running clients through the window, tells how it goes, writes the files, and adds the books up.
+///
+/// The clients of other systems (`harness/baselines/external`) come here as well, so that one clock, one recorder and
+/// one definition of a gap hold for all. It needs a `LocalSet`, as its clients do.
+pub async fn conduct(
+    shared: &Rc<Shared>,
+    loops: Vec<JoinHandle<ClientEnd>>,
+    out: &Path,
+    conductor: Option<&mut Conductor>,
+) -> anyhow::Result<LoadResult> {
+    let progress = tokio::task::spawn_local(report_progress(Rc::clone(shared)));
+    let (cpu_us, unix_seconds) = measure(shared, conductor).await?;
     let mut ends = Vec::new();
     for task in loops {
         ends.push(task.await.context("a client task panicked")?);
     }
     progress.abort();
     shared.recorder.borrow_mut().finish()?;
-    publish::write_files(&file.out, &shared.recorder.borrow(), unix_seconds)?;
-    let mut result = publish::result(&shared.recorder.borrow(), cpu_us, ends);
-    if file.part.is_some() {
-        result.silences = shared.recorder.borrow().silences();
-    }
-    tell(&Event::Result(Box::new(result)))
+    publish::write_files(out, &shared.recorder.borrow(), unix_seconds)?;
+    let result = publish::result(&shared.recorder.borrow(), cpu_us, ends);
+    Ok(result)
 }
 
 /// Marks the window's ends in time, and returns the CPU that this process took inside it.
@@ -189,7 +214,8 @@ fn cpu_us() -> u64 {
     time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
 }
 
-fn tell(event: &Event) -> anyhow::Result<()> {
+/// One line of JSON for whoever started this load.
+pub fn tell(event: &impl Serialize) -> anyhow::Result<()> {
     let mut line = serde_json::to_string(event)?;
     line.push('\n');
     let mut stdout = std::io::stdout().lock();

@@ -1,15 +1,19 @@
 //! Runs of many systems under many conditions, interleaved: what `synod compare` and `synod sweep` have in common.
 
+pub mod arguments;
 mod schedule;
 mod session;
 mod table;
 
+use std::path::Path;
+
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-pub use session::{Session, finish};
+pub use session::{Contestants, Session, finish};
 
 use crate::cli::{DurabilityChoice, MachineChoice};
+use crate::cluster::inventory::Inventory;
 use crate::failure::usage;
 use crate::load::load_file::Load;
 use crate::system::{System, Transport};
@@ -101,6 +105,15 @@ impl Matrix {
             )));
         }
         Ok(())
+    }
+
+    /// The machines, if there are any, must do for all runs.
+    pub fn check_inventory(&self, inventory: Option<&Path>) -> anyhow::Result<()> {
+        let most = self.replicas.iter().max();
+        match inventory.zip(most) {
+            Some((path, most)) => Inventory::read(path)?.take_replicas(*most),
+            None => Ok(()),
+        }
     }
 
     /// All points, those of the same conditions next to each other.

@@ -108,10 +108,14 @@ impl<N: Node> EventLoop<N> {
         let mut arrivals = Vec::new();
         let sleep = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(sleep);
+        #[cfg(feature = "slowdown")]
+        let mut slowdown = crate::slowdown::Slowdown::from_environment();
         loop {
             self.inbox.drain(&mut arrivals);
             self.idle_spin.note(now(self.clock), &arrivals);
             self.node.turn(now(self.clock), &mut arrivals)?;
+            #[cfg(feature = "slowdown")]
+            slowdown.pause();
             let deadline = self.clock + Duration::from_nanos(self.node.deadline().0);
             if sleep.deadline() != deadline.into() {
                 sleep.as_mut().reset(deadline.into());

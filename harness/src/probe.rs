@@ -5,6 +5,7 @@
 pub mod arguments;
 mod disk_sync;
 pub mod echo;
+mod end;
 mod exec;
 pub mod facts;
 pub mod pid_file;
@@ -25,6 +26,7 @@ pub fn run(arguments: &ProbeArguments) -> anyhow::Result<()> {
         ProbeCommand::Signal(arguments) => {
             say!("{}", serde_json::to_string(&stop::run(arguments)?)?)
         }
+        ProbeCommand::End(arguments) => end::run(arguments),
         ProbeCommand::Status(arguments) => {
             say!("{}", serde_json::to_string(&status::run(arguments)?)?)
         }

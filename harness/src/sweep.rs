@@ -2,22 +2,25 @@
 
 use anyhow::Context;
 
-use crate::cli::SweepArguments;
 use crate::comparison::Kind;
 use crate::failure::usage;
-use crate::matrix::{self, Matrix, Session};
-use crate::output::make_folder;
+use crate::matrix::arguments::SweepArguments;
+use crate::matrix::{self, Contestants, Matrix, Session};
+use crate::output::{self, make_folder};
 use crate::system::Programs;
 use crate::toml_file;
 
 /// The matrix as it was when the sweep began.
 const MATRIX: &str = "matrix.toml";
+/// The machines, if it was not this one alone.
+const INVENTORY: &str = "inventory.toml";
 
 pub fn run(arguments: &SweepArguments) -> anyhow::Result<()> {
     let matrix: Matrix = toml_file::read(&arguments.matrix)?;
     matrix
         .check()
         .map_err(|error| usage(format!("{}: {error}", arguments.matrix.display())))?;
+    matrix.check_inventory(arguments.inventory.as_deref())?;
     let programs = Programs::new(arguments.programs.as_deref())?;
     let name = match &arguments.name {
         Some(name) => name.clone(),
@@ -27,10 +30,22 @@ pub fn run(arguments: &SweepArguments) -> anyhow::Result<()> {
         }
     };
     let path = arguments.out.join(name);
+    let machines = match &arguments.inventory {
+        Some(inventory) => std::fs::read_to_string(inventory)
+            .with_context(|| format!("{}: cannot be read", inventory.display()))?,
+        None => String::new(),
+    };
     let known = path.join(MATRIX);
     if known.exists() && toml_file::read::<Matrix>(&known)? != matrix {
         return Err(usage(format!(
             "{}: holds a sweep of another matrix; give another --name, or remove it",
+            path.display()
+        )));
+    }
+    let before = std::fs::read_to_string(path.join(INVENTORY)).unwrap_or_default();
+    if known.exists() && before != machines {
+        return Err(usage(format!(
+            "{}: holds a sweep on other machines; give another --name, or remove it",
             path.display()
         )));
     }
@@ -40,14 +55,19 @@ pub fn run(arguments: &SweepArguments) -> anyhow::Result<()> {
             path.display()
         )));
     }
+    let contestants = Contestants::find(&matrix, &programs, arguments.inventory.is_some())?;
     let directory = make_folder(&path).map_err(|error| usage(format!("--out: {error:#}")))?;
     toml_file::write(&directory.join(MATRIX), &matrix)?;
+    if arguments.inventory.is_some() {
+        output::write_whole(&directory.join(INVENTORY), &machines)?;
+    }
     let session = Session {
         matrix: &matrix,
         kind: Kind::Sweep,
         directory,
         data: arguments.data.clone(),
-        programs,
+        inventory: arguments.inventory.clone(),
+        contestants,
         command_line: std::env::args().collect::<Vec<_>>().join(" "),
     };
     let finished = session.perform()?;

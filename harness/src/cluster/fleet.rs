@@ -68,7 +68,7 @@ impl Fleet {
             .collect()
     }
 
-    /// The folder is about to be made: it goes if the command does not come to its end.
+    /// The folder is about to be made: what of it is made goes if the command does not come to its end.
     pub fn begin(&self, folder: &Folder) {
         self.unfinished
             .lock()
@@ -87,7 +87,7 @@ impl Fleet {
     /// Removes what a command began and did not keep, and ends the connections. Returns what could not be removed.
     pub async fn finish(self) -> Vec<anyhow::Error> {
         let folders = std::mem::take(&mut *self.unfinished.lock().expect("nobody panics with it"));
-        let removed = each(folders, |folder| async move { folder.remove().await }).await;
+        let removed = each(folders, |folder| async move { folder.unmake().await }).await;
         self.close().await;
         removed.into_iter().filter_map(Result::err).collect()
     }

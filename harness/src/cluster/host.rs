@@ -5,10 +5,12 @@
 
 use std::path::Path;
 use std::process::{Output, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio::process::Command;
+use tokio::sync::Mutex;
 
 use crate::cluster::inventory::{Connection, HostEntry};
 use crate::cluster::ssh::{self, Ssh};
@@ -23,6 +25,8 @@ const COMPLAINT_CHARS_MAX: usize = 400;
 
 pub struct Host {
     pub entry: HostEntry,
+    /// Held while a folder of ours is made, or removed since that was for nothing.
+    pub making: Arc<Mutex<()>>,
     way: Way,
 }
 
@@ -55,7 +59,11 @@ impl Host {
                 Way::Ssh(ssh)
             }
         };
-        Ok(Host { entry, way })
+        Ok(Host {
+            entry,
+            making: Arc::default(),
+            way,
+        })
     }
 
     pub fn name(&self) -> &str {

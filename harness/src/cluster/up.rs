@@ -84,7 +84,10 @@ async fn bring_up(
             .filter(|replica| replica.host_index == index)
             .cloned()
             .collect();
-        installs.push((Folder::of(&host, &name)?, here));
+        let folder = Folder::of(&host, &name)?;
+        // Known before it is there, so that an interruption removes it.
+        fleet.begin(&folder);
+        installs.push((folder, here));
     }
     let made = each(installs, |(folder, here)| {
         let files = here
@@ -99,12 +102,8 @@ async fn bring_up(
             certificates: state.certificates(),
             client: client_file(started),
         };
-        // Known before it is there, so that an interruption removes it.
         async move { host.make().await }
     });
-    for (_, host) in fleet.connected() {
-        fleet.begin(&Folder::of(&host, &name)?);
-    }
     all(made.await)?;
     let starts = replicas
         .iter()

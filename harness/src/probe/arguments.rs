@@ -23,6 +23,8 @@ pub enum ProbeCommand {
     Start(StartArguments),
     /// Send a signal to a program that was started here
     Signal(SignalArguments),
+    /// End every other program whose executable is in a folder
+    End(EndArguments),
     /// Print how a replica of this host is
     Status(StatusArguments),
 }
@@ -96,6 +98,13 @@ pub enum SignalChoice {
     Kill,
     /// SIGTERM, then SIGKILL if that is not enough
     Term,
+}
+
+#[derive(Args)]
+pub struct EndArguments {
+    /// The folder of the executables
+    #[arg(long, value_name = "DIR")]
+    pub executables: PathBuf,
 }
 
 #[derive(Args)]

@@ -12,9 +12,9 @@ use crate::probe::pid_file::PidFile;
 use crate::probe::protocol::Stopped;
 
 /// How long a process may take to end after SIGTERM before it is killed.
-const TERMINATE_MAX: Duration = Duration::from_secs(5);
+pub const TERMINATE_MAX: Duration = Duration::from_secs(5);
 /// A process in the middle of a disk write ends late, whatever the signal.
-const KILL_MAX: Duration = Duration::from_secs(30);
+pub const KILL_MAX: Duration = Duration::from_secs(30);
 
 pub fn run(arguments: &SignalArguments) -> anyhow::Result<Stopped> {
     let Some(process) = PidFile::read(&arguments.pid_file)? else {
@@ -40,7 +40,7 @@ pub fn run(arguments: &SignalArguments) -> anyhow::Result<Stopped> {
     Ok(Stopped::Killed)
 }
 
-fn send(handle: &OwnedFd, signal: Signal) -> anyhow::Result<()> {
+pub fn send(handle: &OwnedFd, signal: Signal) -> anyhow::Result<()> {
     match pidfd_send_signal(handle, signal) {
         // It ended in this moment.
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
@@ -49,7 +49,7 @@ fn send(handle: &OwnedFd, signal: Signal) -> anyhow::Result<()> {
 }
 
 /// A handle becomes readable when its process ends.
-fn ends_within(handle: &OwnedFd, max: Duration) -> anyhow::Result<bool> {
+pub fn ends_within(handle: &OwnedFd, max: Duration) -> anyhow::Result<bool> {
     let timeout = Timespec {
         tv_sec: max.as_secs() as i64,
         tv_nsec: i64::from(max.subsec_nanos()),

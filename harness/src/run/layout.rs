@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use crate::client_file::Certificates;
 use crate::failure::usage;
 use crate::load::load_file::{Load, LoadFile};
 use crate::output::make_folder;
+use crate::ports;
 use crate::replica_file::{LimitsTable, ReplicaFile, StorageTable, TimersTable};
 use crate::run::plan::Plan;
 use crate::toml_file;
@@ -229,15 +230,14 @@ pub fn last_line(log: &Path) -> String {
     line.map_or_else(|| "its log is empty".into(), |line| line.trim().to_owned())
 }
 
-/// All of them are bound at once, so that none is given twice.
 fn free_addresses(replicas: u8) -> anyhow::Result<Vec<(ReplicaId, SocketAddr)>> {
-    let sockets = (0..replicas)
-        .map(|_| UdpSocket::bind("127.0.0.1:0"))
-        .collect::<Result<Vec<_>, _>>()
-        .context("no free UDP port on 127.0.0.1")?;
-    sockets
-        .iter()
-        .zip(1..)
-        .map(|(socket, id)| Ok((ReplicaId(id), socket.local_addr()?)))
-        .collect()
+    let ports = ports::free(usize::from(replicas))?;
+    let ids = (1..).map(ReplicaId);
+    Ok(ids
+        .zip(
+            ports
+                .into_iter()
+                .map(|port| (Ipv4Addr::LOCALHOST, port).into()),
+        )
+        .collect())
 }

@@ -124,6 +124,10 @@ fn build(package: Option<&str>, progress: &Progress) -> anyhow::Result<Executabl
         .arg(&manifest);
     if let Some(package) = package {
         command.args(["--package", package]);
+        // The client of etcd can't be built without it; the adapter then says so when it is asked for etcd.
+        if !has_protoc() {
+            command.arg("--no-default-features");
+        }
     }
     let output = command
         .stdin(Stdio::null())
@@ -142,6 +146,13 @@ fn build(package: Option<&str>, progress: &Progress) -> anyhow::Result<Executabl
         sources.display()
     );
     Ok(executables(&output.stdout))
+}
+
+fn has_protoc() -> bool {
+    let named = std::env::var_os("PROTOC").map(PathBuf::from);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).map(|folder| folder.join("protoc"));
+    named.into_iter().chain(on_path).any(|file| file.is_file())
 }
 
 /// The executables that cargo's messages name.

@@ -2,15 +2,24 @@
 //!
 //! They share this machine's disks and processes, and have networks and packet filters of their own.
 
+pub mod bed;
+
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// Far beyond what a server needs to come up, also on a loaded machine.
+const LISTENS_GUARD: Duration = Duration::from_secs(60);
+const CONNECT_MAX: Duration = Duration::from_secs(1);
 
 pub struct Machines {
     directory: PathBuf,
     prefix: String,
     subnet: String,
     pub names: Vec<String>,
+    /// The `sshd` of each, in the order of the names.
     servers: Vec<Child>,
 }
 
@@ -87,6 +96,9 @@ impl Machines {
         for name in names {
             machines.make_namespace(name);
             machines.start_sshd(name);
+        }
+        for (index, name) in names.iter().enumerate() {
+            machines.wait_for_sshd(index, name);
         }
         machines
     }
@@ -245,6 +257,22 @@ impl Machines {
             .spawn()
             .expect("ip starts");
         self.servers.push(server);
+    }
+
+    /// A server takes connections some time after its start only.
+    fn wait_for_sshd(&mut self, index: usize, name: &str) {
+        let address = self.address(name).parse().expect("an IP address");
+        let at = SocketAddr::new(address, 22);
+        let started = Instant::now();
+        while TcpStream::connect_timeout(&at, CONNECT_MAX).is_err() {
+            let ended = self.servers[index].try_wait().expect("our child");
+            if ended.is_some() || started.elapsed() > LISTENS_GUARD {
+                let log = self.directory.join(format!("sshd-{name}.log"));
+                let said = std::fs::read_to_string(log).unwrap_or_default();
+                panic!("sshd does not listen on {at} (ended: {ended:?}): {said}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 

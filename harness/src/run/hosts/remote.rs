@@ -37,7 +37,9 @@ impl Programs {
         let subject = &plan.subject;
         let replica = match (subject.system.family(subject.transport), &subject.program) {
             (Family::Product, _) => None,
-            (Family::Baseline, Some(path)) => Some((Executable::at(path)?, subject.transport)),
+            (Family::Baseline, Some(path)) => {
+                Some((Executable::of_replica(path)?, subject.transport))
+            }
             (Family::Baseline, None) | (Family::External, _) => {
                 anyhow::bail!("{} does not run on an inventory yet", subject.label())
             }
