@@ -1,6 +1,6 @@
 //! Watches a run from beside it: waits for its measured window, and records its leader, a follower and its load there.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 

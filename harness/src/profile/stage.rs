@@ -66,16 +66,20 @@ impl Stage {
     }
 
     /// The stage of a stack whose outermost frame comes first: the first match from the leaf up. What no row knows is
-    /// `Other`, or `KernelOther` if the CPU was in the kernel.
+    /// `Other`. A sample in the kernel is read by the kernel's frames alone: what no row knows of it is `KernelOther`,
+    /// and never its caller's.
     pub fn of(frames: &[&str]) -> Stage {
-        frames
+        let in_kernel = frames
             .iter()
             .rev()
-            .find_map(|frame| of_frame(frame))
-            .unwrap_or(match frames.last() {
-                Some(leaf) if leaf.ends_with(KERNEL_MARK) => Stage::KernelOther,
-                Some(_) | None => Stage::Other,
-            })
+            .take_while(|frame| frame.ends_with(KERNEL_MARK));
+        let depth = in_kernel.count();
+        let (unknown, readable) = match depth {
+            0 => (Stage::Other, frames),
+            _ => (Stage::KernelOther, &frames[frames.len() - depth..]),
+        };
+        let known = readable.iter().rev().find_map(|frame| of_frame(frame));
+        known.unwrap_or(unknown)
     }
 }
 
@@ -184,11 +188,6 @@ const KERNEL: &[(&str, Stage)] = &[
     ("__x64_sys_fdatasync", Stage::KernelDisk),
     ("__arm64_sys_pwrite", Stage::KernelDisk),
     ("__arm64_sys_fdatasync", Stage::KernelDisk),
-    // Where a system call or an interrupt enters: it is none of the above, and not its caller's stage either.
-    ("entry_SYSCALL", Stage::KernelOther),
-    ("do_syscall_64", Stage::KernelOther),
-    ("el0t_64_sync", Stage::KernelOther),
-    ("asm_", Stage::KernelOther),
 ];
 
 fn of_frame(frame: &str) -> Option<Stage> {
