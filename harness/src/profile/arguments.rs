@@ -12,7 +12,7 @@ pub struct ProfileArguments {
     /// Seconds to record, inside the measured window [default: all of it, at most 10]
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..=60))]
     pub record_seconds: Option<u32>,
-    /// Keep what perf recorded (`perf-leader.data` and so on), for `perf report` and `perf annotate`
+    /// Keep what perf recorded (`perf.data`), for `perf report` and `perf annotate`
     #[arg(long)]
     pub keep_perf: bool,
     /// Count instructions per command instead, under callgrind on a deterministic loop, and compare with the baseline

@@ -38,8 +38,6 @@ pub struct Observer<'a> {
 struct Subject {
     role: &'static str,
     pid: i32,
-    data: PathBuf,
-    recording: Recording,
     /// While it was recorded; before that ends, what was spent until it began.
     spent: Spending,
 }
@@ -59,7 +57,11 @@ impl Observer<'_> {
         let watched = Watched::of_load(&self.results.join("load.toml"))?;
         let leader = self.wait_for_commands(&watched).await?;
         self.pause(self.warmup).await?;
-        let mut subjects = self.attach(&watched, leader, load)?;
+        let mut subjects = self.subjects(&watched, leader, load)?;
+        let pids: Vec<i32> = subjects.iter().map(|subject| subject.pid).collect();
+        let data = self.results.join("perf.data");
+        let seconds = self.length.as_secs() as u32 + SPARE_S;
+        let mut recording = self.perf.record(&pids, &data, seconds)?;
         self.pause(ATTACH).await?;
         let before = watched.applied(leader).await?;
         let from = monotonic();
@@ -74,9 +76,7 @@ impl Observer<'_> {
         let commands = watched.applied(leader).await?.saturating_sub(before);
         let leader_now = watched.leader().await?;
         watched.close().await;
-        for subject in &mut subjects {
-            subject.recording.stop()?;
-        }
+        recording.stop()?;
         anyhow::ensure!(
             commands > 0,
             "no command was applied while the processes were recorded"
@@ -85,11 +85,16 @@ impl Observer<'_> {
             leader_now == Some(leader),
             "the leader changed while it was recorded"
         );
-        self.evaluate(&subjects, (from, until), commands)
+        let profile = self.evaluate(&subjects, &recording, (from, until), commands)?;
+        if !self.keep_perf {
+            std::fs::remove_file(&data)
+                .with_context(|| format!("{}: not removed", data.display()))?;
+        }
+        Ok(profile)
     }
 
-    /// Starts a perf for the leader, one follower and the load.
-    fn attach(
+    /// The leader, one follower and the load.
+    fn subjects(
         &self,
         watched: &Watched,
         leader: ReplicaId,
@@ -105,29 +110,24 @@ impl Observer<'_> {
             chosen.push(("follower", pid(*follower)?));
         }
         chosen.push(("client", load));
-        let seconds = self.length.as_secs() as u32 + SPARE_S;
-        let started = chosen.into_iter().map(|(role, pid)| {
-            let data = self.results.join(format!("perf-{role}.data"));
-            Ok(Subject {
-                role,
-                pid,
-                recording: self.perf.record(pid, &data, seconds)?,
-                data,
-                spent: Spending::default(),
-            })
+        let subjects = chosen.into_iter().map(|(role, pid)| Subject {
+            role,
+            pid,
+            spent: Spending::default(),
         });
-        started.collect()
+        Ok(subjects.collect())
     }
 
     fn evaluate(
         &self,
         subjects: &[Subject],
+        recording: &Recording,
         (from, until): (f64, f64),
         commands: u64,
     ) -> anyhow::Result<Profile> {
         let mut processes = Vec::new();
         for subject in subjects {
-            let stacks = subject.recording.stacks(from, until)?;
+            let stacks = recording.stacks(subject.pid, from, until)?;
             anyhow::ensure!(
                 stacks.samples() > 0,
                 "perf has no sample of the {}",
@@ -142,10 +142,6 @@ impl Observer<'_> {
             };
             self.publish(subject.role, &stacks)?;
             processes.push(ProcessProfile::new(subject.role, &stacks, spent));
-            if !self.keep_perf {
-                std::fs::remove_file(&subject.data)
-                    .with_context(|| format!("{}: not removed", subject.data.display()))?;
-            }
         }
         Ok(Profile {
             schema_version: SCHEMA_VERSION,

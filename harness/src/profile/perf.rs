@@ -19,9 +19,54 @@ const POLL: Duration = Duration::from_millis(10);
 /// What perf may record here.
 #[derive(Clone, Debug)]
 pub struct Perf {
-    event: &'static str,
+    scope: Scope,
     /// What it may not, each with the remedy.
     pub limits: Vec<String>,
+}
+
+/// Whom the timer interrupts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    /// Every CPU, whoever runs there; our processes are picked out afterwards. Nothing is done at a context switch, so
+    /// processes that switch often neither pay for it nor lose samples: with a timer per thread, a tenth is lost.
+    Machine,
+    /// Only our processes, kernel included.
+    Processes,
+    /// Only our processes, and only their user space.
+    ProcessesInUserSpace,
+}
+
+impl Scope {
+    const ALL: [Scope; 3] = [
+        Scope::Machine,
+        Scope::Processes,
+        Scope::ProcessesInUserSpace,
+    ];
+
+    fn event(self) -> &'static str {
+        match self {
+            // Idle CPUs are not recorded.
+            Scope::Machine => "cpu-clock:I",
+            Scope::Processes => "cpu-clock",
+            Scope::ProcessesInUserSpace => "cpu-clock:u",
+        }
+    }
+
+    fn limit(self, paranoid: &str) -> Option<String> {
+        let remedy = "remedy: root, or `sysctl kernel.perf_event_paranoid=-1`";
+        let set_to = format!("kernel.perf_event_paranoid is {paranoid}");
+        match self {
+            Scope::Machine => None,
+            Scope::Processes => Some(format!(
+                "each thread is sampled by itself ({set_to}): what happens around context switches is missed and is in \
+                 the residual; {remedy}"
+            )),
+            Scope::ProcessesInUserSpace => Some(format!(
+                "the kernel is not recorded ({set_to}): its stages are missing and the residual is what it spent; \
+                 {remedy}"
+            )),
+        }
+    }
 }
 
 impl Perf {
@@ -29,35 +74,37 @@ impl Perf {
     pub fn find(scratch: &Path) -> anyhow::Result<Perf> {
         let paranoid = std::fs::read_to_string("/proc/sys/kernel/perf_event_paranoid");
         let paranoid = paranoid.unwrap_or_default().trim().to_owned();
-        let mut perf = Perf {
-            event: "cpu-clock",
-            limits: Vec::new(),
-        };
-        let all = perf.attempt(scratch)?;
-        if !all.status.success() {
-            perf.event = "cpu-clock:u";
-            let user = perf.attempt(scratch)?;
-            if !user.status.success() {
-                return Err(usage(format!(
-                    "perf may not record (kernel.perf_event_paranoid is {paranoid}): {}; remedy: \
-                     `sysctl kernel.perf_event_paranoid=1` or root",
-                    last_words(&user)
-                )));
+        let mut refusal = String::new();
+        for scope in Scope::ALL {
+            let mut perf = Perf {
+                scope,
+                limits: scope.limit(&paranoid).into_iter().collect(),
+            };
+            let tried = perf.attempt(scratch)?;
+            if tried.status.success() {
+                perf.limits.extend(hardware_limit());
+                return Ok(perf);
             }
-            perf.limits.push(format!(
-                "the kernel is not recorded (kernel.perf_event_paranoid is {paranoid}): its stages are missing and the \
-                 residual is what it spent; remedy: `sysctl kernel.perf_event_paranoid=1` or root"
-            ));
+            refusal = last_words(&tried);
         }
-        perf.limits.extend(hardware_limit());
-        perf.limits.extend(scheduler_limit(scratch));
-        Ok(perf)
+        Err(usage(format!(
+            "perf may not record (kernel.perf_event_paranoid is {paranoid}): {refusal}; remedy: root, or \
+             `sysctl kernel.perf_event_paranoid=-1`"
+        )))
     }
 
-    /// Starts recording the process `pid`, at most for `seconds`.
-    pub fn record(&self, pid: i32, data: &Path, seconds: u32) -> anyhow::Result<Recording> {
+    /// Starts recording the processes `pids`, at most for `seconds`.
+    pub fn record(&self, pids: &[i32], data: &Path, seconds: u32) -> anyhow::Result<Recording> {
         let mut command = self.command(data);
-        command.arg("--pid").arg(pid.to_string());
+        match self.scope {
+            Scope::Machine => {
+                command.arg("--all-cpus");
+            }
+            Scope::Processes | Scope::ProcessesInUserSpace => {
+                let pids: Vec<String> = pids.iter().map(i32::to_string).collect();
+                command.arg("--pid").arg(pids.join(","));
+            }
+        }
         command.args(["--", "sleep", &seconds.to_string()]);
         let child = command
             .stdin(Stdio::null())
@@ -73,7 +120,11 @@ impl Perf {
 
     fn attempt(&self, scratch: &Path) -> anyhow::Result<Output> {
         let data = scratch.join("perf-probe.data");
-        let output = self.command(&data).args(["--", "true"]).output();
+        let mut command = self.command(&data);
+        if self.scope == Scope::Machine {
+            command.arg("--all-cpus");
+        }
+        let output = command.args(["--", "true"]).output();
         let _ = std::fs::remove_file(&data);
         output.map_err(|error| {
             usage(format!(
@@ -85,7 +136,13 @@ impl Perf {
     fn command(&self, data: &Path) -> Command {
         let frequency = SAMPLES_PER_S.to_string();
         let mut command = Command::new("perf");
-        command.args(["record", "--event", self.event, "--freq", &frequency]);
+        command.args([
+            "record",
+            "--event",
+            self.scope.event(),
+            "--freq",
+            &frequency,
+        ]);
         command.args(["--call-graph", "fp", "--clockid", "CLOCK_MONOTONIC"]);
         command.args(["--no-buildid", "--no-buildid-cache", "--output"]);
         command.arg(data);
@@ -107,31 +164,13 @@ fn hardware_limit() -> Option<String> {
     })
 }
 
-fn scheduler_limit(scratch: &Path) -> Option<String> {
-    let data = scratch.join("perf-probe.data");
-    let output = Command::new("perf")
-        .args(["record", "--event", "sched:sched_switch", "--output"])
-        .arg(&data)
-        .args(["--", "true"])
-        .output();
-    let _ = std::fs::remove_file(&data);
-    let output = output.ok()?;
-    (!output.status.success()).then(|| {
-        format!(
-            "no scheduler events ({}): of the time off the CPU only the wait for one is known, from \
-             /proc/PID/task/*/schedstat; remedy: root and `mount -t tracefs nodev /sys/kernel/tracing`",
-            last_words(&output)
-        )
-    })
-}
-
 fn last_words(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr);
     let line = text.lines().find(|line| !line.trim().is_empty());
     line.map_or_else(|| output.status.to_string(), one_line)
 }
 
-/// A perf that records one process. Dropped before its end, it is stopped.
+/// A perf that records. Dropped before its end, it is stopped.
 pub struct Recording {
     child: Option<Child>,
     data: PathBuf,
@@ -163,8 +202,8 @@ impl Recording {
         Ok(())
     }
 
-    /// The samples from `from` until `until`, in seconds of the monotonic clock.
-    pub fn stacks(&self, from: f64, until: f64) -> anyhow::Result<Stacks> {
+    /// The samples of the process `pid` from `from` until `until`, in seconds of the monotonic clock.
+    pub fn stacks(&self, pid: i32, from: f64, until: f64) -> anyhow::Result<Stacks> {
         let output = Command::new("perf")
             .args([
                 "script",
@@ -172,6 +211,8 @@ impl Recording {
                 "--ns",
                 "--fields",
                 "time,ip,sym,dso",
+                "--pid",
+                &pid.to_string(),
                 "--input",
             ])
             .arg(&self.data)

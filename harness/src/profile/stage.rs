@@ -18,14 +18,19 @@ pub enum Stage {
     Reply,
     Quic,
     Crypto,
+    /// The runtime between all these: polling tasks, timers, looking whether something has arrived.
+    EventLoop,
     KernelNetwork,
     KernelDisk,
+    /// Waiting, waking, and switching from one thread to another.
+    KernelScheduling,
+    KernelMemory,
     KernelOther,
     Other,
 }
 
 impl Stage {
-    pub const ALL: [Stage; 16] = [
+    pub const ALL: [Stage; 19] = [
         Stage::Load,
         Stage::Intake,
         Stage::Batch,
@@ -38,8 +43,11 @@ impl Stage {
         Stage::Reply,
         Stage::Quic,
         Stage::Crypto,
+        Stage::EventLoop,
         Stage::KernelNetwork,
         Stage::KernelDisk,
+        Stage::KernelScheduling,
+        Stage::KernelMemory,
         Stage::KernelOther,
         Stage::Other,
     ];
@@ -58,8 +66,11 @@ impl Stage {
             Stage::Reply => "reply",
             Stage::Quic => "QUIC",
             Stage::Crypto => "crypto",
+            Stage::EventLoop => "event loop",
             Stage::KernelNetwork => "kernel network",
             Stage::KernelDisk => "kernel disk",
+            Stage::KernelScheduling => "kernel switching",
+            Stage::KernelMemory => "kernel memory",
             Stage::KernelOther => "kernel other",
             Stage::Other => "other",
         }
@@ -80,6 +91,11 @@ impl Stage {
         };
         let known = readable.iter().rev().find_map(|frame| of_frame(frame));
         known.unwrap_or(unknown)
+    }
+
+    /// Whether a row names the leaf itself, or the stage is its callers'.
+    pub fn knows(leaf: &str) -> bool {
+        of_frame(leaf).is_some()
     }
 }
 
@@ -137,6 +153,14 @@ const FUNCTIONS: &[(&str, Stage)] = &[
     ("quinn", Stage::Quic),
     ("synod_transport", Stage::Quic),
     ("synod_harness::load", Stage::Load),
+    // What calls everything else.
+    ("synod_engine::driver::Driver", Stage::EventLoop),
+    ("synod_engine::replica::Replica", Stage::EventLoop),
+    ("synod_harness::node", Stage::EventLoop),
+    ("synod_harness::idle_spin", Stage::EventLoop),
+    ("synod_harness::counter_fd", Stage::EventLoop),
+    ("mio::", Stage::EventLoop),
+    ("tokio::", Stage::EventLoop),
 ];
 
 /// Kernel: how a function's name begins, without the mark.
@@ -188,6 +212,39 @@ const KERNEL: &[(&str, Stage)] = &[
     ("__x64_sys_fdatasync", Stage::KernelDisk),
     ("__arm64_sys_pwrite", Stage::KernelDisk),
     ("__arm64_sys_fdatasync", Stage::KernelDisk),
+    ("schedule", Stage::KernelScheduling),
+    ("__schedule", Stage::KernelScheduling),
+    ("finish_task_switch", Stage::KernelScheduling),
+    ("pick_next_task", Stage::KernelScheduling),
+    ("dequeue_", Stage::KernelScheduling),
+    ("enqueue_", Stage::KernelScheduling),
+    ("update_curr", Stage::KernelScheduling),
+    ("try_to_wake_up", Stage::KernelScheduling),
+    ("__wake_up", Stage::KernelScheduling),
+    ("wake_up_", Stage::KernelScheduling),
+    ("do_sched_yield", Stage::KernelScheduling),
+    ("__x64_sys_sched_yield", Stage::KernelScheduling),
+    ("__arm64_sys_sched_yield", Stage::KernelScheduling),
+    ("ep_", Stage::KernelScheduling),
+    ("do_epoll_wait", Stage::KernelScheduling),
+    ("__x64_sys_epoll", Stage::KernelScheduling),
+    ("__arm64_sys_epoll", Stage::KernelScheduling),
+    ("eventfd_", Stage::KernelScheduling),
+    ("do_futex", Stage::KernelScheduling),
+    ("futex_", Stage::KernelScheduling),
+    ("__x64_sys_futex", Stage::KernelScheduling),
+    ("__arm64_sys_futex", Stage::KernelScheduling),
+    ("hrtimer_nanosleep", Stage::KernelScheduling),
+    ("irqentry_exit_to_user_mode", Stage::KernelScheduling),
+    ("exit_to_user_mode_loop", Stage::KernelScheduling),
+    ("__rseq_", Stage::KernelScheduling),
+    ("exc_page_fault", Stage::KernelMemory),
+    ("asm_exc_page_fault", Stage::KernelMemory),
+    ("handle_mm_fault", Stage::KernelMemory),
+    ("clear_page", Stage::KernelMemory),
+    ("do_madvise", Stage::KernelMemory),
+    ("__x64_sys_m", Stage::KernelMemory),
+    ("__arm64_sys_m", Stage::KernelMemory),
 ];
 
 fn of_frame(frame: &str) -> Option<Stage> {
@@ -252,9 +309,10 @@ mod tests {
             ),
             (
                 ";epoll_wait;do_syscall_64_[k];do_epoll_wait_[k];schedule_[k]",
-                Stage::KernelOther,
+                Stage::KernelScheduling,
             ),
-            ("", Stage::Other),
+            (";clock_gettime;do_syscall_64_[k]", Stage::KernelOther),
+            ("", Stage::EventLoop),
         ];
         for (rest, stage) in cases {
             assert_eq!(of(&format!("{turn}{rest}")), stage, "{rest}");
@@ -263,6 +321,16 @@ mod tests {
 
     #[test]
     fn the_kernel_is_never_its_callers_stage() {
-        assert_eq!(of("synod_storage::x;page_fault_[k]"), Stage::KernelOther);
+        assert_eq!(of("synod_storage::x;sysvec_[k]"), Stage::KernelOther);
+        assert_eq!(
+            of("synod_storage::x;asm_exc_page_fault_[k];memset_[k]"),
+            Stage::KernelMemory
+        );
+    }
+
+    #[test]
+    fn a_function_outside_of_everything_known_is_other() {
+        assert_eq!(of("_start;main;memcpy"), Stage::Other);
+        assert_eq!(of("[no stack]"), Stage::Other);
     }
 }

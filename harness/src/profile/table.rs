@@ -44,7 +44,8 @@ pub struct ProcessProfile {
     /// How long its threads were ready to run and waited for a CPU.
     pub wait_us_per_command: f64,
     pub stages: Vec<StageShare>,
-    /// The leaf functions of `other` and `kernel other`, most frequent first.
+    /// Functions that no row of the table of stages names, most frequent first: the leaves of `other` and `kernel
+    /// other`, and those that fell to `event loop` only because it called them.
     pub unknown: Vec<Unknown>,
 }
 
@@ -115,10 +116,14 @@ fn ratio(part: f64, whole: f64) -> f64 {
 fn unknown(stacks: &Stacks) -> Vec<Unknown> {
     let mut by_leaf: BTreeMap<&str, u64> = BTreeMap::new();
     for (frames, count) in stacks.iter() {
-        if matches!(Stage::of(&frames), Stage::Other | Stage::KernelOther) {
-            *by_leaf
-                .entry(frames.last().copied().unwrap_or(""))
-                .or_insert(0) += count;
+        let leaf = frames.last().copied().unwrap_or("");
+        let unknown = match Stage::of(&frames) {
+            Stage::Other | Stage::KernelOther => true,
+            Stage::EventLoop => !Stage::knows(leaf),
+            _ => false,
+        };
+        if unknown {
+            *by_leaf.entry(leaf).or_insert(0) += count;
         }
     }
     let mut leaves: Vec<(&str, u64)> = by_leaf.into_iter().collect();
