@@ -18,6 +18,7 @@ pub mod failure;
 mod idle_spin;
 mod input;
 pub mod load;
+mod manual;
 mod matrix;
 pub mod node;
 mod output;
@@ -73,6 +74,8 @@ pub fn main() -> ExitCode {
         Command::Cluster(arguments) => cluster::run(&arguments),
         Command::Load(arguments) => load::run(&arguments),
         Command::Profile(arguments) => profile::run(&arguments),
+        Command::Completions(arguments) => manual::completions(&arguments),
+        Command::Man(arguments) => manual::man(&arguments),
         Command::ReplayLoop(arguments) => profile::replay_loop::run(&arguments),
         Command::Probe(arguments) => probe::run(&arguments),
     };
