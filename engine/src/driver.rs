@@ -196,6 +196,8 @@ impl<W: Wal, N: Network, M: StateMachine> Driver<W, N, M> {
         }
     }
 
+    // A profile tells the stages of the command path apart by the names of these functions.
+    #[inline(never)]
     fn intake(&mut self, now: Time, client: ClientId, request: Request) {
         let (session, first) = (request.session, request.first);
         if !self.serves() {
@@ -247,6 +249,7 @@ impl<W: Wal, N: Network, M: StateMachine> Driver<W, N, M> {
             .reply(client, ServerMessage::Refused(refused).encode());
     }
 
+    #[inline(never)]
     fn take_durable(&mut self, now: Time) -> Result<(), WalFailed> {
         let durable = self.wal.durable()?;
         if durable > self.replica.durable() {
@@ -256,6 +259,7 @@ impl<W: Wal, N: Network, M: StateMachine> Driver<W, N, M> {
         Ok(())
     }
 
+    #[inline(never)]
     fn persist(&mut self) {
         for (lsn, record) in &self.out.records {
             self.wal.append(*lsn, record);
@@ -263,6 +267,7 @@ impl<W: Wal, N: Network, M: StateMachine> Driver<W, N, M> {
         self.wal.submit();
     }
 
+    #[inline(never)]
     fn replicate(&mut self) {
         for outgoing in self.out.messages.drain(..) {
             let lane = codec::lane(&outgoing.message);
@@ -273,6 +278,7 @@ impl<W: Wal, N: Network, M: StateMachine> Driver<W, N, M> {
         }
     }
 
+    #[inline(never)]
     fn apply(&mut self) {
         for (slot, value) in self.out.chosen.drain(..) {
             let (door, network) = (&mut self.door, &mut self.network);
@@ -410,6 +416,7 @@ impl<M: StateMachine> State<M> {
 }
 
 /// Sends the outcome of one request to whoever waits for it at this replica.
+#[inline(never)]
 fn reply<N: Network>(door: &mut Door, network: &mut N, request: &Request, applied: Applied) {
     match applied {
         Applied::Executed(frame) => {

@@ -4,6 +4,7 @@
 //! Everything random comes from the seed: the schedule of faults and what the clients ask for. The times at which real
 //! processes react do not.
 
+pub mod arguments;
 mod client;
 mod damage;
 pub mod fault;
@@ -30,7 +31,8 @@ use synod_transport::Client;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinSet, LocalSet};
 
-use crate::cli::{ChaosArguments, MachineChoice};
+use crate::chaos::arguments::ChaosArguments;
+use crate::cli::MachineChoice;
 use crate::client_file::client_config;
 use crate::environment::Environment;
 use crate::links::proxy::Proxy;

@@ -5,18 +5,25 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use crate::chaos::fault::Fault;
+use crate::chaos::arguments::ChaosArguments;
+use crate::client::arguments::ClientArguments;
 use crate::cluster::arguments::ClusterArguments;
+use crate::diff::arguments::DiffArguments;
 use crate::load::load_file::Load;
+use crate::manual::{CompletionsArguments, ManArguments};
 use crate::matrix::arguments::{CompareArguments, SweepArguments};
 use crate::probe::arguments::ProbeArguments;
+use crate::profile::arguments::{ProfileArguments, ReplayLoopArguments};
+use crate::report::arguments::ReportArguments;
 use crate::run;
 use crate::system::{System, Transport};
+
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("SYNOD_COMMIT"), ")");
 
 #[derive(Parser)]
 #[command(
     name = "synod",
-    version = concat!(env!("CARGO_PKG_VERSION"), " (", env!("SYNOD_COMMIT"), ")"),
+    version = VERSION,
     about = "Synod: a durable, replicated command log (Multi-Paxos over QUIC)",
     after_help = SYNOD_EXAMPLES,
     disable_help_subcommand = true
@@ -52,6 +59,14 @@ pub enum Command {
     Diff(DiffArguments),
     /// Check, start, break and stop a cluster on several machines, named in an inventory
     Cluster(ClusterArguments),
+    /// Run as `run` does, and tell who spends how much CPU per command, on what, with flame graphs
+    Profile(Box<ProfileArguments>),
+    /// Print the completions of a shell
+    Completions(CompletionsArguments),
+    /// Print the manual page, or write one per command
+    Man(ManArguments),
+    #[command(hide = true)]
+    ReplayLoop(ReplayLoopArguments),
     #[command(hide = true)]
     Links(LinksArguments),
     #[command(hide = true)]
@@ -126,59 +141,6 @@ pub struct CertsArguments {
     /// A further host name or address by which replicas are reached
     #[arg(long = "host", value_name = "NAME")]
     pub hosts: Vec<String>,
-}
-
-#[derive(Args)]
-#[command(
-    after_help = CLIENT_EXAMPLES
-)]
-pub struct ClientArguments {
-    /// Where the cluster is and who we are; the flags below override it
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// The authority's certificate
-    #[arg(long, value_name = "FILE")]
-    pub ca: Option<PathBuf>,
-    /// The client's certificate
-    #[arg(long, value_name = "FILE")]
-    pub cert: Option<PathBuf>,
-    /// The client's private key
-    #[arg(long, value_name = "FILE")]
-    pub key: Option<PathBuf>,
-    /// The cluster id in hexadecimal
-    #[arg(long, value_name = "HEX")]
-    pub cluster: Option<String>,
-    /// A replica, as ID=ADDRESS:PORT; once per replica
-    #[arg(long = "replica", value_name = "ID=ADDR")]
-    pub replicas: Vec<String>,
-    /// Give up a command after this many milliseconds
-    #[arg(long, value_name = "MS")]
-    pub deadline_ms: Option<u64>,
-    #[command(subcommand)]
-    pub command: ClientCommand,
-}
-
-#[derive(Subcommand)]
-pub enum ClientCommand {
-    /// Set KEY to VALUE
-    Put { key: String, value: String },
-    /// Print the value of KEY; exit code 1 if there is none
-    Get { key: String },
-    /// Remove KEY
-    Delete { key: String },
-    /// Set KEY to NEW if its value is OLD (or if it has none, with --absent); exit code 1 if it was not
-    Cas {
-        key: String,
-        /// OLD and NEW, or only NEW with --absent
-        #[arg(num_args = 1..=2, required = true)]
-        values: Vec<String>,
-        #[arg(long)]
-        absent: bool,
-    },
-    /// Print the counters of every replica
-    Status,
-    /// Read commands from stdin, one per line (`help` lists them)
-    Repl,
 }
 
 #[derive(Args)]
@@ -367,46 +329,6 @@ impl RunArguments {
     }
 }
 
-#[derive(Args)]
-#[command(
-    after_help = CHAOS_EXAMPLES
-)]
-pub struct ChaosArguments {
-    /// Seconds of load; the last quarter of it, 3 to 8 s, is calm
-    #[arg(long, default_value_t = 60, value_name = "S", value_parser = clap::value_parser!(u32).range(5..=86_400))]
-    pub seconds: u32,
-    /// What to do, separated by commas; each strikes at least once [default: all]
-    #[arg(long, value_enum, value_name = "LIST", value_delimiter = ',')]
-    pub faults: Vec<Fault>,
-    /// How many replicas, each a process of its own
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(3..=9))]
-    pub replicas: u8,
-    /// Where the schedule of the faults and the load begin [default: random, and printed]
-    #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
-    /// Clients, each with one operation at a time; eight at most share keys
-    #[arg(long, default_value_t = 6, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub clients: u32,
-    /// Where results are kept
-    #[arg(long, default_value = "results", value_name = "DIR")]
-    pub out: PathBuf,
-    /// Where the replicas write; next to the results if not given
-    #[arg(long, value_name = "DIR")]
-    pub data: Option<PathBuf>,
-    /// The name of the result directory [default: chaos-DATE-TIME]
-    #[arg(long, value_name = "NAME")]
-    pub name: Option<String>,
-    /// Keep the data directories of the replicas after the run
-    #[arg(long)]
-    pub keep_data: bool,
-    /// Print one JSON object to stdout instead of a table
-    #[arg(long)]
-    pub json: bool,
-    /// Only check a history that was recorded before, and do nothing else
-    #[arg(long, value_name = "FILE", exclusive = true)]
-    pub check: Option<PathBuf>,
-}
-
 const SIMULATE_EXAMPLES: &str = "\
 Examples:\n\
 \x20 synod simulate                                   1000 seeds under every fault\n\
@@ -416,50 +338,6 @@ Examples:\n\
 \n\
 One seed is one history, on any machine. A failure is printed with its seed, the faults it needs and the events\n\
 before it. Exit codes: 0 nothing was wrong, 1 a check failed, 2 wrong usage.";
-
-#[derive(Args)]
-#[command(
-    after_help = REPORT_EXAMPLES
-)]
-pub struct ReportArguments {
-    /// A run's folder, a folder of several, or one of a comparison
-    #[arg(value_name = "DIR")]
-    pub directory: PathBuf,
-    /// The page; its plots and summary.csv go beside it [default: DIR/report.html]
-    #[arg(long, value_name = "FILE")]
-    pub out: Option<PathBuf>,
-}
-
-#[derive(Args)]
-#[command(
-    after_help = DIFF_EXAMPLES
-)]
-pub struct DiffArguments {
-    /// The result before: a run's folder, a folder of several, or one of a comparison
-    #[arg(value_name = "A")]
-    pub before: PathBuf,
-    /// The result after
-    #[arg(value_name = "B")]
-    pub after: PathBuf,
-    /// Print one JSON object to stdout instead of a table
-    #[arg(long)]
-    pub json: bool,
-    /// Exit with 1 if a figure is certainly worse by at least the threshold
-    #[arg(long)]
-    pub fail_on_regression: bool,
-    /// Changes below this do not matter
-    #[arg(long, default_value = "5%", value_name = "PERCENT", value_parser = percent)]
-    pub threshold: f64,
-}
-
-/// `5%` or `5` as 0.05.
-fn percent(text: &str) -> Result<f64, String> {
-    let number = text.trim().trim_end_matches('%').trim_end();
-    match number.parse::<f64>() {
-        Ok(percent) if (0.0..=1_000.0).contains(&percent) => Ok(percent / 100.0),
-        Ok(_) | Err(_) => Err("a percentage from 0 to 1000, such as 5%".into()),
-    }
-}
 
 const SYNOD_EXAMPLES: &str = "\
 Start here:\n\
@@ -480,29 +358,6 @@ const CERTS_EXAMPLES: &str = "\
 Example:\n\
 \x20 synod certs --out certs --replicas 3 --host db1.example --host 10.0.0.1";
 
-const CLIENT_EXAMPLES: &str = "\
-Examples:\n\
-\x20 synod client --config client.toml put colour blue\n\
-\x20 synod client --config client.toml get colour\n\
-\x20 synod client --config client.toml repl\n\
-\x20 synod client --ca ca.pem --cert client.pem --key client.key --cluster 1f… --replica 1=127.0.0.1:7001 get colour";
-
-const REPORT_EXAMPLES: &str = "\
-Examples:\n\
-\x20 synod report results/run-20261122-101500   of one run\n\
-\x20 synod report results                       of all runs in it; repeats of the same conditions are put together\n\
-\n\
-Writes report.html (opens offline), plots/*.svg and summary.csv. A file that is damaged or of another version is\n\
-named, and nothing is written.";
-
-const DIFF_EXAMPLES: &str = "\
-Examples:\n\
-\x20 synod diff results/before results/after                        what moved\n\
-\x20 synod diff before after --fail-on-regression --threshold 10%   for CI\n\
-\n\
-Five runs on each side tell changes apart that matter; of one run each the noise between runs is unknown, so 5 % is\n\
-assumed. Exit codes: 0 done, 1 a certain regression with --fail-on-regression, 2 wrong usage or a bad file.";
-
 const RUN_EXAMPLES: &str = "\
 Examples:\n\
 \x20 synod run                                        3 durable replicas, 1024 commands outstanding, 10 s\n\
@@ -522,17 +377,3 @@ throughput of each.\n\
 \n\
 Every run is checked: each acknowledged command is executed exactly once on every replica, and all\n\
 replicas hold the same state. Exit codes: 0 all is well, 1 a check or the run failed, 2 wrong usage.";
-
-const CHAOS_EXAMPLES: &str = "\
-Examples:\n\
-\x20 synod chaos                                  a minute of everything\n\
-\x20 synod chaos --seed 7                         the schedule of faults that this seed gives, again\n\
-\x20 synod chaos --faults kill,stop --seconds 20  only these\n\
-\x20 synod chaos --replicas 5 --faults partial    quorum-loss, constrained election and chained partitions\n\
-\x20 synod chaos --check results/x/history.jsonl  check a recorded history once more\n\
-\n\
-Real replicas on a real disk; their links pass a UDP proxy in this process, which needs no privileges. Every\n\
-operation of the clients is recorded: the history must be linearizable, and by the replicas' own disks nothing\n\
-acknowledged may be lost, nothing executed twice. The result directory holds result.json, history.jsonl,\n\
-timeline.csv (100 ms a row, with the faults) and the replicas' logs.\n\
-Exit codes: 0 all is well and every fault struck, 1 a check or the run failed, 2 wrong usage.";

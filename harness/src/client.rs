@@ -1,5 +1,6 @@
 //! `synod client`: the key-value store of a running cluster.
 
+pub mod arguments;
 mod repl;
 
 use anyhow::Context;
@@ -7,7 +8,7 @@ use synod_engine::machine::kv::{KvCommand, KvReply};
 use synod_transport::{Client, ClientConfig, ClientError};
 
 use crate::certs::random_u64;
-use crate::cli::{ClientArguments, ClientCommand};
+use crate::client::arguments::{ClientArguments, ClientCommand};
 use crate::client_file;
 use crate::failure::usage;
 use crate::output::say;

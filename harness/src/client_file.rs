@@ -10,7 +10,7 @@ use synod_engine::ids::{ClusterId, ReplicaId};
 use synod_transport::{ClientConfig, Identity, MTU_MAX_DEFAULT};
 
 use crate::certs::{parse_cluster, random_u64};
-use crate::cli::ClientArguments;
+use crate::client::arguments::ClientArguments;
 use crate::failure::usage;
 use crate::toml_file;
 

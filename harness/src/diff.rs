@@ -1,11 +1,12 @@
 //! `synod diff`: which figures moved from one result to another, by how much, and how certain that is.
 
+pub mod arguments;
 mod judge;
 mod verdict;
 
 use serde::Serialize;
 
-use crate::cli::DiffArguments;
+use crate::diff::arguments::DiffArguments;
 use crate::failure::usage;
 use crate::load::load_file::Load;
 use crate::output::say;

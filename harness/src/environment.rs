@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub const COMMIT: &str = env!("SYNOD_COMMIT");
-const RUSTC: &str = env!("SYNOD_RUSTC");
-const PROFILE: &str = env!("SYNOD_PROFILE");
+pub const RUSTC: &str = env!("SYNOD_RUSTC");
+pub const PROFILE: &str = env!("SYNOD_PROFILE");
 
 const UNKNOWN: &str = "unknown";
 

@@ -19,12 +19,14 @@ mod idle_spin;
 mod input;
 mod links;
 pub mod load;
+mod manual;
 mod matrix;
 pub mod node;
 mod output;
 pub mod parent;
 pub mod ports;
 mod probe;
+mod profile;
 pub mod replica;
 pub mod replica_file;
 mod report;
@@ -73,6 +75,10 @@ pub fn main() -> ExitCode {
         Command::Cluster(arguments) => cluster::run(&arguments),
         Command::Links(arguments) => links::run(&arguments),
         Command::Load(arguments) => load::run(&arguments),
+        Command::Profile(arguments) => profile::run(&arguments),
+        Command::Completions(arguments) => manual::completions(&arguments),
+        Command::Man(arguments) => manual::man(&arguments),
+        Command::ReplayLoop(arguments) => profile::replay_loop::run(&arguments),
         Command::Probe(arguments) => probe::run(&arguments),
     };
     match result {

@@ -1,5 +1,6 @@
 //! `synod report`: one HTML file that opens offline, with the same plots as SVG files and the figures as CSV.
 
+pub mod arguments;
 mod bars;
 mod csv;
 pub mod format;
@@ -7,6 +8,7 @@ mod page;
 mod picture;
 mod plot;
 mod plots;
+mod profile;
 mod scale;
 mod summary;
 mod theme;
@@ -14,9 +16,9 @@ mod view;
 
 use std::path::{Path, PathBuf};
 
-use crate::cli::ReportArguments;
 use crate::failure::usage;
 use crate::output::{say, write_whole};
+use crate::report::arguments::ReportArguments;
 use crate::results::Collection;
 use view::View;
 

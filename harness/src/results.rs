@@ -3,7 +3,7 @@
 
 mod collection;
 mod figure;
-mod file;
+pub mod file;
 mod grouping;
 mod latencies;
 mod run_folder;

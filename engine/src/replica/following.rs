@@ -70,6 +70,7 @@ impl Replica {
         self.send(to, Message::Reject(Reject { promised }), out);
     }
 
+    #[inline(never)]
     pub(super) fn on_accept(
         &mut self,
         now: Time,

@@ -153,6 +153,7 @@ impl Replica {
         self.deliver_to_self(now, out);
     }
 
+    #[inline(never)]
     pub(super) fn propose_batches(&mut self, now: Time, out: &mut Output) {
         while let Role::Leader(leader) = &self.role {
             if !leader.has_room(&self.config) || !self.persist.has_room() {
@@ -187,6 +188,7 @@ impl Replica {
         }
     }
 
+    #[inline(never)]
     pub(super) fn on_accepted(
         &mut self,
         now: Time,

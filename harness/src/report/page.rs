@@ -4,7 +4,7 @@ use crate::comparison::Comparison;
 use crate::report::format::escape;
 use crate::report::plot::{Plot, Section, Table, stem};
 use crate::report::view::{View, load_label, replicas_label};
-use crate::report::{summary, theme};
+use crate::report::{profile, summary, theme};
 use crate::results::Source;
 use crate::utc;
 
@@ -27,6 +27,11 @@ pub fn html(view: &View<'_>, sections: &[Section]) -> anyhow::Result<String> {
         }
     }
     body.push_str(&plots(sections, single.is_some())?);
+    if let Some(run) = single
+        && let Some(content) = profile::section(&run.path)?
+    {
+        body.push_str(&section("Profile", "profile", &content));
+    }
     let equality = summary::equality(view);
     if !equality.is_empty() {
         body.push_str(&section(
