@@ -14,6 +14,7 @@ use crate::cluster::folder::{Executable, Folder};
 use crate::cluster::host::{Host, complaint};
 use crate::cluster::inventory::Inventory;
 use crate::probe::protocol::{ReplicaState, Stopped};
+use crate::run::usage::Usage;
 
 const LEADER_MAX: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(50);
@@ -150,6 +151,13 @@ impl Placed {
             signal,
         ])
         .await
+    }
+
+    /// What the kernel counts for it.
+    pub async fn usage(&self, executable: &str) -> anyhow::Result<Usage> {
+        let pid = self.pid_file();
+        self.ask(&[executable, "probe", "usage", "--pid-file", &pid])
+            .await
     }
 
     async fn ask<T: serde::de::DeserializeOwned>(&self, words: &[&str]) -> anyhow::Result<T> {

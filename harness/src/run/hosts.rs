@@ -1,7 +1,9 @@
 //! `synod run --inventory`: the same experiment with replicas and clients on the machines of an inventory.
 
+pub mod look;
 mod merge;
 mod remote;
+mod servers;
 mod several_loads;
 
 use std::path::Path;
@@ -26,10 +28,11 @@ use crate::probe::facts::Facts;
 use crate::run::layout::Layout;
 use crate::run::outcome::{Measured, Outcome};
 use crate::run::plan::Plan;
-use crate::run::progress::Progress;
+use crate::run::progress::{Progress, counted};
 use crate::run::{Stopped, experiment, write_json};
 use crate::toml_file;
 use remote::{Programs, RemoteCluster};
+use servers::RemoteServers;
 
 /// A machine of the run, as it was when the run began.
 #[derive(Clone, Debug, Serialize)]
@@ -138,7 +141,8 @@ async fn run(setup: &Setup<'_>, fleet: &Fleet) -> anyhow::Result<(Measured, Vec<
     let name = format!("synod-run-{}", plan.name);
     let replicas = placed(fleet, setup.inventory, &name)?;
     let clients = client_places(setup, fleet, &name)?;
-    progress.step(&format!("preparing {} hosts", fleet.connected().len()));
+    let count = fleet.connected().len() as u64;
+    progress.step(&format!("preparing {}", counted(count, "host")));
     let programs = Arc::new(Programs::find(plan)?);
     let mut folders = Vec::new();
     for (_, host) in fleet.connected() {
@@ -157,12 +161,17 @@ async fn run(setup: &Setup<'_>, fleet: &Fleet) -> anyhow::Result<(Measured, Vec<
     let looked = all(looked.await)?;
     let hosts = records(setup, fleet, looked, &replicas, &clients)?;
     write_json(layout, "environment.json", &hosts)?;
+    let starting = counted(u64::from(plan.replicas), "replica");
+    let starting = format!("starting {starting} of {}", plan.subject.label());
+    if plan.subject.system.is_external() {
+        progress.step(&starting);
+        let places = &setup.inventory.replicas;
+        let servers =
+            RemoteServers::start(plan, layout, &programs, places, replicas, clients).await?;
+        return Ok((experiment(plan, servers, progress).await?, hosts));
+    }
     distribute(setup, &replicas, &clients).await?;
-    progress.step(&format!(
-        "starting {} replicas of {}",
-        plan.replicas,
-        plan.subject.label()
-    ));
+    progress.step(&starting);
     let cluster = RemoteCluster::start(plan, layout, &programs, replicas, clients).await?;
     Ok((experiment(plan, cluster, progress).await?, hosts))
 }

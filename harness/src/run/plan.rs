@@ -14,6 +14,7 @@ use crate::failure::usage;
 use crate::load::load_file::Load;
 use crate::load::workload::payload_bytes_min;
 use crate::run::external::Recipe;
+use crate::run::hosts::look::{Hosts, look};
 use crate::run::layout::Place;
 use crate::run::progress::Progress;
 use crate::system::{Description, Family, Programs, System, Transport};
@@ -101,7 +102,11 @@ impl Plan {
     pub fn find(arguments: &RunArguments, progress: &Progress) -> anyhow::Result<Plan> {
         let programs = Programs::new(arguments.programs.as_deref())?;
         let transport = transport(arguments);
-        let subject = Subject::find(arguments.system, transport, &programs, progress)?;
+        let hosts = arguments.inventory.as_deref().map(|inventory| Hosts {
+            inventory,
+            replicas: arguments.replicas,
+        });
+        let subject = Subject::find(arguments.system, transport, &programs, hosts, progress)?;
         Plan::new(arguments, subject)
     }
 
@@ -182,11 +187,12 @@ fn transport(arguments: &RunArguments) -> Transport {
 }
 
 impl Subject {
-    /// Finds the programs of the system, or builds them.
+    /// Finds the programs of the system, or builds them. Servers of others are looked for on `hosts`, or here.
     pub fn find(
         system: System,
         transport: Transport,
         programs: &Programs,
+        hosts: Option<Hosts<'_>>,
         progress: &Progress,
     ) -> anyhow::Result<Subject> {
         system.check(transport)?;
@@ -209,7 +215,13 @@ impl Subject {
             }
             Family::External => {
                 let program = programs.find(system, progress)?;
-                let recipe = Recipe::look(&program, system)?;
+                let recipe = match hosts {
+                    None => Recipe::look(&program, system)?,
+                    Some(hosts) => {
+                        progress.step(&format!("looking for {} on the hosts", system.name()));
+                        look(hosts, &program, system)?
+                    }
+                };
                 subject.version.clone_from(&recipe.version);
                 subject.settings.clone_from(&recipe.settings);
                 subject.client_path.clone_from(&recipe.client);

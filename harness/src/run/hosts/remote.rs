@@ -30,29 +30,43 @@ pub struct Programs {
     pub own: Executable,
     /// What runs as a replica instead, with the same files.
     replica: Option<(Executable, Transport)>,
+    /// What sets up the servers of another project, and plays their clients.
+    adapter: Option<Executable>,
 }
 
 impl Programs {
     pub fn find(plan: &Plan) -> anyhow::Result<Programs> {
         let subject = &plan.subject;
-        let replica = match (subject.system.family(subject.transport), &subject.program) {
-            (Family::Product, _) => None,
-            (Family::Baseline, Some(path)) => {
-                Some((Executable::of_replica(path)?, subject.transport))
-            }
-            (Family::Baseline, None) | (Family::External, _) => {
-                anyhow::bail!("{} does not run on an inventory yet", subject.label())
-            }
-        };
-        Ok(Programs {
+        let mut programs = Programs {
             own: Executable::own()?,
-            replica,
-        })
+            replica: None,
+            adapter: None,
+        };
+        match (subject.system.family(subject.transport), &subject.program) {
+            (Family::Product, _) => {}
+            (Family::Baseline, Some(path)) => {
+                programs.replica = Some((Executable::of_replica(path)?, subject.transport));
+            }
+            (Family::External, Some(path)) => {
+                programs.adapter = Some(Executable::of_adapter(path)?);
+            }
+            (Family::Baseline | Family::External, None) => {
+                anyhow::bail!("{} has no program", subject.label())
+            }
+        }
+        Ok(programs)
+    }
+
+    /// The adapter's place in a folder.
+    pub fn adapter_in(&self, folder: &Folder) -> anyhow::Result<String> {
+        let adapter = self.adapter.as_ref().context("there is no adapter")?;
+        Ok(adapter.path_in(folder))
     }
 
     pub async fn install(&self, folder: &Folder) -> anyhow::Result<()> {
         folder.install(&self.own).await?;
-        if let Some((program, _)) = &self.replica {
+        let replica = self.replica.as_ref().map(|(program, _)| program);
+        for program in replica.into_iter().chain(&self.adapter) {
             folder.install(program).await?;
         }
         Ok(())
