@@ -9,6 +9,7 @@ mod end;
 mod exec;
 pub mod facts;
 mod guard;
+mod pause;
 pub mod pid_file;
 pub mod protocol;
 mod serve;
@@ -32,6 +33,9 @@ pub fn run(arguments: &ProbeArguments) -> anyhow::Result<()> {
         ProbeCommand::End(arguments) => end::run(arguments),
         ProbeCommand::Status(arguments) => {
             say!("{}", serde_json::to_string(&status::run(arguments)?)?)
+        }
+        ProbeCommand::Pause(arguments) => {
+            say!("{}", serde_json::to_string(&pause::run(arguments)?)?)
         }
         ProbeCommand::Usage(arguments) => {
             say!("{}", serde_json::to_string(&usage::run(arguments)?)?)

@@ -13,7 +13,7 @@ use crate::cluster::fleet::{Fleet, all, each};
 use crate::cluster::folder::{Executable, Folder};
 use crate::cluster::host::{Host, complaint};
 use crate::cluster::inventory::Inventory;
-use crate::probe::protocol::{ReplicaState, Stopped};
+use crate::probe::protocol::{Paused, ReplicaState, Stopped};
 use crate::run::usage::Usage;
 
 const LEADER_MAX: Duration = Duration::from_secs(20);
@@ -151,6 +151,14 @@ impl Placed {
             signal,
         ])
         .await
+    }
+
+    /// It stands still for so long.
+    pub async fn pause(&self, executable: &str, lasts: Duration) -> anyhow::Result<Paused> {
+        let (pid, milliseconds) = (self.pid_file(), lasts.as_millis().to_string());
+        let words = [executable, "probe", "pause", "--pid-file", &pid];
+        self.ask(&[&words[..], &["--milliseconds", &milliseconds]].concat())
+            .await
     }
 
     /// What the kernel counts for it.

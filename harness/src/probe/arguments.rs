@@ -29,6 +29,8 @@ pub enum ProbeCommand {
     End(EndArguments),
     /// Print how a replica of this host is
     Status(StatusArguments),
+    /// Stop a program that was started here with SIGSTOP, and continue it after a while
+    Pause(PauseArguments),
     /// Print what the kernel counts for a program that was started here
     Usage(UsageArguments),
 }
@@ -85,6 +87,14 @@ pub struct GuardArguments {
     pub directory: PathBuf,
     #[arg(last = true, required = true)]
     pub program: Vec<String>,
+}
+
+#[derive(Args)]
+pub struct PauseArguments {
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: PathBuf,
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    pub milliseconds: u64,
 }
 
 #[derive(Args)]

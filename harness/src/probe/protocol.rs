@@ -56,6 +56,15 @@ pub enum Stopped {
     Killed,
 }
 
+/// How a program was while it was to stand still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paused {
+    /// Soon after the signal.
+    pub stopped: bool,
+    /// Just before it went on.
+    pub still: bool,
+}
+
 /// How a replica is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicaState {

@@ -2,7 +2,7 @@
 
 pub mod look;
 mod merge;
-mod remote;
+pub mod remote;
 mod servers;
 mod several_loads;
 
@@ -25,6 +25,7 @@ use crate::cluster::{Interrupted, with};
 use crate::failure::{describe, usage};
 use crate::load::load_file::{Load, LoadPart};
 use crate::probe::facts::Facts;
+use crate::replica_file::ReplicaFile;
 use crate::run::layout::Layout;
 use crate::run::outcome::{Measured, Outcome};
 use crate::run::plan::Plan;
@@ -144,22 +145,8 @@ async fn run(setup: &Setup<'_>, fleet: &Fleet) -> anyhow::Result<(Measured, Vec<
     let count = fleet.connected().len() as u64;
     progress.step(&format!("preparing {}", counted(count, "host")));
     let programs = Arc::new(Programs::find(plan)?);
-    let mut folders = Vec::new();
-    for (_, host) in fleet.connected() {
-        let folder = Folder::of(&host, &name)?;
-        fleet.begin(&folder);
-        folders.push(folder);
-    }
-    let looked = each(folders, |folder| {
-        let programs = Arc::clone(&programs);
-        async move {
-            folder.make().await?;
-            programs.install(&folder).await?;
-            look(&folder, &programs.own).await
-        }
-    });
-    let looked = all(looked.await)?;
-    let hosts = records(setup, fleet, looked, &replicas, &clients)?;
+    let looked = prepare(fleet, &name, &programs).await?;
+    let hosts = records(progress, fleet, looked, &replicas, &clients)?;
     write_json(layout, "environment.json", &hosts)?;
     let starting = counted(u64::from(plan.replicas), "replica");
     let starting = format!("starting {starting} of {}", plan.subject.label());
@@ -172,8 +159,31 @@ async fn run(setup: &Setup<'_>, fleet: &Fleet) -> anyhow::Result<(Measured, Vec<
     }
     distribute(setup, &replicas, &clients).await?;
     progress.step(&starting);
-    let cluster = RemoteCluster::start(plan, layout, &programs, replicas, clients).await?;
+    let cluster = RemoteCluster::start(layout, &programs, replicas, clients).await?;
     Ok((experiment(plan, cluster, progress).await?, hosts))
+}
+
+/// Makes a folder with the programs on every connected host, and looks at the hosts.
+pub async fn prepare(
+    fleet: &Fleet,
+    name: &str,
+    programs: &Arc<Programs>,
+) -> anyhow::Result<Vec<Looked>> {
+    let mut folders = Vec::new();
+    for (_, host) in fleet.connected() {
+        let folder = Folder::of(&host, name)?;
+        fleet.begin(&folder);
+        folders.push(folder);
+    }
+    let looked = each(folders, |folder| {
+        let programs = Arc::clone(programs);
+        async move {
+            folder.make().await?;
+            programs.install(&folder).await?;
+            look(&folder, &programs.own).await
+        }
+    });
+    all(looked.await)
 }
 
 /// Clients are shared out evenly; the first hosts take the remainder.
@@ -199,10 +209,10 @@ fn client_places(setup: &Setup<'_>, fleet: &Fleet, name: &str) -> anyhow::Result
     Ok(places)
 }
 
-async fn look(
-    folder: &Folder,
-    executable: &Executable,
-) -> anyhow::Result<(Facts, ClockOffset, Vec<u16>)> {
+/// What a host is, how its clock goes, and which of its ports somebody else has.
+type Looked = (Facts, ClockOffset, Vec<u16>);
+
+async fn look(folder: &Folder, executable: &Executable) -> anyhow::Result<Looked> {
     let mut server = Server::start(folder, &executable.path_in(folder), random_u64()?).await?;
     let (facts, clock) = (server.facts().await?, server.clock().await?);
     let taken = std::mem::take(&mut server.taken);
@@ -211,10 +221,10 @@ async fn look(
 }
 
 /// Warns of what may mislead, and refuses what cannot work.
-fn records(
-    setup: &Setup<'_>,
+pub fn records(
+    progress: &Progress,
     fleet: &Fleet,
-    looked: Vec<(Facts, ClockOffset, Vec<u16>)>,
+    looked: Vec<Looked>,
     replicas: &[Placed],
     clients: &[ClientPlace],
 ) -> anyhow::Result<Vec<HostRecord>> {
@@ -237,7 +247,7 @@ fn records(
             );
             match finding.unfit {
                 true => unfit.push(line),
-                false => setup.progress.step(&format!("warning: {line}")),
+                false => progress.step(&format!("warning: {line}")),
             }
         }
         let of_host = clients
@@ -264,7 +274,27 @@ async fn distribute(
     clients: &[ClientPlace],
 ) -> anyhow::Result<()> {
     let layout = setup.layout;
-    let from = layout.data.join("certificates");
+    distribute_replicas(layout, replicas, |id| layout.replica_file(setup.plan, id)).await?;
+    let mut work = Vec::new();
+    for place in clients {
+        let mut file = layout.load_file(setup.plan);
+        file.out = place.folder.path().into();
+        file.certificates = relative("client");
+        file.part = Some(place.part);
+        let name = format!("load-{}.toml", place.folder.host.name());
+        toml_file::write(&layout.results.join(name), &file)?;
+        let files = vec![("load.toml".to_owned(), toml::to_string(&file)?)];
+        work.push((place.folder.clone(), vec!["client".to_owned()], files));
+    }
+    copy(layout, work).await
+}
+
+/// The same of the replicas alone; each has the file that `file_of` says, but for the paths in it.
+pub async fn distribute_replicas(
+    layout: &Layout,
+    replicas: &[Placed],
+    file_of: impl Fn(ReplicaId) -> ReplicaFile,
+) -> anyhow::Result<()> {
     let client = toml::to_string(&ClientFile {
         cluster: layout.cluster.to_string(),
         deadline_ms: None,
@@ -273,7 +303,7 @@ async fn distribute(
     })?;
     let mut work = Vec::new();
     for replica in replicas {
-        let mut file = layout.replica_file(setup.plan, replica.id);
+        let mut file = file_of(replica.id);
         file.data = replica.name().into();
         file.certificates = relative(&replica.name());
         toml_file::write(&layout.replica_config(replica.id), &file)?;
@@ -288,20 +318,14 @@ async fn distribute(
             files,
         ));
     }
-    for place in clients {
-        let mut file = layout.load_file(setup.plan);
-        file.out = place.folder.path().into();
-        file.certificates = relative("client");
-        file.part = Some(place.part);
-        toml_file::write(
-            &layout
-                .results
-                .join(format!("load-{}.toml", place.folder.host.name())),
-            &file,
-        )?;
-        let files = vec![("load.toml".to_owned(), toml::to_string(&file)?)];
-        work.push((place.folder.clone(), vec!["client".to_owned()], files));
-    }
+    copy(layout, work).await
+}
+
+/// The certificates to copy to a folder, and the files to write there.
+type Parcel = (Folder, Vec<String>, Vec<(String, String)>);
+
+async fn copy(layout: &Layout, work: Vec<Parcel>) -> anyhow::Result<()> {
+    let from = layout.data.join("certificates");
     let copied = each(work, |(folder, names, files)| {
         let from = from.clone();
         async move {

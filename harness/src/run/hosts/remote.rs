@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use synod_engine::ids::ReplicaId;
@@ -12,7 +13,7 @@ use crate::cluster::fleet::{all, each};
 use crate::cluster::folder::{Executable, Folder};
 use crate::cluster::replicas::Placed;
 use crate::load::event::LoadResult;
-use crate::probe::protocol::Stopped;
+use crate::probe::protocol::{Paused, Stopped};
 use crate::run::cluster::{Settled, check_disks, leader_of, settle, wait_for_leader, wait_ready};
 use crate::run::counters::Status;
 use crate::run::hosts::{ClientPlace, replica_name, several_loads};
@@ -35,13 +36,18 @@ pub struct Programs {
 }
 
 impl Programs {
-    pub fn find(plan: &Plan) -> anyhow::Result<Programs> {
-        let subject = &plan.subject;
-        let mut programs = Programs {
+    /// Of Synod alone.
+    pub fn own() -> anyhow::Result<Programs> {
+        Ok(Programs {
             own: Executable::own()?,
             replica: None,
             adapter: None,
-        };
+        })
+    }
+
+    pub fn find(plan: &Plan) -> anyhow::Result<Programs> {
+        let subject = &plan.subject;
+        let mut programs = Programs::own()?;
         match (subject.system.family(subject.transport), &subject.program) {
             (Family::Product, _) => {}
             (Family::Baseline, Some(path)) => {
@@ -91,14 +97,13 @@ struct Replica {
 impl<'a> RemoteCluster<'a> {
     /// Starts every replica with a new data directory and waits until all are ready.
     pub async fn start(
-        plan: &Plan,
         layout: &'a Layout,
         programs: &'a Programs,
         placed: Vec<Placed>,
         clients: Vec<ClientPlace>,
     ) -> anyhow::Result<RemoteCluster<'a>> {
         anyhow::ensure!(
-            placed.len() == usize::from(plan.replicas),
+            placed.len() == layout.addresses.len(),
             "not every replica has a host"
         );
         let mut cluster = RemoteCluster {
@@ -157,7 +162,7 @@ impl<'a> RemoteCluster<'a> {
     }
 
     /// Stops all replicas; returns those that did not end by themselves and cleanly.
-    async fn stop(&mut self) -> anyhow::Result<Vec<String>> {
+    pub async fn stop(&mut self) -> anyhow::Result<Vec<String>> {
         let mut complaints = Vec::new();
         for (id, replica) in &mut self.replicas {
             let stopped = replica.placed.end(&replica.executable, "term").await?;
@@ -170,8 +175,39 @@ impl<'a> RemoteCluster<'a> {
         Ok(complaints)
     }
 
+    /// The replicas stand still for so long. Says whether they were seen so.
+    pub async fn pause(&mut self, victim: ReplicaId, lasts: Duration) -> anyhow::Result<Paused> {
+        let replica = self.replica(victim)?;
+        replica.placed.pause(&replica.executable, lasts).await
+    }
+
+    /// After something failed: ends what still runs, and brings what the disks have.
+    pub async fn rescue(&self) -> anyhow::Result<()> {
+        for replica in self.replicas.values() {
+            replica.placed.end(&replica.executable, "kill").await?;
+        }
+        self.fetch().await
+    }
+
+    /// SIGKILL to all of them at once; says what became of each.
+    pub async fn kill_all(&mut self, victims: &[ReplicaId]) -> anyhow::Result<Vec<Stopped>> {
+        let mut orders = Vec::new();
+        for id in victims {
+            let replica = self.replica(*id)?;
+            orders.push((replica.placed.clone(), replica.executable.clone()));
+        }
+        let ended = each(orders, |(placed, executable)| async move {
+            placed.end(&executable, "kill").await
+        });
+        let ended = all(ended.await)?;
+        for id in victims {
+            self.replica(*id)?.process.reap().await?;
+        }
+        Ok(ended)
+    }
+
     /// Brings the WALs here, where all of them are compared.
-    async fn fetch(&self) -> anyhow::Result<()> {
+    pub async fn fetch(&self) -> anyhow::Result<()> {
         const SCRIPT: &str = "cd \"$0\" && tar -cSf - -- \"$1\"";
         let wals = self.replicas.values().map(|replica| replica.placed.clone());
         let data = self.layout.data.clone();
@@ -226,19 +262,7 @@ impl Target for RemoteCluster<'_> {
     }
 
     async fn kill(&mut self, victims: &[ReplicaId]) -> anyhow::Result<()> {
-        let mut orders = Vec::new();
-        for id in victims {
-            let replica = self.replica(*id)?;
-            orders.push((replica.placed.clone(), replica.executable.clone()));
-        }
-        all(each(orders, |(placed, executable)| async move {
-            placed.end(&executable, "kill").await
-        })
-        .await)?;
-        for id in victims {
-            self.replica(*id)?.process.reap().await?;
-        }
-        Ok(())
+        self.kill_all(victims).await.map(|_| ())
     }
 
     async fn restart(&mut self, victims: &[ReplicaId]) -> anyhow::Result<()> {
