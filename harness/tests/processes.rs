@@ -125,3 +125,44 @@ fn a_killed_chaos_leaves_no_process_behind_not_even_a_stopped_one() {
     child.wait().expect("our child");
     wait_until("a process stays", || processes_of(out.path()).is_empty());
 }
+
+/// A guard of a program that knows nothing of it, and names `mark`.
+fn guard(directory: &Path, mark: &Path, script: &str) -> Child {
+    synod()
+        .args(["probe", "guard", "--directory"])
+        .arg(directory)
+        .arg("--pid-file")
+        .arg(directory.join("pid"))
+        .args(["--", "sh", "-c", script])
+        .arg(mark)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary starts")
+}
+
+#[test]
+fn a_guarded_program_ends_with_its_guard_whatever_ends_that() {
+    const ENDLESS: &str = "trap '' TERM; while :; do sleep 0.05; done";
+    let directory = directory();
+    let mark = directory.path().join("mark");
+    let ways: [fn(&mut Child); 3] = [
+        |guard| drop(guard.stdin.take()),
+        |guard| guard.kill().expect("our child"),
+        |guard| kill_process(Pid::from_child(guard), Signal::TERM).expect("our child"),
+    ];
+    for end in ways {
+        let mut guard = guard(directory.path(), &mark, ENDLESS);
+        wait_until("the program does not start", || {
+            directory.path().join("pid").exists() && processes_of(&mark).len() == 2
+        });
+        end(&mut guard);
+        guard.wait().expect("our child");
+        wait_until("the program stays", || processes_of(&mark).is_empty());
+        std::fs::remove_file(directory.path().join("pid")).expect("it was written");
+    }
+    // It ends as the program does.
+    let mut guard = guard(directory.path(), &mark, "exit 7");
+    assert_eq!(guard.wait().expect("our child").code(), Some(7));
+}
