@@ -24,7 +24,7 @@ use crate::cluster::with;
 use crate::failure::describe;
 use crate::probe::protocol::{Paused, Stopped};
 use crate::run::hosts::remote::{Programs, RemoteCluster};
-use crate::run::hosts::{distribute_replicas, prepare, records};
+use crate::run::hosts::{prepare, records, replica_parcels};
 use crate::run::layout::Layout;
 use crate::run::progress::{Progress, counted};
 use filter::Filter;
@@ -94,7 +94,9 @@ async fn experiment(
     let table = layout.table();
     let found_at = |peer: ReplicaId| table[&peer.0.to_string()];
     let file_of = |id| plan.replica_file(layout, id, found_at);
-    distribute_replicas(layout, &replicas, file_of).await?;
+    replica_parcels(layout, &replicas, file_of)?
+        .deliver(layout)
+        .await?;
     let filter = match plan.schedule.network.is_empty() {
         // Nothing that would need a privilege.
         true => Filter::none(),

@@ -2,6 +2,7 @@
 
 pub mod look;
 mod merge;
+mod parcels;
 pub mod remote;
 mod servers;
 mod several_loads;
@@ -19,7 +20,7 @@ use crate::cluster::findings::Findings;
 use crate::cluster::fleet::{Fleet, all, each};
 use crate::cluster::folder::{Executable, Folder};
 use crate::cluster::inventory::{Inventory, Role};
-use crate::cluster::replicas::{Placed, copy_certificates, placed};
+use crate::cluster::replicas::{Placed, placed};
 use crate::cluster::server::{ClockOffset, Server};
 use crate::cluster::{Interrupted, with};
 use crate::failure::{describe, usage};
@@ -32,6 +33,7 @@ use crate::run::plan::Plan;
 use crate::run::progress::{Progress, counted};
 use crate::run::{Stopped, experiment, write_json};
 use crate::toml_file;
+use parcels::Parcels;
 use remote::{Programs, RemoteCluster};
 use servers::RemoteServers;
 
@@ -274,8 +276,8 @@ async fn distribute(
     clients: &[ClientPlace],
 ) -> anyhow::Result<()> {
     let layout = setup.layout;
-    distribute_replicas(layout, replicas, |id| layout.replica_file(setup.plan, id)).await?;
-    let mut work = Vec::new();
+    let file_of = |id| layout.replica_file(setup.plan, id);
+    let mut parcels = replica_parcels(layout, replicas, file_of)?;
     for place in clients {
         let mut file = layout.load_file(setup.plan);
         file.out = place.folder.path().into();
@@ -283,63 +285,37 @@ async fn distribute(
         file.part = Some(place.part);
         let name = format!("load-{}.toml", place.folder.host.name());
         toml_file::write(&layout.results.join(name), &file)?;
-        let files = vec![("load.toml".to_owned(), toml::to_string(&file)?)];
-        work.push((place.folder.clone(), vec!["client".to_owned()], files));
+        parcels
+            .to(&place.folder)
+            .add("load.toml", toml::to_string(&file)?);
     }
-    copy(layout, work).await
+    parcels.deliver(layout).await
 }
 
-/// The same of the replicas alone; each has the file that `file_of` says, but for the paths in it.
-pub async fn distribute_replicas(
+/// What the hosts of replicas get. Each replica has the file that `file_of` says, but for the paths in it.
+pub fn replica_parcels(
     layout: &Layout,
     replicas: &[Placed],
     file_of: impl Fn(ReplicaId) -> ReplicaFile,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Parcels> {
     let client = toml::to_string(&ClientFile {
         cluster: layout.cluster.to_string(),
         deadline_ms: None,
         replicas: layout.table(),
         certificates: relative("client"),
     })?;
-    let mut work = Vec::new();
+    let mut parcels = Parcels::default();
     for replica in replicas {
         let mut file = file_of(replica.id);
         file.data = replica.name().into();
         file.certificates = relative(&replica.name());
         toml_file::write(&layout.replica_config(replica.id), &file)?;
-        let name = replica.name();
-        let files = vec![
-            (format!("{name}.toml"), toml::to_string(&file)?),
-            ("client.toml".to_owned(), client.clone()),
-        ];
-        work.push((
-            replica.folder.clone(),
-            vec![name, "client".to_owned()],
-            files,
-        ));
+        let parcel = parcels.to(&replica.folder);
+        parcel.add("client.toml", client.clone());
+        parcel.add(&format!("{}.toml", replica.name()), toml::to_string(&file)?);
+        parcel.certify(replica.name());
     }
-    copy(layout, work).await
-}
-
-/// The certificates to copy to a folder, and the files to write there.
-type Parcel = (Folder, Vec<String>, Vec<(String, String)>);
-
-async fn copy(layout: &Layout, work: Vec<Parcel>) -> anyhow::Result<()> {
-    let from = layout.data.join("certificates");
-    let copied = each(work, |(folder, names, files)| {
-        let from = from.clone();
-        async move {
-            copy_certificates(&folder, &from, &names).await?;
-            for (name, text) in files {
-                folder
-                    .host
-                    .put_text(&text, &folder.file(&name), "600")
-                    .await?;
-            }
-            Ok(())
-        }
-    });
-    all(copied.await).map(|_| ())
+    Ok(parcels)
 }
 
 /// Files of a host lie side by side.
