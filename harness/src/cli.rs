@@ -10,6 +10,7 @@ use crate::cluster::arguments::ClusterArguments;
 use crate::load::load_file::Load;
 use crate::matrix::arguments::{CompareArguments, SweepArguments};
 use crate::probe::arguments::ProbeArguments;
+use crate::run;
 use crate::system::{System, Transport};
 
 #[derive(Parser)]
@@ -51,6 +52,8 @@ pub enum Command {
     Diff(DiffArguments),
     /// Check, start, break and stop a cluster on several machines, named in an inventory
     Cluster(ClusterArguments),
+    #[command(hide = true)]
+    Links(LinksArguments),
     #[command(hide = true)]
     Load(LoadArguments),
     #[command(hide = true)]
@@ -240,6 +243,12 @@ pub struct SimulateArguments {
 }
 
 #[derive(Args)]
+pub struct LinksArguments {
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+#[derive(Args)]
 pub struct LoadArguments {
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
@@ -277,10 +286,21 @@ pub struct RunArguments {
     /// What the replicas apply the commands to
     #[arg(long, value_enum, default_value = "log")]
     pub state_machine: MachineChoice,
-    /// SIGKILL the leader this many seconds into the measured window; restart it a second later
+    /// What to break, as often as wanted: `kill leader at 5s`, `stop follower at 3s for 2s`, `isolate leader at 4s for
+    /// 1s`, `partition 1,2|3 at 10s for 5s` (see below)
+    #[arg(long, value_name = "FAULT")]
+    pub fault: Vec<run::fault::Fault>,
+    /// Links between the replicas as a preset (lan, 3-az, 5-region) or a file says; needs no privileges. At most 1452
+    /// bytes of UDP payload then pass, as on the internet
+    #[arg(long, value_name = "PRESET|FILE", conflicts_with = "inventory")]
+    pub links: Option<String>,
+    /// Every link between replicas loses this much, whatever else it does
+    #[arg(long, value_name = "PERCENT", conflicts_with = "inventory")]
+    pub loss: Option<f64>,
+    /// The same as --fault 'kill leader at Ss': SIGKILL, and its restart a second later
     #[arg(long, value_name = "S", conflicts_with = "crash_all_after")]
     pub kill_leader_after: Option<u32>,
-    /// SIGKILL all replicas at once this many seconds into the measured window; restart them
+    /// The same as --fault 'kill all at Ss': SIGKILL to all replicas at once, and their restart
     #[arg(long, value_name = "S")]
     pub crash_all_after: Option<u32>,
     #[arg(long, value_enum, default_value = "sync")]
@@ -492,7 +512,16 @@ Examples:\n\
 \x20 synod run --outstanding 1                        the latency of a lone command\n\
 \x20 synod run --rate 50000                           open loop: latency from the intended start of each command\n\
 \x20 synod run --kill-leader-after 3                  SIGKILL of the leading process, and its return\n\
+\x20 synod run --fault 'stop leader at 2s for 1s' --fault 'partition 1,2|3 at 5s for 2s'\n\
 \x20 synod run --replicas 5 --payload 1024 --json     one JSON object on stdout\n\
+\n\
+A fault is ACTION at TIME [for TIME]; times count from the start of the measured window:\n\
+\x20 kill WHO            SIGKILL, and a restart on the same disk after a second, or after `for`\n\
+\x20 stop WHO            SIGSTOP, and SIGCONT after `for`\n\
+\x20 isolate WHO         all links between it and the other replicas are cut for that long\n\
+\x20 partition 1,2|3     the links between the sides are cut; who is on no side keeps all of its links\n\
+WHO is leader, follower, all, or replicas such as 1,2. Faults may overlap. The result has the gap and the time to full\n\
+throughput of each.\n\
 \n\
 Every run is checked: each acknowledged command is executed exactly once on every replica, and all\n\
 replicas hold the same state. Exit codes: 0 all is well, 1 a check or the run failed, 2 wrong usage.";

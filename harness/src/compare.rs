@@ -61,6 +61,9 @@ fn matrix(arguments: &CompareArguments) -> Matrix {
         clients: arguments.clients,
         durability: arguments.durability,
         state_machine: arguments.state_machine,
+        links: arguments.links.clone(),
+        loss_percent: arguments.loss,
+        faults: arguments.fault.clone(),
         kill_leader_after_s: arguments.kill_leader_after,
     }
 }

@@ -17,6 +17,7 @@ mod environment;
 pub mod failure;
 mod idle_spin;
 mod input;
+mod links;
 pub mod load;
 mod matrix;
 pub mod node;
@@ -70,6 +71,7 @@ pub fn main() -> ExitCode {
         Command::Report(arguments) => report::run(&arguments),
         Command::Diff(arguments) => diff::run(&arguments),
         Command::Cluster(arguments) => cluster::run(&arguments),
+        Command::Links(arguments) => links::run(&arguments),
         Command::Load(arguments) => load::run(&arguments),
         Command::Probe(arguments) => probe::run(&arguments),
     };

@@ -109,10 +109,7 @@ async fn load(file: LoadFile, mut conductor: Option<Conductor>) -> anyhow::Resul
         .into_iter()
         .map(|client| tokio::task::spawn_local(client.run(Rc::clone(&shared))))
         .collect();
-    let mut result = conduct(&shared, loops, &file.out, conductor.as_mut()).await?;
-    if file.part.is_some() {
-        result.silences = shared.recorder.borrow().silences();
-    }
+    let result = conduct(&shared, loops, &file.out, conductor.as_mut()).await?;
     tell(&Event::Result(Box::new(result)))
 }
 
@@ -135,7 +132,8 @@ pub async fn conduct(
     progress.abort();
     shared.recorder.borrow_mut().finish()?;
     publish::write_files(out, &shared.recorder.borrow(), unix_seconds)?;
-    let result = publish::result(&shared.recorder.borrow(), cpu_us, ends);
+    let mut result = publish::result(&shared.recorder.borrow(), cpu_us, ends);
+    result.silences = shared.recorder.borrow().silences();
     Ok(result)
 }
 

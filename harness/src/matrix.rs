@@ -15,7 +15,9 @@ pub use session::{Contestants, Session, finish};
 use crate::cli::{DurabilityChoice, MachineChoice};
 use crate::cluster::inventory::Inventory;
 use crate::failure::usage;
+use crate::links::Links;
 use crate::load::load_file::Load;
+use crate::run::fault::{self, Fault};
 use crate::system::{System, Transport};
 
 /// Nobody waits for more; a mistyped list ends here and not after a week.
@@ -41,6 +43,14 @@ pub struct Matrix {
     pub clients: u32,
     pub durability: DurabilityChoice,
     pub state_machine: MachineChoice,
+    /// As `synod run --links`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub links: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_percent: Option<f64>,
+    /// What is done to the cluster in each run, in the words of `synod run --fault`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<Fault>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kill_leader_after_s: Option<u32>,
 }
@@ -61,6 +71,9 @@ impl Default for Matrix {
             clients: 4,
             durability: DurabilityChoice::Sync,
             state_machine: MachineChoice::Log,
+            links: None,
+            loss_percent: None,
+            faults: Vec::new(),
             kill_leader_after_s: None,
         }
     }
@@ -104,7 +117,28 @@ impl Matrix {
                 "{runs} runs are asked for, {RUNS_MAX} are the limit"
             )));
         }
-        Ok(())
+        self.check_links()?;
+        self.replicas
+            .iter()
+            .try_for_each(|replicas| fault::check_all(&self.faults, *replicas, self.seconds))
+    }
+
+    /// Fails now rather than in every run.
+    fn check_links(&self) -> anyhow::Result<()> {
+        let mut emulated = self.faults.iter().any(Fault::is_of_links);
+        for replicas in &self.replicas {
+            let links = Links::find(self.links.as_deref(), self.loss_percent, *replicas)?;
+            emulated |= links.is_some();
+        }
+        let external = self.systems.iter().find(|system| system.is_external());
+        match external {
+            Some(system) if emulated => Err(usage(format!(
+                "links, loss and partitions: the replicas of {} find each other without us, so their links do not \
+                 pass the emulator; kill and stop work",
+                system.name()
+            ))),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// The machines, if there are any, must do for all runs.
@@ -222,6 +256,7 @@ pub fn systems_in_the_box() -> Vec<System> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::toml_file;
 
     fn matrix() -> Matrix {
         Matrix {
@@ -264,5 +299,71 @@ mod tests {
         endless.repeat = 10_000;
         assert!(endless.check().is_err());
         assert!(matrix().check().is_ok());
+    }
+
+    #[test]
+    fn links_that_a_system_does_not_pass_are_refused_before_the_first_run() {
+        let (partition, kill) = ["partition 1|2 at 1s for 1s", "kill leader at 1s"]
+            .map(|fault| vec![fault.parse().unwrap()])
+            .into();
+        let with = |links: Option<&str>, loss_percent, faults: &Vec<Fault>| Matrix {
+            links: links.map(str::to_owned),
+            loss_percent,
+            faults: faults.clone(),
+            ..matrix()
+        };
+        for refused in [
+            with(Some("lan"), None, &kill),
+            with(None, Some(1.0), &kill),
+            with(None, None, &partition),
+        ] {
+            assert!(refused.check().unwrap_err().to_string().contains("etcd"));
+            let ours = Matrix {
+                systems: vec![System::Synod, System::RaftRs],
+                ..refused
+            };
+            assert!(ours.check().is_ok());
+        }
+        assert!(with(None, None, &kill).check().is_ok());
+        assert!(with(Some("moon"), None, &kill).check().is_err());
+    }
+
+    #[test]
+    fn every_scenario_is_a_matrix_that_says_what_it_shows() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+        let table = std::fs::read_to_string(folder.join("README.md")).unwrap();
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "toml") {
+                continue;
+            }
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            let matrix: Matrix = toml_file::read(&path).unwrap();
+            matrix
+                .check()
+                .unwrap_or_else(|error| panic!("{name}: {error:#}"));
+            assert!(!matrix.title.is_empty(), "{name} has no title");
+            let text = std::fs::read_to_string(&path).unwrap();
+            let heading: String = text
+                .lines()
+                .take_while(|line| line.starts_with('#'))
+                .collect();
+            assert!(
+                heading.contains("minutes."),
+                "{name}: how long does it take?"
+            );
+            let runs = matrix.points().len() * matrix.repeat as usize;
+            let row = table
+                .lines()
+                .find(|line| line.contains(&format!("`{name}`")));
+            let told = row.is_some_and(|row| row.contains(&format!("| {runs} |")));
+            assert!(
+                told,
+                "{name}: README.md does not say its {runs} runs: {row:?}"
+            );
+            names.push(name);
+        }
+        assert!(names.len() >= 8, "{names:?}");
     }
 }

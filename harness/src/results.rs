@@ -14,4 +14,4 @@ pub use collection::{Collection, LoadedCell, Source};
 pub use figure::{Better, Figure};
 pub use latencies::Latencies;
 pub use run_folder::RunFolder;
-pub use timeline::{Second, Timeline};
+pub use timeline::{Percentiles, Timeline};

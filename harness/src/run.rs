@@ -3,8 +3,10 @@
 pub mod cluster;
 pub mod counters;
 mod external;
+pub mod fault;
 mod faults;
 pub mod hosts;
+mod impact;
 pub mod layout;
 pub mod load_process;
 pub mod outcome;
@@ -15,6 +17,7 @@ pub mod table;
 pub mod target;
 pub mod usage;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,8 +28,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cli::RunArguments;
 use crate::environment::Environment;
 use crate::failure::describe;
+use crate::links::Emulator;
 use crate::load::event::LoadResult;
 use crate::output::say;
+use crate::results::Timeline;
 use crate::system::Family;
 use crate::verify::{self, Evidence, ReplicaEvidence, Verdict};
 use cluster::{Cluster, Program};
@@ -113,7 +118,7 @@ async fn start_and_measure(
     ) {
         (Family::External, Some(adapter)) => {
             let servers = External::start(layout, plan, adapter).await?;
-            return experiment(plan, servers, progress).await;
+            return experiment(plan, servers, &layout.results, progress).await;
         }
         (Family::Product | Family::Baseline | Family::External, None) => None,
         (Family::Product | Family::Baseline, Some(path)) => Some(Program {
@@ -121,13 +126,22 @@ async fn start_and_measure(
             transport: subject.transport,
         }),
     };
+    let emulator = match plan.emulator_file(layout.table()) {
+        Some(file) => Some(Emulator::start(&layout.results, &file).await?),
+        None => None,
+    };
+    if let Some(emulator) = &emulator {
+        layout.route(plan, emulator)?;
+    }
     let cluster = Cluster::start(layout, program).await?;
-    experiment(plan, cluster, progress).await
+    let cluster = cluster.with_links(emulator);
+    experiment(plan, cluster, &layout.results, progress).await
 }
 
 async fn experiment(
     plan: &Plan,
     mut target: impl Target,
+    results: &Path,
     progress: &Arc<Progress>,
 ) -> anyhow::Result<Measured> {
     let leader = target.wait_for_leader().await?;
@@ -137,7 +151,19 @@ async fn experiment(
         plan.load.label()
     ));
     let backend = target.backend();
-    let (load, counters, faults) = measure(plan, &mut target, progress).await?;
+    let (load, counters, mut faults) = measure(plan, &mut target, progress).await?;
+    let timeline = results.join("timeline.csv");
+    if !faults.is_empty() && timeline.is_file() {
+        let rows = Timeline::parse(&timeline, &std::fs::read(&timeline)?)?.acknowledged;
+        match load.silences.is_empty() {
+            true => impact::judge(&mut faults, &impact::silent_intervals(&rows), &rows),
+            false => impact::judge(&mut faults, &load.silences, &rows),
+        }
+        // Adapters of other systems tell the longest gap only, and that exactly.
+        if let ([fault], true) = (&mut faults[..], load.silences.is_empty()) {
+            fault.gap_ms = Some(load.longest_gap_ms);
+        }
+    }
     let conclusion = match load.incomplete {
         None => target.conclude(plan, &load, progress).await?,
         Some(_) => Conclusion::unchecked(),
@@ -181,13 +207,12 @@ async fn window(
     unless_ended(load.window_start(), target, watching).await?;
     let window_start = tokio::time::Instant::now();
     let mut window = WindowCounters::default();
-    window.begin(&target.statuses().await?);
-    if let Some(fault) = plan.fault {
-        faults.push(faults::inject(fault, window_start, target, &mut window, progress).await?);
-    }
+    window.begin(&target.statuses(&target.replicas()).await?);
+    let asked = &plan.faults;
+    faults::inject(asked, window_start, target, &mut window, faults, progress).await?;
     unless_ended(load.window_end(), target, watching).await?;
     target.check().await?;
-    Ok(window.end(&target.statuses().await?))
+    Ok(window.end(&target.statuses(&target.replicas()).await?))
 }
 
 /// Waits for `milestone`, and no longer if a replica ends meanwhile that nobody killed.

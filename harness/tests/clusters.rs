@@ -72,6 +72,73 @@ fn a_crash_of_all_replicas_loses_nothing() {
 }
 
 #[test]
+fn several_faults_are_done_in_order_and_each_is_told() {
+    let result = clean(&[
+        "--seconds",
+        "6",
+        "--warmup",
+        "1",
+        "--outstanding",
+        "64",
+        "--loss",
+        "0.1",
+        "--fault",
+        "stop follower at 1s for 500ms",
+        "--fault",
+        "isolate leader at 2500ms for 1s",
+        "--fault",
+        "kill leader at 4500ms",
+    ]);
+    let faults = result["faults"].as_array().expect("a list");
+    let kinds: Vec<&str> = faults
+        .iter()
+        .filter_map(|fault| fault["kind"].as_str())
+        .collect();
+    assert_eq!(kinds, ["stop-follower", "isolate-leader", "kill-leader"]);
+    for (fault, at_ms, for_ms) in [
+        (&faults[0], 1_000, 500),
+        (&faults[1], 2_500, 1_000),
+        (&faults[2], 4_500, 1_000),
+    ] {
+        let began_ms = fault["killed_at_ms"].as_u64().expect("a time");
+        let over_ms = fault["ready_at_ms"].as_u64().expect("a time");
+        assert!(began_ms >= at_ms && over_ms >= at_ms + for_ms, "{fault}");
+    }
+    let gap_ms = faults[1]["gap_ms"].as_f64().expect("nobody leads at first");
+    assert!(gap_ms >= 5.0);
+    assert!(
+        result["elections"].as_u64() >= Some(1),
+        "another one took over"
+    );
+    assert_eq!(result["links"], "0.1 % loss");
+    let links = result["link_report"]["links"].as_array();
+    assert_eq!(links.map(Vec::len), Some(6));
+}
+
+#[test]
+fn far_replicas_are_far() {
+    let result = clean(&[
+        "--seconds",
+        "2",
+        "--warmup",
+        "1",
+        "--outstanding",
+        "8",
+        "--links",
+        "3-az",
+    ]);
+    for link in result["link_report"]["links"].as_array().expect("a list") {
+        let asked_us = link["delay_us"].as_u64().expect("a delay");
+        assert!(
+            link["least_us"].as_u64() >= Some(asked_us) || link["count"] == 0,
+            "{link}"
+        );
+    }
+    // A quorum is another replica, whose link takes 0.25 ms each way at least.
+    assert!(result["latency_us"]["p50"].as_f64() >= Some(500.0));
+}
+
+#[test]
 fn a_cluster_of_one() {
     clean(&[
         "--replicas",

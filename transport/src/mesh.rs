@@ -94,7 +94,7 @@ impl Mesh {
     /// Reports what QUIC counts for the links that are up, so that a collapsed MTU or lost packets can be seen.
     pub fn report(&self, report: &mut dyn FnMut(&'static str, u64)) {
         let mut sums = [0; 5];
-        let mut mtu_min = 0;
+        let (mut mtu_min, mut window_min, mut round_trip_us_max) = (0, 0, 0);
         let stats: Vec<_> = self
             .links
             .iter()
@@ -105,6 +105,11 @@ impl Mesh {
             let path = &stats.path;
             let mtu = u64::from(path.current_mtu);
             mtu_min = if mtu_min == 0 { mtu } else { mtu.min(mtu_min) };
+            window_min = match window_min {
+                0 => path.cwnd,
+                least => path.cwnd.min(least),
+            };
+            round_trip_us_max = round_trip_us_max.max(path.rtt.as_micros() as u64);
             sums[0] += stats.udp_tx.datagrams;
             sums[1] += stats.udp_tx.ios;
             sums[2] += stats.udp_rx.datagrams;
@@ -113,6 +118,8 @@ impl Mesh {
         }
         report("links_up", stats.len() as u64);
         report("link_mtu_min", mtu_min);
+        report("link_window_bytes_min", window_min);
+        report("link_round_trip_us_max", round_trip_us_max);
         report("link_sent_packets", sums[0]);
         report("link_sent_trains", sums[1]);
         report("link_received_packets", sums[2]);

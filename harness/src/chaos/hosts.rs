@@ -158,7 +158,7 @@ impl Victims for RemoteCluster<'_> {
             .map(|end| match end {
                 Stopped::Killed => "SIGKILL",
                 Stopped::ByItself => "itself",
-                Stopped::NotRunning => "something else before",
+                Stopped::NotRunning | Stopped::GoesOn => "something else",
             })
             .collect();
         Ok((killed, format!("ended by {}", names.join(", "))))
@@ -169,7 +169,7 @@ impl Victims for RemoteCluster<'_> {
         victim: ReplicaId,
         lasts: Duration,
     ) -> anyhow::Result<(bool, String)> {
-        let Paused { stopped, still } = self.pause(victim, lasts).await?;
+        let Paused { stopped, still } = self.pause_for(victim, lasts).await?;
         let evidence = format!(
             "seen stopped: {stopped}, and {} ms later: {still}",
             lasts.as_millis()

@@ -6,28 +6,31 @@ use synod_engine::ids::ReplicaId;
 use tokio::time::{sleep, sleep_until};
 
 use super::fault::{Fault, Lane};
-use super::proxy::Weather;
 use super::random::Random;
 use super::schedule::Planned;
 use super::shared::{Shared, Strike};
 use super::wire::Wire;
+use crate::links::proxy::Weather;
 
 /// How much longer a fault waits for traffic that it can strike.
 const PATIENCE_MS: u64 = 2_000;
 /// Healing takes no longer than this, or somebody else does it.
 const HEAL_MAX: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(20);
-pub const LOSS_PERCENT: u8 = 10;
+pub const LOSS_PPM: u32 = 100_000;
 const DUPLICATE_PERCENT: u8 = 10;
 const DELAY: Duration = Duration::from_millis(50);
 const JITTER: Duration = Duration::from_millis(10);
 
 const CUT: Weather = Weather {
     cut: true,
-    loss_percent: 0,
+    loss_ppm: 0,
     duplicate_percent: 0,
     delay: Duration::ZERO,
     jitter: Duration::ZERO,
+    in_order: false,
+    reorder_ppm: 0,
+    bytes_per_s: None,
     clogged: false,
 };
 
@@ -100,9 +103,9 @@ fn change(planned: &Planned, replicas: u8, leader: Option<ReplicaId>) -> Change 
         Fault::OneWay => one_way(&all, victim, &title, &mut random),
         Fault::Partial => partial(&all, victim, leader, &mut random),
         Fault::Loss => everywhere(
-            format!("loss of {LOSS_PERCENT} %"),
+            format!("loss of {} %", LOSS_PPM / 10_000),
             Weather {
-                loss_percent: LOSS_PERCENT,
+                loss_ppm: LOSS_PPM,
                 ..Weather::default()
             },
         ),

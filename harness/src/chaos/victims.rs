@@ -199,7 +199,7 @@ async fn converged(cluster: &mut Cluster<'_>) -> anyhow::Result<bool> {
     let mut goal = 0;
     while since.elapsed() < CONVERGE_MAX {
         cluster.check().await?;
-        if let Ok(statuses) = cluster.statuses().await {
+        if let Ok(statuses) = cluster.statuses(&cluster.replicas()).await {
             let of = |name: &str| -> Vec<u64> {
                 let each = statuses.values();
                 each.map(|status| status.get(name).copied().unwrap_or(0))

@@ -6,7 +6,7 @@ use std::time::Duration;
 use synod_engine::ids::ReplicaId;
 
 use super::fault::Fault;
-use super::proxy::{Counts, Proxy, Weather};
+use crate::links::proxy::{Counts, Proxy, Weather};
 
 pub trait Wire {
     /// From now on these links, each from the first to the second, have this weather. It is undone by

@@ -153,6 +153,22 @@ impl Placed {
         .await
     }
 
+    /// It stands still, or goes on; fails unless it runs.
+    pub async fn halt(&self, executable: &str, halt: bool) -> anyhow::Result<()> {
+        let signal = match halt {
+            true => "stop",
+            false => "cont",
+        };
+        let done = self.end(executable, signal).await?;
+        anyhow::ensure!(
+            done == Stopped::GoesOn,
+            "{} on host {} does not run",
+            self.name(),
+            self.host().name()
+        );
+        Ok(())
+    }
+
     /// It stands still for so long.
     pub async fn pause(&self, executable: &str, lasts: Duration) -> anyhow::Result<Paused> {
         let (pid, milliseconds) = (self.pid_file(), lasts.as_millis().to_string());

@@ -234,6 +234,7 @@ fn with_timeline(factor: f64, between: f64, generator: &mut Generator) -> Loaded
         interval_ms: 100,
         acknowledged,
         seconds: Vec::new(),
+        intervals: Vec::new(),
     });
     cell(vec![run])
 }

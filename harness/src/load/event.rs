@@ -68,7 +68,7 @@ pub struct LoadResult {
     pub client_counters: std::collections::BTreeMap<String, u64>,
     /// Why a client stopped early, if one did.
     pub errors: Vec<String>,
-    /// Of a part of a load: when nothing was acknowledged, in nanoseconds of the window.
+    /// The longer times without an acknowledgement, in nanoseconds of the window.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub silences: Vec<(u64, u64)>,
     /// Of a load in parts: their windows begin at the same time, give or take this.

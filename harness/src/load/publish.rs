@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 
 use crate::load::client_loop::ClientEnd;
 use crate::load::event::{Latency, LoadResult, TimelineSummary};
-use crate::load::recorder::{INTERVAL_MS, INTERVALS_PER_SECOND, Recorder};
+use crate::load::recorder::{INTERVAL_MS, INTERVALS_PER_SECOND, Percentiles, Recorder};
 
 pub fn write_files(out: &Path, recorder: &Recorder, unix_seconds: u64) -> anyhow::Result<()> {
     let write = |name: &str, bytes: &[u8]| {
@@ -19,28 +19,45 @@ pub fn write_files(out: &Path, recorder: &Recorder, unix_seconds: u64) -> anyhow
     write("timeline.csv", timeline(recorder).as_bytes())
 }
 
-/// One row per interval; the percentiles are those of the second that a row ends.
+/// One row per interval; first the percentiles of the second that a row ends, then those of the interval.
 fn timeline(recorder: &Recorder) -> String {
-    let mut csv = String::from("start_ms,acknowledged,second_p50_us,second_p99_us,second_max_us\n");
+    let mut csv = String::from(
+        "start_ms,acknowledged,second_p50_us,second_p99_us,second_max_us,p50_us,p99_us,max_us\n",
+    );
     for (index, acknowledged) in recorder.intervals().iter().enumerate() {
         let start_ms = index as u64 * INTERVAL_MS;
         let second = match (index + 1).is_multiple_of(INTERVALS_PER_SECOND) {
             true => recorder.seconds().get(index / INTERVALS_PER_SECOND),
             false => None,
         };
-        let row = match second {
-            Some(second) => writeln!(
-                csv,
-                "{start_ms},{acknowledged},{},{},{}",
-                micros(second.p50_ns),
-                micros(second.p99_ns),
-                micros(second.max_ns)
-            ),
-            None => writeln!(csv, "{start_ms},{acknowledged},,,"),
-        };
+        let interval = recorder.percentiles_of_intervals().get(index);
+        // Without a reply there is no latency.
+        let interval = interval.filter(|percentiles| percentiles.max_ns > 0);
+        let row = writeln!(
+            csv,
+            "{start_ms},{acknowledged},{},{}",
+            fields(second),
+            fields(interval)
+        );
         row.expect("a string takes every row");
     }
     csv
+}
+
+fn fields(percentiles: Option<&Percentiles>) -> String {
+    match percentiles {
+        Some(Percentiles {
+            p50_ns,
+            p99_ns,
+            max_ns,
+        }) => format!(
+            "{},{},{}",
+            micros(*p50_ns),
+            micros(*p99_ns),
+            micros(*max_ns)
+        ),
+        None => ",,".into(),
+    }
 }
 
 pub fn result(recorder: &Recorder, client_cpu_us: u64, ends: Vec<ClientEnd>) -> LoadResult {

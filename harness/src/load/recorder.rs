@@ -35,16 +35,19 @@ pub struct Recorder {
     silences: Vec<(u64, u64)>,
     /// Acknowledged per interval of the window.
     intervals: Vec<u64>,
-    seconds: Vec<Second>,
+    seconds: Vec<Percentiles>,
+    /// Of the finished intervals; the last of all have none if nothing came in them.
+    of_intervals: Vec<Percentiles>,
+    of_interval: Histogram<u64>,
     current: Histogram<u64>,
     merged: Histogram<u64>,
     /// Lines of the interval log, one per finished second.
     log: Vec<u8>,
 }
 
-/// The latencies of the replies that came in one second of the window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Second {
+/// The latencies of the replies that came in one second or interval of the window; 0 of none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Percentiles {
     pub p50_ns: u64,
     pub p99_ns: u64,
     pub max_ns: u64,
@@ -64,6 +67,8 @@ impl Recorder {
             silences: Vec::new(),
             intervals: vec![0; intervals],
             seconds: Vec::new(),
+            of_intervals: Vec::new(),
+            of_interval: histogram.clone(),
             current: histogram.clone(),
             merged: histogram,
             log: Vec::new(),
@@ -80,6 +85,7 @@ impl Recorder {
             return self.close_gap(self.window_end_ns);
         }
         self.roll(now_ns);
+        self.roll_intervals(now_ns);
         self.close_gap(now_ns);
         self.acknowledged += count;
         self.intervals[((now_ns - self.window_start_ns) / INTERVAL_NS) as usize] += count;
@@ -92,11 +98,13 @@ impl Recorder {
         }
         let latency_ns = now_ns.saturating_sub(started_ns).max(1);
         self.current.saturating_record_n(latency_ns, count);
+        self.of_interval.saturating_record_n(latency_ns, count);
     }
 
     /// The window is over and every reply that will come has come.
     pub fn finish(&mut self) -> anyhow::Result<()> {
         self.close_gap(self.window_end_ns);
+        self.roll_intervals(self.window_start_ns + self.intervals.len() as u64 * INTERVAL_NS);
         let seconds = (self.window_end_ns - self.window_start_ns).div_ceil(NANOS_PER_S) as usize;
         while self.seconds.len() < seconds {
             self.close_second()?;
@@ -153,7 +161,12 @@ impl Recorder {
         &self.intervals
     }
 
-    pub fn seconds(&self) -> &[Second] {
+    /// Of intervals that several recorders share, nothing is known.
+    pub fn percentiles_of_intervals(&self) -> &[Percentiles] {
+        &self.of_intervals
+    }
+
+    pub fn seconds(&self) -> &[Percentiles] {
         &self.seconds
     }
 
@@ -201,14 +214,21 @@ impl Recorder {
         }
     }
 
+    /// Closes the intervals before that of `now_ns`. An empty histogram need not be reset, so a silence costs little.
+    fn roll_intervals(&mut self, now_ns: u64) {
+        let interval = ((now_ns - self.window_start_ns) / INTERVAL_NS) as usize;
+        while self.of_intervals.len() < interval.min(self.intervals.len()) {
+            self.of_intervals.push(Percentiles::of(&self.of_interval));
+            if !self.of_interval.is_empty() {
+                self.of_interval.reset();
+            }
+        }
+    }
+
     fn close_second(&mut self) -> anyhow::Result<()> {
         let current = &self.current;
         let start = Duration::from_secs(self.seconds.len() as u64);
-        self.seconds.push(Second {
-            p50_ns: current.value_at_quantile(0.5),
-            p99_ns: current.value_at_quantile(0.99),
-            max_ns: current.max(),
-        });
+        self.seconds.push(Percentiles::of(current));
         let mut serializer = V2DeflateSerializer::new();
         let mut lines = Vec::new();
         IntervalLogWriterBuilder::new()
@@ -225,6 +245,19 @@ impl Recorder {
         self.merged.add(&self.current)?;
         self.current.reset();
         Ok(())
+    }
+}
+
+impl Percentiles {
+    fn of(histogram: &Histogram<u64>) -> Percentiles {
+        if histogram.is_empty() {
+            return Percentiles::default();
+        }
+        Percentiles {
+            p50_ns: histogram.value_at_quantile(0.5),
+            p99_ns: histogram.value_at_quantile(0.99),
+            max_ns: histogram.max(),
+        }
     }
 }
 
@@ -256,6 +289,22 @@ mod tests {
         assert_eq!(recorder.seconds().len(), 2);
         assert_eq!(recorder.intervals()[0], 2);
         assert_eq!(recorder.longest_gap_ns(), 2 * S - 2);
+    }
+
+    #[test]
+    fn each_interval_has_the_latencies_of_its_own_replies() {
+        let mut recorder = Recorder::new(S, 2 * S).unwrap();
+        for (now, latency) in [(S + 50 * MS, MS), (S + 310 * MS, 200 * MS)] {
+            recorder.acknowledged(now, 1);
+            recorder.latency(now - latency, now, 1);
+        }
+        recorder.finish().unwrap();
+        let most: Vec<u64> = recorder
+            .percentiles_of_intervals()
+            .iter()
+            .map(|interval| interval.max_ns / MS)
+            .collect();
+        assert_eq!(most, [1, 0, 0, 200, 0, 0, 0, 0, 0, 0]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::cli::{DurabilityChoice, MachineChoice};
+use crate::run::fault::Fault;
 use crate::system::{System, Transport};
 
 #[derive(Args)]
@@ -47,7 +48,16 @@ pub struct CompareArguments {
     pub state_machine: MachineChoice,
     #[arg(long, value_enum, default_value = "sync")]
     pub durability: DurabilityChoice,
-    /// SIGKILL the leader this many seconds into each measured window; restart it a second later
+    /// What to break in each run, as often as wanted (see `synod run --help`)
+    #[arg(long, value_name = "FAULT")]
+    pub fault: Vec<Fault>,
+    /// Links between the replicas as a preset (lan, 3-az, 5-region) or a file says (see `synod run --help`)
+    #[arg(long, value_name = "PRESET|FILE", conflicts_with = "inventory")]
+    pub links: Option<String>,
+    /// Every link between replicas loses this much, whatever else it does
+    #[arg(long, value_name = "PERCENT", conflicts_with = "inventory")]
+    pub loss: Option<f64>,
+    /// The same as --fault 'kill leader at Ss'
     #[arg(long, value_name = "S")]
     pub kill_leader_after: Option<u32>,
     /// Where the programs of other systems are; they are built if this is not given
@@ -103,7 +113,8 @@ Examples:\n\
 \x20 synod compare                                          the four in the box over QUIC, at 1, 64 and 1024 outstanding\n\
 \x20 synod compare --systems synod,raft-rs --transport tcp  over plaintext TCP; Synod over QUIC is shown beside it\n\
 \x20 synod compare --systems synod,etcd,zookeeper,nats      against servers that are installed; others are skipped\n\
-\x20 synod compare --kill-leader-after 3                    how long each is silent when its leader is killed\n\
+\x20 synod compare --fault 'kill leader at 3s'              how long each is silent when its leader is killed\n\
+\x20 synod compare --transport quic,tcp --links 5-region --loss 1 --rate 200   five regions that lose packets\n\
 \n\
 Systems take turns (A B C, B C A, …). Prints medians with 95 % bootstrap intervals and the ratio of Synod to each\n\
 system; writes comparison.json, report.html, plots/*.svg and every run. Runs that were not steady and intervals\n\

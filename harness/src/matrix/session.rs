@@ -181,6 +181,9 @@ impl Session<'_> {
         arguments.seconds = matrix.seconds;
         arguments.warmup = matrix.warmup_s;
         arguments.state_machine = matrix.state_machine;
+        arguments.links = matrix.links.clone();
+        arguments.loss = matrix.loss_percent;
+        arguments.fault = matrix.faults.clone();
         arguments.kill_leader_after = matrix.kill_leader_after_s;
         arguments.durability = matrix.durability;
         arguments.seed = u64::from(repeat) + 1;

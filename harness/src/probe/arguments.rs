@@ -136,6 +136,10 @@ pub enum SignalChoice {
     Kill,
     /// SIGTERM, then SIGKILL if that is not enough
     Term,
+    /// SIGSTOP
+    Stop,
+    /// SIGCONT
+    Cont,
 }
 
 #[derive(Args)]

@@ -54,6 +54,8 @@ pub enum Stopped {
     NotRunning,
     ByItself,
     Killed,
+    /// It was only to stand still, or to go on.
+    GoesOn,
 }
 
 /// How a program was while it was to stand still.

@@ -4,6 +4,7 @@ mod cdf;
 mod cluster_size;
 mod figures;
 mod hockey_stick;
+mod overlay;
 mod timeline;
 
 use crate::report::plot::Section;
@@ -30,6 +31,7 @@ pub fn sections(view: &View<'_>) -> Vec<Section> {
             figures::plots(view),
         ),
         ("Latency distribution", cdf::NOTE, cdf::plots(view)),
+        ("Through faults", overlay::NOTE, overlay::plots(view)),
         ("Over time", timeline::NOTE, timeline::plots(view)),
     ]
     .into_iter()

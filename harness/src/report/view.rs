@@ -96,7 +96,9 @@ impl<'a> View<'a> {
         if self.varies(|entry| entry.conditions.payload_bytes) {
             words.push(format!("{} B", conditions.payload_bytes));
         }
-        if self.varies(|entry| entry.conditions.state_machine.clone()) {
+        if !conditions.state_machine.is_empty()
+            && self.varies(|entry| entry.conditions.state_machine.clone())
+        {
             words.push(format!("state machine {}", conditions.state_machine));
         }
         if !conditions.faults.is_empty() {

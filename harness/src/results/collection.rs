@@ -41,12 +41,8 @@ impl LoadedCell {
     /// The kinds of what was done to the cluster, such as `kill leader`; empty for nothing.
     pub fn faults(&self) -> String {
         let first = self.runs.first();
-        let faults = first.map_or(&[][..], |run| &run.result.faults);
-        let kinds: Vec<String> = faults
-            .iter()
-            .map(|fault| fault.kind.replace('-', " "))
-            .collect();
-        kinds.join(", ")
+        let hardships = first.map_or_else(Vec::new, |run| run.result.hardships());
+        hardships.join(", ")
     }
 }
 

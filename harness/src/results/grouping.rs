@@ -55,7 +55,6 @@ pub fn group(directory: &Path, runs: Vec<RunFolder>) -> (Comparison, Vec<LoadedC
 
 /// Runs with the same key are repeats of each other.
 fn key(run: &RunResult) -> impl PartialEq + use<> {
-    let faults: Vec<String> = run.faults.iter().map(|fault| fault.kind.clone()).collect();
     (
         (
             run.system.clone(),
@@ -63,7 +62,11 @@ fn key(run: &RunResult) -> impl PartialEq + use<> {
             run.transport_name(),
         ),
         (run.replicas, run.payload_bytes, run.load, run.seconds),
-        (run.durability.clone(), run.state_machine.clone(), faults),
+        (
+            run.durability.clone(),
+            run.state_machine.clone(),
+            run.hardships(),
+        ),
         run.commit.clone(),
     )
 }

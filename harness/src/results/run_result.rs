@@ -88,6 +88,9 @@ pub struct RunResult {
     pub warmup_s: u32,
     #[serde(default)]
     pub faults: Vec<Fault>,
+    /// What was emulated between the replicas.
+    #[serde(default)]
+    pub links: Option<String>,
     #[serde(default)]
     pub verification: Option<Verification>,
     pub machine: Environment,
@@ -109,14 +112,21 @@ pub struct Latency {
 }
 
 /// In milliseconds from the start of the measured window.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Fault {
     pub kind: String,
+    /// As it was asked for; empty in older results.
+    #[serde(default)]
+    pub fault: String,
     #[serde(default)]
     pub replicas: Vec<u8>,
     pub killed_at_ms: u64,
     #[serde(default)]
     pub ready_at_ms: u64,
+    #[serde(default)]
+    pub gap_ms: Option<f64>,
+    #[serde(default)]
+    pub full_after_ms: Option<u64>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -127,7 +137,22 @@ pub struct Verification {
     pub commands_executed: u64,
 }
 
+impl Fault {
+    pub fn label(&self) -> String {
+        match self.fault.as_str() {
+            "" => self.kind.replace('-', " "),
+            asked => asked.to_owned(),
+        }
+    }
+}
+
 impl RunResult {
+    /// What the cluster went through, such as `kill leader` or `5-region`; empty for nothing.
+    pub fn hardships(&self) -> Vec<String> {
+        let faults = self.faults.iter().map(|fault| fault.kind.replace('-', " "));
+        faults.chain(self.links.clone()).collect()
+    }
+
     /// `quic` of `quic, mTLS 1.3`: what is drawn with one marker.
     pub fn transport_name(&self) -> String {
         let name = self.transport.split(',').next().unwrap_or("").trim();

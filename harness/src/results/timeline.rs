@@ -1,4 +1,5 @@
-//! `timeline.csv`: what was acknowledged in each interval of the measured window, and percentiles per second.
+//! `timeline.csv`: what was acknowledged in each interval of the measured window, and percentiles per second and
+//! per interval.
 
 use std::path::Path;
 
@@ -11,13 +12,15 @@ const ROWS_MAX: usize = 864_000;
 pub struct Timeline {
     pub interval_ms: u64,
     pub acknowledged: Vec<u64>,
-    pub seconds: Vec<Second>,
+    pub seconds: Vec<Percentiles>,
+    /// Of each interval that had a reply; none in older results, and in those of several client machines.
+    pub intervals: Vec<Percentiles>,
 }
 
-/// Latencies of the replies that came in one second, in microseconds.
+/// Latencies of the replies that came in one second or interval, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Second {
-    /// The last interval of the second begins here.
+pub struct Percentiles {
+    /// The interval, or the last one of the second, begins here.
     pub start_ms: u64,
     pub p50_us: f64,
     pub p99_us: f64,
@@ -25,6 +28,8 @@ pub struct Second {
 }
 
 const HEADER: &str = "start_ms,acknowledged,second_p50_us,second_p99_us,second_max_us";
+/// What newer results have after it.
+const HEADER_OF_INTERVALS: &str = ",p50_us,p99_us,max_us";
 
 impl Timeline {
     pub fn parse(path: &Path, bytes: &[u8]) -> anyhow::Result<Timeline> {
@@ -39,7 +44,8 @@ impl Timeline {
             return Err(refuse(text.lines().count(), "no end of line"));
         }
         let mut lines = text.lines();
-        if lines.next() != Some(HEADER) {
+        let header = lines.next().and_then(|line| line.strip_prefix(HEADER));
+        if header.is_none_or(|more| !more.is_empty() && more != HEADER_OF_INTERVALS) {
             return Err(refuse(1, "another header"));
         }
         let mut timeline = Timeline::default();
@@ -50,15 +56,21 @@ impl Timeline {
             }
             timeline
                 .push(line)
-                .ok_or_else(|| refuse(row, "not a row of five fields in equal steps"))?;
+                .ok_or_else(|| refuse(row, "not a row of its fields in equal steps"))?;
         }
         Ok(timeline)
     }
 
     fn push(&mut self, line: &str) -> Option<()> {
         let fields: Vec<&str> = line.split(',').collect();
-        let [start_ms, acknowledged, p50, p99, max] = fields[..] else {
-            return None;
+        let (start_ms, acknowledged, second, interval) = match fields[..] {
+            [start_ms, acknowledged, p50, p99, max] => {
+                (start_ms, acknowledged, [p50, p99, max], [""; 3])
+            }
+            [start_ms, acknowledged, p50, p99, max, own50, own99, own] => {
+                (start_ms, acknowledged, [p50, p99, max], [own50, own99, own])
+            }
+            _ => return None,
         };
         let start_ms: u64 = start_ms.parse().ok()?;
         let index = self.acknowledged.len() as u64;
@@ -69,14 +81,9 @@ impl Timeline {
             return None;
         }
         self.acknowledged.push(acknowledged.parse().ok()?);
-        if !p50.is_empty() {
-            self.seconds.push(Second {
-                start_ms,
-                p50_us: p50.parse().ok()?,
-                p99_us: p99.parse().ok()?,
-                max_us: max.parse().ok()?,
-            });
-        }
+        self.seconds.extend(Percentiles::read(start_ms, second)?);
+        self.intervals
+            .extend(Percentiles::read(start_ms, interval)?);
         Some(())
     }
 
@@ -104,6 +111,22 @@ impl Timeline {
     }
 }
 
+impl Percentiles {
+    /// `Some(None)` of empty fields.
+    fn read(start_ms: u64, fields: [&str; 3]) -> Option<Option<Percentiles>> {
+        if fields.iter().all(|field| field.is_empty()) {
+            return Some(None);
+        }
+        let [p50, p99, max] = fields;
+        Some(Some(Percentiles {
+            start_ms,
+            p50_us: p50.parse().ok()?,
+            p99_us: p99.parse().ok()?,
+            max_us: max.parse().ok()?,
+        }))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,6 +142,12 @@ mod tests {
         assert_eq!(timeline.rates(), [10.0, 14.0, 2.0, 4.0]);
         assert_eq!(timeline.per_second(), [12.0, 3.0]);
         assert_eq!(timeline.seconds[0].p99_us, 2.5);
+        assert!(timeline.intervals.is_empty());
+        let newer = format!("{HEADER}{HEADER_OF_INTERVALS}\n0,5,,,,1,2,3\n100,0,,,,,,\n");
+        let timeline = parse(&newer).unwrap();
+        assert!(timeline.seconds.is_empty());
+        assert_eq!(timeline.intervals.len(), 1);
+        assert_eq!(timeline.intervals[0].max_us, 3.0);
     }
 
     #[test]

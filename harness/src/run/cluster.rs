@@ -1,6 +1,6 @@
 //! The replicas of a run, each a process of its own, and the client that asks them how they are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use synod_transport::Client;
 use tokio::time::Instant;
 
 use crate::client_file::client_config;
+use crate::links::Emulator;
 use crate::load::event::LoadResult;
 use crate::run::counters::Status;
 use crate::run::layout::{Layout, last_line};
@@ -18,7 +19,7 @@ use crate::run::load_process::LoadProcess;
 use crate::run::plan::Plan;
 use crate::run::process::Process;
 use crate::run::progress::{Progress, thousands};
-use crate::run::target::{Conclusion, Target};
+use crate::run::target::{Conclusion, LinkId, Target};
 use crate::run::usage::Usage;
 use crate::run::{self, evidence_of};
 use crate::system::Transport;
@@ -45,6 +46,8 @@ pub struct Cluster<'a> {
     program: Option<Program<'a>>,
     replicas: BTreeMap<ReplicaId, Process>,
     client: Client,
+    /// What is between the replicas.
+    emulator: Option<Emulator>,
     /// How the WAL is written, as the replicas said when they were ready.
     pub backend: String,
 }
@@ -75,8 +78,15 @@ impl<'a> Cluster<'a> {
             program,
             replicas,
             client,
+            emulator: None,
             backend,
         })
+    }
+
+    /// With the links that this emulator is; the replicas' files say so already.
+    pub fn with_links(mut self, emulator: Option<Emulator>) -> Cluster<'a> {
+        self.emulator = emulator;
+        self
     }
 
     /// Starts one replica that is not running, with `flags` added.
@@ -117,18 +127,22 @@ impl Target for Cluster<'_> {
         self.backend.clone()
     }
 
+    fn replicas(&self) -> Vec<ReplicaId> {
+        self.replicas.keys().copied().collect()
+    }
+
     async fn wait_for_leader(&mut self) -> anyhow::Result<ReplicaId> {
         let layout = self.layout;
         wait_for_leader(self, layout).await
     }
 
-    async fn leader(&self) -> Option<ReplicaId> {
-        leader_of(&self.statuses().await.ok()?)
+    async fn leader(&self, up: &[ReplicaId]) -> Option<ReplicaId> {
+        leader_of(&self.statuses(up).await.ok()?)
     }
 
-    async fn statuses(&self) -> anyhow::Result<BTreeMap<ReplicaId, Status>> {
+    async fn statuses(&self, up: &[ReplicaId]) -> anyhow::Result<BTreeMap<ReplicaId, Status>> {
         let mut statuses = BTreeMap::new();
-        for id in self.replicas.keys() {
+        for id in up {
             let mut status = self.status(*id).await?;
             let usage = Usage::of(self.replicas[id].id()?)?;
             status.insert("disk_bytes_written".into(), usage.disk_bytes_written);
@@ -164,6 +178,21 @@ impl Target for Cluster<'_> {
         Ok(())
     }
 
+    async fn pause(&mut self, victims: &[ReplicaId], paused: bool) -> anyhow::Result<()> {
+        for id in victims {
+            self.process(*id)?.pause(paused)?;
+        }
+        Ok(())
+    }
+
+    async fn cut(&mut self, links: &BTreeSet<LinkId>) -> anyhow::Result<()> {
+        let emulator = self.emulator.as_mut();
+        emulator
+            .context("the links of this run pass no emulator")?
+            .cut(links)
+            .await
+    }
+
     fn start_load(&self, progress: &Arc<Progress>) -> anyhow::Result<LoadProcess> {
         let config = self.layout.load_config();
         let config = config.to_str().context("--out is not valid UTF-8")?;
@@ -180,6 +209,10 @@ impl Target for Cluster<'_> {
     ) -> anyhow::Result<Conclusion> {
         progress.step("load done; waiting until all replicas have applied the same slots");
         let (commit_index, hashes) = settle(&mut self).await?;
+        let links = match &mut self.emulator {
+            Some(emulator) => Some(emulator.report().await?),
+            None => None,
+        };
         let layout = self.layout;
         let complaints = self.stop().await?;
         let settled = Settled {
@@ -187,7 +220,11 @@ impl Target for Cluster<'_> {
             hashes,
             complaints,
         };
-        check_disks(plan, layout, settled, load, progress).await
+        let conclusion = check_disks(plan, layout, settled, load, progress).await?;
+        Ok(Conclusion {
+            links,
+            ..conclusion
+        })
     }
 }
 
@@ -199,7 +236,7 @@ pub async fn wait_for_leader(
     let deadline = Instant::now() + LEADER_MAX;
     loop {
         target.check().await?;
-        if let Some(leader) = target.leader().await {
+        if let Some(leader) = target.leader(&target.replicas()).await {
             return Ok(leader);
         }
         anyhow::ensure!(
@@ -217,7 +254,7 @@ pub async fn settle(target: &mut impl Target) -> anyhow::Result<(Slot, BTreeMap<
     let deadline = Instant::now() + SETTLE_MAX;
     loop {
         target.check().await?;
-        let statuses = target.statuses().await?;
+        let statuses = target.statuses(&target.replicas()).await?;
         let watermark = |status: &Status, name: &str| status.get(name).copied().unwrap_or(0);
         let mut slots = statuses.values().flat_map(|status| {
             [
@@ -278,6 +315,7 @@ pub async fn check_disks(
         verdict,
         verify_seconds,
         complaints: settled.complaints,
+        links: None,
     })
 }
 

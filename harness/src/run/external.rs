@@ -1,7 +1,7 @@
 //! Servers of other projects: started, measured, killed and stopped by us, spoken to by the adapter
 //! `harness/baselines/external` through each one's own client library.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -23,7 +23,7 @@ use crate::run::load_process::LoadProcess;
 use crate::run::plan::Plan;
 use crate::run::process::{Launch, Process};
 use crate::run::progress::{Progress, thousands};
-use crate::run::target::{Conclusion, Target};
+use crate::run::target::{Conclusion, LinkId, Target};
 use crate::run::usage::Usage;
 use crate::system::{NotInstalled, System};
 use crate::verify::Verdict;
@@ -188,14 +188,18 @@ impl Target for External<'_> {
         "its own".into()
     }
 
+    fn replicas(&self) -> Vec<ReplicaId> {
+        self.servers.keys().copied().collect()
+    }
+
     async fn wait_for_leader(&mut self) -> anyhow::Result<ReplicaId> {
         self.wait().await?;
-        self.leader()
+        self.leader(&self.replicas())
             .await
             .context("the cluster serves, but names no leader")
     }
 
-    async fn leader(&self) -> Option<ReplicaId> {
+    async fn leader(&self, _up: &[ReplicaId]) -> Option<ReplicaId> {
         let answer = self.ask("leader", &[]).await.ok()?;
         let position: usize = answer.parse().ok()?;
         let addresses: Vec<&str> = self.recipe.addresses.split(',').collect();
@@ -205,7 +209,7 @@ impl Target for External<'_> {
         Some(ReplicaId(server.id))
     }
 
-    async fn statuses(&self) -> anyhow::Result<BTreeMap<ReplicaId, Status>> {
+    async fn statuses(&self, up: &[ReplicaId]) -> anyhow::Result<BTreeMap<ReplicaId, Status>> {
         let status = |process: &Process| {
             let usage = Usage::of(process.id()?)?;
             anyhow::Ok(Status::from([
@@ -213,7 +217,7 @@ impl Target for External<'_> {
                 ("disk_bytes_written".to_owned(), usage.disk_bytes_written),
             ]))
         };
-        let each = self.servers.iter();
+        let each = self.servers.iter().filter(|(id, _)| up.contains(id));
         each.map(|(id, process)| Ok((*id, status(process)?)))
             .collect()
     }
@@ -242,6 +246,20 @@ impl Target for External<'_> {
             *self.process(*id)? = process;
         }
         self.wait().await
+    }
+
+    async fn pause(&mut self, victims: &[ReplicaId], paused: bool) -> anyhow::Result<()> {
+        for id in victims {
+            self.process(*id)?.pause(paused)?;
+        }
+        Ok(())
+    }
+
+    async fn cut(&mut self, _links: &BTreeSet<LinkId>) -> anyhow::Result<()> {
+        anyhow::bail!(
+            "the links of {} pass no emulator",
+            self.plan.subject.label()
+        )
     }
 
     fn start_load(&self, progress: &Arc<Progress>) -> anyhow::Result<LoadProcess> {
@@ -276,6 +294,7 @@ impl Target for External<'_> {
             verdict: verdict(load, progress)?,
             verify_seconds: started.elapsed().as_secs_f64(),
             complaints: Vec::new(),
+            links: None,
         })
     }
 }

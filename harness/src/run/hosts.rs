@@ -157,12 +157,18 @@ async fn run(setup: &Setup<'_>, fleet: &Fleet) -> anyhow::Result<(Measured, Vec<
         let places = &setup.inventory.replicas;
         let servers =
             RemoteServers::start(plan, layout, &programs, places, replicas, clients).await?;
-        return Ok((experiment(plan, servers, progress).await?, hosts));
+        return Ok((
+            experiment(plan, servers, &layout.results, progress).await?,
+            hosts,
+        ));
     }
     distribute(setup, &replicas, &clients).await?;
     progress.step(&starting);
     let cluster = RemoteCluster::start(layout, &programs, replicas, clients).await?;
-    Ok((experiment(plan, cluster, progress).await?, hosts))
+    Ok((
+        experiment(plan, cluster, &layout.results, progress).await?,
+        hosts,
+    ))
 }
 
 /// Makes a folder with the programs on every connected host, and looks at the hosts.

@@ -18,10 +18,11 @@ use synod_engine::ids::{ClusterId, ReplicaId};
 use crate::certs::draw_cluster;
 use crate::client_file::Certificates;
 use crate::failure::usage;
+use crate::links::Emulator;
 use crate::load::load_file::{Load, LoadFile};
 use crate::output::make_folder;
 use crate::ports;
-use crate::replica_file::{LimitsTable, ReplicaFile, StorageTable, TimersTable};
+use crate::replica_file::{LimitsTable, ReplicaFile, StorageTable};
 use crate::run::plan::Plan;
 use crate::toml_file;
 
@@ -183,10 +184,23 @@ impl Layout {
             seed: plan.seed.wrapping_mul(64).wrapping_add(u64::from(id.0)),
             peers: table,
             certificates: self.certificates(&format!("replica-{}", id.0)),
-            timers: TimersTable::default(),
+            timers: plan.timers(),
             limits: LimitsTable::default(),
             storage: StorageTable::default(),
         }
+    }
+
+    /// The replicas find each other by way of `emulator`.
+    pub fn route(&self, plan: &Plan, emulator: &Emulator) -> anyhow::Result<()> {
+        for (id, _) in &self.addresses {
+            let mut file = self.replica_file(plan, *id);
+            for (peer, address) in &self.addresses {
+                let address = emulator.address(*id, *peer).unwrap_or(*address);
+                file.peers.insert(peer.0.to_string(), address);
+            }
+            toml_file::write(&self.replica_config(*id), &file)?;
+        }
+        Ok(())
     }
 
     pub fn load_file(&self, plan: &Plan) -> LoadFile {

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::cli::DurabilityChoice;
 use crate::comparison::Equality;
 use crate::environment::Environment;
+use crate::links::{Links, LinksReport};
 use crate::load::event::{Latency, LoadResult, TimelineSummary};
 use crate::load::load_file::Load;
 use crate::run::counters::Status;
@@ -78,6 +79,11 @@ pub struct Outcome {
     pub seconds: u32,
     pub warmup_s: u32,
     pub faults: Vec<FaultReport>,
+    /// The preset or file of the links between the replicas.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub links: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub link_report: Option<LinksReport>,
     pub timeline: TimelineSummary,
     pub verification: Verification,
     pub machine: Environment,
@@ -124,6 +130,7 @@ impl Outcome {
             verdict,
             verify_seconds,
             complaints: _,
+            links: link_report,
         } = conclusion;
         let counter = |name: &str| counters.get(name).copied().unwrap_or(0);
         let syncs = match plan.durability {
@@ -185,6 +192,8 @@ impl Outcome {
             seconds: plan.seconds,
             warmup_s: plan.warmup_s,
             faults,
+            links: plan.links.as_ref().map(Links::label),
+            link_report,
             timeline: load.timeline,
             verification: Verification {
                 slots: verdict.slots,
@@ -223,7 +232,7 @@ fn problems(plan: &Plan, measured: &Measured) -> Vec<String> {
     if load.acknowledged_total == 0 {
         problems.push("nothing was acknowledged".into());
     }
-    if plan.fault.is_none() {
+    if plan.faults.is_empty() {
         if load.failed > 0 {
             problems.push(format!("{} commands failed without a fault", load.failed));
         }

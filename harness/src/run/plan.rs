@@ -1,19 +1,24 @@
 //! What a run is going to do: the flags, checked and completed. Published as `config.toml`.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use synod_engine::client::LENGTH_BYTES;
-use synod_engine::config::Limits;
+use synod_engine::config::{Limits, Timers};
 use synod_engine::sessions::SESSION_OUTSTANDING_MAX;
 use synod_transport::client::OUTSTANDING_BYTES_MAX;
 
 use crate::cli::{BackendChoice, DurabilityChoice, MachineChoice, RunArguments};
 use crate::environment::COMMIT;
 use crate::failure::usage;
+use crate::links::{Carrier, EmulatorFile, Links};
 use crate::load::load_file::Load;
 use crate::load::workload::payload_bytes_min;
+use crate::replica_file::TimersTable;
 use crate::run::external::Recipe;
+use crate::run::fault::{self, Fault};
 use crate::run::hosts::look::{Hosts, look};
 use crate::run::layout::Place;
 use crate::run::progress::Progress;
@@ -27,6 +32,8 @@ const SETTINGS: &str = "a batch per slot and turn, slots in flight follow the la
 const OUTSTANDING_DEFAULT: u32 = 1_024;
 /// A command without a reply for this long has failed: far beyond a change of leader or a restart of everything.
 const DEADLINE_MS: u64 = 15_000;
+/// What fits into a packet of 1,500 bytes, less some for tunnels.
+const MTU_OF_LINKS: u16 = 1_452;
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
@@ -51,8 +58,12 @@ pub struct Plan {
     pub keep_data: bool,
     pub subject: Subject,
     pub load: Load,
+    /// What is between the replicas, if not the loopback interface alone.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub fault: Option<Fault>,
+    pub links: Option<Links>,
+    /// In the order given.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<Fault>,
 }
 
 /// The system under test.
@@ -72,29 +83,6 @@ pub struct Subject {
     /// What its adapter says about a system of somebody else.
     #[serde(skip)]
     pub recipe: Option<Recipe>,
-}
-
-/// What is done to the cluster, in seconds from the start of the measured window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum Fault {
-    KillLeader { after_s: u32 },
-    CrashAll { after_s: u32 },
-}
-
-impl Fault {
-    pub fn after_s(&self) -> u32 {
-        match self {
-            Fault::KillLeader { after_s } | Fault::CrashAll { after_s } => *after_s,
-        }
-    }
-
-    pub fn label(&self) -> &'static str {
-        match self {
-            Fault::KillLeader { .. } => "kill-leader",
-            Fault::CrashAll { .. } => "crash-all",
-        }
-    }
 }
 
 impl Plan {
@@ -124,7 +112,8 @@ impl Plan {
         check_payload(arguments)?;
         let load = load(arguments);
         check_outstanding(&load, arguments.payload)?;
-        let fault = fault(arguments)?;
+        let faults = faults(arguments, &subject)?;
+        let links = links(arguments, &subject)?;
         Ok(Plan {
             name: name("run", &arguments.out, arguments.name.as_deref())?,
             command_line: std::env::args().collect::<Vec<_>>().join(" "),
@@ -135,7 +124,10 @@ impl Plan {
             warmup_s: arguments.warmup,
             durability: durability(arguments, &subject)?,
             backend: arguments.backend,
-            mtu_max: arguments.mtu,
+            mtu_max: match links {
+                Some(_) => arguments.mtu.min(MTU_OF_LINKS),
+                None => arguments.mtu,
+            },
             seed: arguments.seed,
             deadline_ms: DEADLINE_MS,
             out: arguments.out.clone(),
@@ -144,12 +136,50 @@ impl Plan {
             keep_data: arguments.keep_data,
             subject,
             load,
-            fault,
+            links,
+            faults,
         })
     }
 }
 
 impl Plan {
+    /// Replicas that are far from each other have to wait longer before they give each other up; every system gets the
+    /// same times, which grow with the longest round trip.
+    pub fn timers(&self) -> TimersTable {
+        let Some(links) = &self.links else {
+            return TimersTable::default();
+        };
+        let millis = |ns: u64| ns / 1_000_000;
+        let (usual, trip_ms) = (Timers::default(), links.round_trip_ms_max());
+        TimersTable {
+            heartbeat_ms: Some(millis(usual.heartbeat_ns) + trip_ms),
+            election_timeout_ms: Some(millis(usual.election_timeout_ns) + 5 * trip_ms),
+            election_jitter_ms: Some(millis(usual.election_jitter_ns) + trip_ms),
+            retransmit_ms: Some(millis(usual.retransmit_ns) + 2 * trip_ms),
+            ..TimersTable::default()
+        }
+    }
+
+    /// What the emulator is told, if the run needs it.
+    pub fn emulator_file(&self, replicas: BTreeMap<String, SocketAddr>) -> Option<EmulatorFile> {
+        let faulty = self.faults.iter().any(Fault::is_of_links);
+        if self.links.is_none() && !faulty {
+            return None;
+        }
+        Some(EmulatorFile {
+            carrier: match self.subject.transport {
+                Transport::Quic => Carrier::Udp,
+                Transport::Tcp | Transport::Own => Carrier::Tcp,
+            },
+            seed: self.seed,
+            replicas,
+            links: self
+                .links
+                .as_ref()
+                .map_or_else(Vec::new, |links| links.links.clone()),
+        })
+    }
+
     /// What the commands are applied to.
     pub fn machine_name(&self) -> String {
         match (&self.subject.recipe, self.state_machine) {
@@ -293,21 +323,40 @@ fn check_outstanding(load: &Load, payload_bytes: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn fault(arguments: &RunArguments) -> anyhow::Result<Option<Fault>> {
-    let fault = match (arguments.kill_leader_after, arguments.crash_all_after) {
-        (Some(after_s), _) => Fault::KillLeader { after_s },
-        (None, Some(after_s)) => Fault::CrashAll { after_s },
-        (None, None) => return Ok(None),
-    };
-    if fault.after_s() >= arguments.seconds {
+fn links(arguments: &RunArguments, subject: &Subject) -> anyhow::Result<Option<Links>> {
+    let name = arguments.links.as_deref();
+    let links = Links::find(name, arguments.loss, arguments.replicas)?;
+    if links.is_some() && subject.system.is_external() {
         return Err(usage(format!(
-            "--{}-after {}: the measured window is over after {} seconds (--seconds)",
-            fault.label(),
-            fault.after_s(),
-            arguments.seconds
+            "--links, --loss: the replicas of {} find each other without us, so their links do not pass the emulator",
+            subject.system.name()
         )));
     }
-    Ok(Some(fault))
+    Ok(links)
+}
+
+/// The faults asked for, in words or by the older flags.
+fn faults(arguments: &RunArguments, subject: &Subject) -> anyhow::Result<Vec<Fault>> {
+    let mut faults = arguments.fault.clone();
+    faults.extend(arguments.kill_leader_after.map(Fault::kill_leader));
+    faults.extend(arguments.crash_all_after.map(Fault::crash_all));
+    fault::check_all(&faults, arguments.replicas, arguments.seconds)?;
+    for fault in &faults {
+        let links = fault.is_of_links();
+        if arguments.inventory.is_some() && links {
+            return Err(usage(format!(
+                "--fault '{fault}': on an inventory replicas are killed and stopped; \
+                 `synod chaos --inventory` cuts the links between them"
+            )));
+        }
+        if links && subject.system.is_external() {
+            return Err(usage(format!(
+                "--fault '{fault}': the links of {} do not pass the emulator; kill and stop work",
+                subject.system.name()
+            )));
+        }
+    }
+    Ok(faults)
 }
 
 /// A name that is free in `--out`: the given one, or one made from the time.

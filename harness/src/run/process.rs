@@ -190,6 +190,14 @@ impl Process {
         }
     }
 
+    /// SIGSTOP, or SIGCONT.
+    pub fn pause(&self, paused: bool) -> anyhow::Result<()> {
+        self.signal(match paused {
+            true => Signal::STOP,
+            false => Signal::CONT,
+        })
+    }
+
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         kill_process(self.id()?, signal).with_context(|| format!("{}: no signal", self.name))
     }

@@ -103,17 +103,45 @@ fn cost_rows(rows: &mut Rows, outcome: &Outcome) {
             outcome.commands_per_sync
         ),
     );
+    if let Some(links) = &outcome.links {
+        rows.row("links", &format!("{links}; {}", achieved(outcome)));
+    }
     for fault in &outcome.faults {
         rows.row(
             "fault",
             &format!(
-                "{} of {:?} at {} ms, running again at {} ms",
-                fault.kind, fault.replicas, fault.killed_at_ms, fault.ready_at_ms
+                "{} ({:?}): from {} to {} ms, gap {}, full throughput {}",
+                fault.fault,
+                fault.replicas,
+                fault.killed_at_ms,
+                fault.ready_at_ms,
+                fault
+                    .gap_ms
+                    .map_or("below 5 ms".into(), |ms| time(ms * 1e3)),
+                fault
+                    .full_after_ms
+                    .map_or("did not come back".into(), |ms| format!("after {ms} ms"))
             ),
         );
     }
     rows.row("elections", &outcome.elections.to_string());
     rows.blank();
+}
+
+/// How exactly the emulator kept to the delays: the mean beyond what was asked for, of the worst link.
+fn achieved(outcome: &Outcome) -> String {
+    let Some(report) = &outcome.link_report else {
+        return "the emulator did not report".into();
+    };
+    let used = report.links.iter().filter(|link| link.count > 0);
+    let late = used.map(|link| link.mean_us.saturating_sub(link.delay_us));
+    let lost: u64 = report.links.iter().map(|link| link.lost).sum();
+    format!(
+        "delays were exceeded by {} on average on the worst link, {} losses, {} of CPU",
+        time(late.max().unwrap_or(0) as f64),
+        thousands(lost),
+        time(report.cpu_us as f64)
+    )
 }
 
 fn check_rows(rows: &mut Rows, outcome: &Outcome) {

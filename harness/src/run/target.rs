@@ -1,10 +1,11 @@
 //! A system under test: what a run needs of it, whatever it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use synod_engine::ids::ReplicaId;
 
+use crate::links::LinksReport;
 use crate::load::event::LoadResult;
 use crate::run::counters::Status;
 use crate::run::load_process::LoadProcess;
@@ -12,19 +13,24 @@ use crate::run::plan::Plan;
 use crate::run::progress::Progress;
 use crate::verify::Verdict;
 
+/// One direction between two replicas: from the first to the second.
+pub type LinkId = (ReplicaId, ReplicaId);
+
 /// A running cluster, each replica a process of its own. Dropping it kills them.
 pub trait Target {
     /// How the log is written, as far as the system tells.
     fn backend(&self) -> String;
 
+    fn replicas(&self) -> Vec<ReplicaId>;
+
     /// Waits until the cluster serves; fails if a replica ends.
     async fn wait_for_leader(&mut self) -> anyhow::Result<ReplicaId>;
 
-    /// The leader, if there is one at the moment.
-    async fn leader(&self) -> Option<ReplicaId>;
+    /// The leader, if there is one at the moment among `up`, which run.
+    async fn leader(&self, up: &[ReplicaId]) -> Option<ReplicaId>;
 
-    /// Every replica's counters. All systems have `process_cpu_us` and `disk_bytes_written`.
-    async fn statuses(&self) -> anyhow::Result<BTreeMap<ReplicaId, Status>>;
+    /// The counters of `up`, which run. All systems have `process_cpu_us` and `disk_bytes_written`.
+    async fn statuses(&self, up: &[ReplicaId]) -> anyhow::Result<BTreeMap<ReplicaId, Status>>;
 
     /// Fails if a replica ended that nobody killed.
     async fn check(&mut self) -> anyhow::Result<()>;
@@ -34,6 +40,12 @@ pub trait Target {
 
     /// Starts killed replicas again on what their disks hold, and waits until they are ready.
     async fn restart(&mut self, victims: &[ReplicaId]) -> anyhow::Result<()>;
+
+    /// SIGSTOP to `victims`, or SIGCONT.
+    async fn pause(&mut self, victims: &[ReplicaId], paused: bool) -> anyhow::Result<()>;
+
+    /// From now on exactly these links are cut; fails unless the links of this target pass the emulator.
+    async fn cut(&mut self, links: &BTreeSet<LinkId>) -> anyhow::Result<()>;
 
     /// Starts the process that plays the clients.
     fn start_load(&self, progress: &Arc<Progress>) -> anyhow::Result<LoadProcess>;
@@ -54,6 +66,7 @@ impl Conclusion {
             verdict: Verdict::default(),
             verify_seconds: 0.0,
             complaints: vec!["nothing was checked from the disks".into()],
+            links: None,
         }
     }
 }
@@ -64,4 +77,6 @@ pub struct Conclusion {
     pub verify_seconds: f64,
     /// Replicas that did not stop cleanly.
     pub complaints: Vec<String>,
+    /// What the emulated links did, if there were any.
+    pub links: Option<LinksReport>,
 }

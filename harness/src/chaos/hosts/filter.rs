@@ -14,13 +14,13 @@ use anyhow::Context;
 use synod_engine::ids::ReplicaId;
 
 use crate::chaos::fault::Fault;
-use crate::chaos::network::LOSS_PERCENT;
-use crate::chaos::proxy::Weather;
+use crate::chaos::network::LOSS_PPM;
 use crate::chaos::wire::Wire;
 use crate::cluster::fleet::{Fleet, all, each};
 use crate::cluster::inventory::Inventory;
 use crate::cluster::network::{Table, apply};
 use crate::cluster::replicas::Placed;
+use crate::links::proxy::Weather;
 
 /// Counts what is dropped.
 const COUNTER: &str = "dropped";
@@ -114,9 +114,9 @@ impl Wire for Filter {
                 cut: true,
                 ..Weather::default()
             },
-            weather.loss_percent,
+            weather.loss_ppm,
         );
-        let set = match (weather == cut, lossy == LOSS_PERCENT) {
+        let set = match (weather == cut, lossy == LOSS_PPM) {
             (true, _) => "cut",
             (false, true) => "lossy",
             (false, false) => anyhow::bail!("a packet filter cannot make {weather:?}"),
@@ -158,7 +158,7 @@ fn whole(table: &str) -> String {
             false => ("ipv6_addr", "ip6"),
         };
         let chance = match set.starts_with("lossy") {
-            true => format!("numgen random mod 100 < {LOSS_PERCENT} "),
+            true => format!("numgen random mod 1000000 < {LOSS_PPM} "),
             false => String::new(),
         };
         rules += &format!(
@@ -235,7 +235,7 @@ mod tests {
         for (line, set) in dropping.iter().zip(SETS) {
             assert!(line.contains(&format!("udp dport @{set} ")), "{line}");
             assert_eq!(
-                line.contains("numgen random mod 100 < 10"),
+                line.contains("numgen random mod 1000000 < 100000"),
                 set.starts_with("lossy"),
                 "{line}"
             );

@@ -5,10 +5,14 @@ use crate::report::picture::{Band, Curve, CurveStyle, Marker, Panel, Picture, Po
 use crate::report::plot::{Drawing, Plot, Table, stem};
 use crate::report::scale::Axis;
 use crate::report::view::{Entry, View};
-use crate::results::{RunFolder, Timeline};
+use crate::results::{Percentiles, RunFolder, Timeline};
 
-pub const NOTE: &str = "Above, acknowledged commands per interval of the timeline; below, latencies of the replies of \
-                        each second. Red marks the time from a kill until the killed replicas were running again.";
+/// Peaks of this many times the median are cut off.
+const PEAK_MAX: f64 = 4.0;
+
+pub const NOTE: &str = "Above, acknowledged commands per interval of the timeline, peaks cut off; below, latencies of \
+                        the replies of each interval, or of each second where the result has no finer ones. Red marks \
+                        the time from the begin of a fault until it was taken back: killed replicas were running again.";
 
 pub fn plots(view: &View<'_>) -> Vec<Plot> {
     let mut plots = Vec::new();
@@ -26,7 +30,7 @@ pub fn plots(view: &View<'_>) -> Vec<Plot> {
 }
 
 /// The run with the median throughput, of two the slower one.
-fn typical<'e>(entry: &Entry<'e>) -> Option<(&'e RunFolder, &'e Timeline)> {
+pub fn typical<'e>(entry: &Entry<'e>) -> Option<(&'e RunFolder, &'e Timeline)> {
     let mut runs: Vec<(&RunFolder, &Timeline)> = entry
         .loaded
         .runs
@@ -54,7 +58,10 @@ fn plot(title: String, entry: &Entry<'_>, run: &RunFolder, timeline: &Timeline) 
     };
     Plot {
         name: stem(&title),
-        caption: which,
+        caption: match run.result.faults.len() {
+            0 | 1 => which,
+            _ => format!("{which} {}", list_of_faults(run)).trim().to_owned(),
+        },
         drawing: Drawing::Curves(Picture {
             title: title.clone(),
             panels,
@@ -64,39 +71,69 @@ fn plot(title: String, entry: &Entry<'_>, run: &RunFolder, timeline: &Timeline) 
     }
 }
 
-fn time_axis(timeline: &Timeline, label: &str) -> Axis {
+pub fn time_axis(timeline: &Timeline, label: &str) -> Axis {
     let end = (timeline.acknowledged.len() as u64 * timeline.interval_ms) as f64 / 1e3;
     Axis::linear(label, 0.0, end, |second| format!("{second:.1}"))
 }
 
-fn bands(run: &RunFolder) -> Vec<Band> {
+/// The top of an axis of rates. What an open loop has to catch up with after a silence comes within an interval, and
+/// would press everything else flat.
+pub fn top(rates: &[f64]) -> f64 {
+    let mut sorted: Vec<f64> = rates.iter().copied().filter(|rate| *rate > 0.0).collect();
+    sorted.sort_by(f64::total_cmp);
+    let median = sorted.get(sorted.len() / 2).copied().unwrap_or(0.0);
+    let highest = sorted.last().copied().unwrap_or(0.0);
+    highest.min(PEAK_MAX * median)
+}
+
+/// Of several faults the labels are numbers, which [`list_of_faults`] explains.
+pub fn bands(run: &RunFolder) -> Vec<Band> {
     let faults = run.result.faults.iter();
+    let alone = faults.len() == 1;
     faults
-        .map(|fault| Band {
+        .zip(1..)
+        .map(|(fault, number)| Band {
             from: fault.killed_at_ms as f64 / 1e3,
             to: fault.ready_at_ms.max(fault.killed_at_ms) as f64 / 1e3,
-            label: format!(
-                "{} (longest gap {})",
-                fault.kind.replace('-', " "),
-                format::micros(run.result.longest_gap_ms * 1e3)
-            ),
+            label: match alone {
+                true => format!(
+                    "{} (longest gap {})",
+                    fault.kind.replace('-', " "),
+                    format::micros(run.result.longest_gap_ms * 1e3)
+                ),
+                false => number.to_string(),
+            },
         })
         .collect()
 }
 
+/// What happened, one after the other.
+pub fn list_of_faults(run: &RunFolder) -> String {
+    let faults = run.result.faults.iter().zip(1..).map(|(fault, number)| {
+        let gap = fault.gap_ms.map_or("no gap".into(), |ms| {
+            format!("a gap of {}", format::micros(ms * 1e3))
+        });
+        let full = fault.full_after_ms.map_or(String::new(), |ms| {
+            format!(", full throughput after {:.1} s", ms as f64 / 1e3)
+        });
+        format!("{number}: {}: {gap}{full}.", fault.label())
+    });
+    faults.collect::<Vec<_>>().join(" ")
+}
+
 fn throughput(entry: &Entry<'_>, run: &RunFolder, timeline: &Timeline) -> Panel {
     let rates = timeline.rates();
-    let highest = rates.iter().copied().fold(0.0, f64::max);
+    let top = top(&rates);
     let step = timeline.interval_ms as f64 / 1e3;
     let points = rates.iter().enumerate().map(|(index, rate)| Point {
         x: (index as f64 + 0.5) * step,
-        y: *rate,
+        y: rate.min(top),
         interval: None,
     });
     Panel {
         height: 170,
         x: time_axis(timeline, ""),
-        y: Axis::from_zero("commands/s", highest, format::count),
+        y: Axis::from_zero("commands/s", top, format::count),
         curves: vec![Curve {
             name: String::new(),
             role: entry.series.role,
@@ -112,16 +149,19 @@ fn throughput(entry: &Entry<'_>, run: &RunFolder, timeline: &Timeline) -> Panel 
 
 /// `None` if no second was long enough for percentiles.
 fn latencies(entry: &Entry<'_>, run: &RunFolder, timeline: &Timeline) -> Option<Panel> {
-    let middle = |start_ms: u64| ((start_ms + timeline.interval_ms) as f64 - 500.0) / 1e3;
-    let curve = |name: &str, marker: Marker, of: fn(&crate::results::Second) -> f64| Curve {
+    let (told, width_ms) = match timeline.intervals.is_empty() {
+        true => (&timeline.seconds, 1_000.0),
+        false => (&timeline.intervals, timeline.interval_ms as f64),
+    };
+    let middle = |start_ms: u64| ((start_ms + timeline.interval_ms) as f64 - width_ms / 2.0) / 1e3;
+    let curve = |name: &str, marker: Marker, of: fn(&Percentiles) -> f64| Curve {
         name: name.into(),
         role: entry.series.role,
         style: CurveStyle {
             marker,
             dashed: marker == Marker::Cross,
         },
-        points: timeline
-            .seconds
+        points: told
             .iter()
             // A second without a reply has no latencies.
             .filter(|second| of(second) > 0.0)

@@ -95,7 +95,7 @@ pub fn merge(parts: &[(LoadResult, PartFiles)], results: &Path) -> anyhow::Resul
         client_counters,
         errors: results().flat_map(|part| part.errors.clone()).collect(),
         read_back: read_back(results()),
-        silences: Vec::new(),
+        silences: common_silences(results()),
         start_uncertainty_us: None,
         incomplete: None,
     })
@@ -129,6 +129,14 @@ fn longest_gap_ns<'a>(mut parts: impl Iterator<Item = &'a LoadResult>) -> u64 {
     }
     let longest = common.iter().map(|(begin, end)| end - begin).max();
     longest.unwrap_or_else(|| bound.min(SILENCE_NS_MIN))
+}
+
+/// When no machine had an acknowledgement.
+fn common_silences<'a>(mut parts: impl Iterator<Item = &'a LoadResult>) -> Vec<(u64, u64)> {
+    let first = parts.next().map(|part| part.silences.clone());
+    parts.fold(first.unwrap_or_default(), |common, part| {
+        intersect(&common, &part.silences)
+    })
 }
 
 /// Both lists are in order, and neither overlaps itself.

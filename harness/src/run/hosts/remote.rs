@@ -1,7 +1,7 @@
 //! Replicas on other machines as a [`Target`]: each is a process at the other end of an ssh connection, which ends
 //! when the connection does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::run::load_process::LoadProcess;
 use crate::run::plan::Plan;
 use crate::run::process::Process;
 use crate::run::progress::Progress;
-use crate::run::target::{Conclusion, Target};
+use crate::run::target::{Conclusion, LinkId, Target};
 use crate::system::{Family, Transport};
 
 /// What runs on the hosts.
@@ -176,7 +176,11 @@ impl<'a> RemoteCluster<'a> {
     }
 
     /// The replicas stand still for so long. Says whether they were seen so.
-    pub async fn pause(&mut self, victim: ReplicaId, lasts: Duration) -> anyhow::Result<Paused> {
+    pub async fn pause_for(
+        &mut self,
+        victim: ReplicaId,
+        lasts: Duration,
+    ) -> anyhow::Result<Paused> {
         let replica = self.replica(victim)?;
         replica.placed.pause(&replica.executable, lasts).await
     }
@@ -227,21 +231,26 @@ impl Target for RemoteCluster<'_> {
         self.backend.clone()
     }
 
+    fn replicas(&self) -> Vec<ReplicaId> {
+        self.replicas.keys().copied().collect()
+    }
+
     async fn wait_for_leader(&mut self) -> anyhow::Result<ReplicaId> {
         let layout = self.layout;
         wait_for_leader(self, layout).await
     }
 
-    async fn leader(&self) -> Option<ReplicaId> {
-        leader_of(&self.statuses().await.ok()?)
+    async fn leader(&self, up: &[ReplicaId]) -> Option<ReplicaId> {
+        leader_of(&self.statuses(up).await.ok()?)
     }
 
     /// Each host asks its own replicas, so that the hosts need not be reached by anything but ssh from here.
-    async fn statuses(&self) -> anyhow::Result<BTreeMap<ReplicaId, Status>> {
+    async fn statuses(&self, up: &[ReplicaId]) -> anyhow::Result<BTreeMap<ReplicaId, Status>> {
         let asked = self
             .replicas
-            .values()
-            .map(|replica| (replica.placed.clone(), replica.executable.clone()));
+            .iter()
+            .filter(|(id, _)| up.contains(id))
+            .map(|(_, replica)| (replica.placed.clone(), replica.executable.clone()));
         let states = each(asked.collect(), |(placed, executable)| async move {
             let state = placed.state(&executable).await?;
             let name = replica_name(placed.id, placed.host().name());
@@ -275,6 +284,18 @@ impl Target for RemoteCluster<'_> {
             wait_ready(&mut self.replica(*id)?.process).await?;
         }
         Ok(())
+    }
+
+    async fn pause(&mut self, victims: &[ReplicaId], paused: bool) -> anyhow::Result<()> {
+        for id in victims {
+            let replica = self.replica(*id)?;
+            replica.placed.halt(&replica.executable, paused).await?;
+        }
+        Ok(())
+    }
+
+    async fn cut(&mut self, _links: &BTreeSet<LinkId>) -> anyhow::Result<()> {
+        anyhow::bail!("the links between machines pass no emulator")
     }
 
     fn start_load(&self, progress: &Arc<Progress>) -> anyhow::Result<LoadProcess> {

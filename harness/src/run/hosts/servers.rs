@@ -1,7 +1,7 @@
 //! Servers of other projects on other machines, as a [`Target`]: the adapter of each host writes its server's files, a
 //! guard of ours runs the server, and the adapter on the client hosts plays the clients.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::run::load_process::LoadProcess;
 use crate::run::plan::Plan;
 use crate::run::process::Process;
 use crate::run::progress::Progress;
-use crate::run::target::{Conclusion, Target};
+use crate::run::target::{Conclusion, LinkId, Target};
 use crate::system::{NotInstalled, System};
 
 /// A server takes this many ports, one behind the other.
@@ -182,22 +182,27 @@ impl Target for RemoteServers<'_> {
         "its own".into()
     }
 
+    fn replicas(&self) -> Vec<ReplicaId> {
+        self.servers.keys().copied().collect()
+    }
+
     async fn wait_for_leader(&mut self) -> anyhow::Result<ReplicaId> {
         self.wait().await?;
-        self.leader()
+        self.leader(&self.replicas())
             .await
             .context("the cluster serves, but names no leader")
     }
 
-    async fn leader(&self) -> Option<ReplicaId> {
+    async fn leader(&self, _up: &[ReplicaId]) -> Option<ReplicaId> {
         let answer = self.ask("leader", &[]).await.ok()?;
         let position: usize = answer.parse().ok()?;
         // Addresses and servers are in the same order.
         self.servers.keys().copied().nth(position.checked_sub(1)?)
     }
 
-    async fn statuses(&self) -> anyhow::Result<BTreeMap<ReplicaId, Status>> {
+    async fn statuses(&self, up: &[ReplicaId]) -> anyhow::Result<BTreeMap<ReplicaId, Status>> {
         let asked = self.servers.values();
+        let asked = asked.filter(|server| up.contains(&server.placed.id));
         let asked = asked.map(|server| (server.placed.clone(), server.executable.clone()));
         let states = each(asked.collect(), |(placed, executable)| async move {
             let usage = placed.usage(&executable).await?;
@@ -243,6 +248,18 @@ impl Target for RemoteServers<'_> {
         self.wait().await
     }
 
+    async fn pause(&mut self, victims: &[ReplicaId], paused: bool) -> anyhow::Result<()> {
+        for id in victims {
+            let server = self.server(*id)?;
+            server.placed.halt(&server.executable, paused).await?;
+        }
+        Ok(())
+    }
+
+    async fn cut(&mut self, _links: &BTreeSet<LinkId>) -> anyhow::Result<()> {
+        anyhow::bail!("the links between machines pass no emulator")
+    }
+
     fn start_load(&self, progress: &Arc<Progress>) -> anyhow::Result<LoadProcess> {
         let mut parts = Vec::new();
         for place in &self.clients {
@@ -281,6 +298,7 @@ impl Target for RemoteServers<'_> {
             verdict: verdict(load, progress)?,
             verify_seconds: started.elapsed().as_secs_f64(),
             complaints: Vec::new(),
+            links: None,
         })
     }
 }

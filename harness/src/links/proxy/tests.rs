@@ -131,7 +131,7 @@ fn loss_takes_its_share() {
     local(async {
         let pair = Pair::new().await;
         pair.set(Weather {
-            loss_percent: 30,
+            loss_ppm: 300_000,
             ..Weather::default()
         });
         for number in 0..1_000u64 {

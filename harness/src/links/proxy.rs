@@ -4,6 +4,7 @@
 //! FROM goes on to TO's real address, and leaves from the address of the opposite pair, so that for TO it comes from
 //! where TO finds FROM. A replica has one socket for dialling and accepting, so no flows need to be told apart.
 
+mod course;
 mod link;
 #[cfg(test)]
 mod tests;
@@ -18,10 +19,11 @@ use synod_engine::ids::ReplicaId;
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 
-pub use link::Counts;
+pub use course::Course;
+pub use link::{Achieved, Counts};
 use link::{Link, Pair};
 
-use super::random::Random;
+use crate::chaos::random::Random;
 
 /// What the kernel may hold for one socket: a burst must not be lost here, where nobody asked for loss.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
@@ -31,11 +33,18 @@ const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 pub struct Weather {
     /// Nothing arrives.
     pub cut: bool,
-    pub loss_percent: u8,
+    /// In parts per million, of datagrams.
+    pub loss_ppm: u32,
     pub duplicate_percent: u8,
     pub delay: Duration,
-    /// Up to this much more, at random: what is sent close together arrives in another order.
+    /// Up to this much more, at random: unless `in_order`, what is sent close together arrives in another order.
     pub jitter: Duration,
+    /// Jitter and bandwidth never let anything overtake what was sent before it.
+    pub in_order: bool,
+    /// In parts per million: datagrams that do not wait for `delay`, so that they overtake others.
+    pub reorder_ppm: u32,
+    /// What comes faster waits; nothing is dropped until the link's memory is full.
+    pub bytes_per_s: Option<u64>,
     /// Everything waits until this ends.
     pub clogged: bool,
 }
@@ -66,7 +75,7 @@ impl Proxy {
                 to: to.1,
             };
             let stream = u64::from(from.0.0) << 8 | u64::from(to.0.0);
-            let link = Link::new(pair, Random::new(seed, stream << 8));
+            let link = Link::new(pair, Random::new(seed, stream << 8))?;
             links.insert((from.0, to.0), Rc::new(link));
         }
         Ok(Proxy { links, addresses })
@@ -101,6 +110,17 @@ impl Proxy {
         for link in self.links.values() {
             link.set(Weather::default());
         }
+    }
+
+    /// Of one link, since the start.
+    pub fn counts_of(&self, link: (ReplicaId, ReplicaId)) -> Counts {
+        self.links[&link].counts()
+    }
+
+    /// How long what passed each link was on its way.
+    pub fn achieved(&self) -> BTreeMap<(ReplicaId, ReplicaId), Achieved> {
+        let links = self.links.iter();
+        links.map(|(id, link)| (*id, link.achieved())).collect()
     }
 
     /// Summed over all links, since the start.

@@ -5,14 +5,16 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::UdpSocket;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::Weather;
+use super::{Course, Weather};
 use crate::chaos::random::Random;
+use crate::links::alarm::Alarm;
 
 /// The longest datagram there is.
 const DATAGRAM_BYTES_MAX: usize = 65_536;
@@ -31,9 +33,11 @@ pub struct Link {
     pair: Pair,
     weather: Cell<Weather>,
     changed: Notify,
-    random: RefCell<Random>,
+    course: RefCell<Course>,
+    achieved: Cell<Achieved>,
     waiting: RefCell<Waiting>,
     counts: Cell<Counts>,
+    alarm: Alarm,
 }
 
 /// What happened to the datagrams.
@@ -50,6 +54,29 @@ pub struct Counts {
     pub dropped: u64,
     /// Not from the replica that this link belongs to.
     pub strangers: u64,
+}
+
+/// How long what was delayed was on its way, by the emulator's own clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Achieved {
+    pub count: u64,
+    pub sum_us: u64,
+    /// 0 of none.
+    pub least_us: u64,
+    pub most_us: u64,
+}
+
+impl Achieved {
+    pub fn add(&mut self, delay: Duration) {
+        let us = delay.as_micros() as u64;
+        self.least_us = match self.count {
+            0 => us,
+            _ => self.least_us.min(us),
+        };
+        self.count += 1;
+        self.sum_us += us;
+        self.most_us = self.most_us.max(us);
+    }
 }
 
 impl Counts {
@@ -77,11 +104,14 @@ impl Counts {
     }
 }
 
+/// When a datagram leaves, its number in order of arrival, when it arrived, and itself.
+type Delayed = (Instant, u64, Instant, Vec<u8>);
+
 /// Datagrams that leave later.
 #[derive(Default)]
 struct Waiting {
-    /// By the time to leave, then by arrival.
-    delayed: BinaryHeap<Reverse<(Instant, u64, Vec<u8>)>>,
+    /// By the time to leave, then in order of arrival.
+    delayed: BinaryHeap<Reverse<Delayed>>,
     /// Until the clog ends, in order.
     held: Vec<Vec<u8>>,
     bytes: usize,
@@ -89,15 +119,17 @@ struct Waiting {
 }
 
 impl Link {
-    pub fn new(pair: Pair, random: Random) -> Link {
-        Link {
+    pub fn new(pair: Pair, random: Random) -> anyhow::Result<Link> {
+        Ok(Link {
             pair,
             weather: Cell::default(),
             changed: Notify::new(),
-            random: RefCell::new(random),
+            course: RefCell::new(Course::new(random)),
+            achieved: Cell::default(),
             waiting: RefCell::default(),
             counts: Cell::default(),
-        }
+            alarm: Alarm::new().context("no timer for a link")?,
+        })
     }
 
     pub fn set(&self, weather: Weather) {
@@ -109,6 +141,10 @@ impl Link {
         self.counts.get()
     }
 
+    pub fn achieved(&self) -> Achieved {
+        self.achieved.get()
+    }
+
     pub async fn run(&self) -> anyhow::Result<()> {
         let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
         loop {
@@ -116,7 +152,8 @@ impl Link {
             tokio::select! {
                 biased;
                 () = self.changed.notified() => self.release().await,
-                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                rung = self.alarm.until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    rung.context("the timer of a link fails")?;
                     self.send_due().await;
                 }
                 received = self.pair.arrival.recv_from(&mut buffer) => {
@@ -136,7 +173,7 @@ impl Link {
         if weather.cut {
             return self.count(|counts| counts.cut += 1);
         }
-        if self.happens(weather.loss_percent) {
+        if self.course.borrow_mut().happens(weather.loss_ppm) {
             return self.count(|counts| counts.lost += 1);
         }
         if self.happens(weather.duplicate_percent) {
@@ -154,13 +191,13 @@ impl Link {
                 true => counts.held += 1,
                 false => counts.dropped += 1,
             });
-        } else if weather.delay.is_zero() && weather.jitter.is_zero() {
+        } else if weather.is_immediate() {
             self.send(datagram).await;
         } else {
-            let jitter_us = weather.jitter.as_micros() as u64;
-            let jitter_us = self.random.borrow_mut().below(jitter_us + 1);
-            let at = Instant::now() + weather.delay + std::time::Duration::from_micros(jitter_us);
-            let waits = self.waiting.borrow_mut().delay(at, datagram);
+            let now = Instant::now();
+            let mut course = self.course.borrow_mut();
+            let at = course.leaves(now, datagram.len(), &weather);
+            let waits = self.waiting.borrow_mut().delay(at, now, datagram);
             self.count(|counts| match waits {
                 true => counts.delayed += 1,
                 false => counts.dropped += 1,
@@ -183,7 +220,7 @@ impl Link {
         let now = Instant::now();
         loop {
             let datagram = self.waiting.borrow_mut().take_due(now);
-            let Some(datagram) = datagram else {
+            let Some((arrived, datagram)) = datagram else {
                 return;
             };
             // What was under way when the link was cut does not arrive either.
@@ -191,6 +228,9 @@ impl Link {
                 self.count(|counts| counts.cut += 1);
             } else {
                 self.send(&datagram).await;
+                let mut achieved = self.achieved.get();
+                achieved.add(arrived.elapsed());
+                self.achieved.set(achieved);
             }
         }
     }
@@ -206,11 +246,13 @@ impl Link {
 
     fn next_due(&self) -> Option<Instant> {
         let waiting = self.waiting.borrow();
-        waiting.delayed.peek().map(|Reverse((at, _, _))| *at)
+        waiting.delayed.peek().map(|Reverse((at, ..))| *at)
     }
 
     fn happens(&self, percent: u8) -> bool {
-        percent > 0 && self.random.borrow_mut().percent(percent.into())
+        self.course
+            .borrow_mut()
+            .happens(u32::from(percent) * 10_000)
     }
 
     fn count(&self, change: impl FnOnce(&mut Counts)) {
@@ -229,12 +271,13 @@ impl Waiting {
         room
     }
 
-    fn delay(&mut self, at: Instant, datagram: &[u8]) -> bool {
+    fn delay(&mut self, at: Instant, arrived: Instant, datagram: &[u8]) -> bool {
         let room = self.admit(datagram);
         if room {
             let number = self.next;
             self.next += 1;
-            self.delayed.push(Reverse((at, number, datagram.to_vec())));
+            self.delayed
+                .push(Reverse((at, number, arrived, datagram.to_vec())));
         }
         room
     }
@@ -245,14 +288,14 @@ impl Waiting {
         held
     }
 
-    fn take_due(&mut self, now: Instant) -> Option<Vec<u8>> {
-        let Reverse((at, _, _)) = self.delayed.peek()?;
+    fn take_due(&mut self, now: Instant) -> Option<(Instant, Vec<u8>)> {
+        let Reverse((at, ..)) = self.delayed.peek()?;
         if *at > now {
             return None;
         }
-        let Reverse((_, _, datagram)) = self.delayed.pop()?;
+        let Reverse((_, _, arrived, datagram)) = self.delayed.pop()?;
         self.bytes -= datagram.len();
-        Some(datagram)
+        Some((arrived, datagram))
     }
 
     fn admit(&mut self, datagram: &[u8]) -> bool {
