@@ -11,6 +11,7 @@ use synod_engine::sessions::SESSION_OUTSTANDING_MAX;
 use synod_transport::client::OUTSTANDING_BYTES_MAX;
 
 use crate::cli::{BackendChoice, DurabilityChoice, MachineChoice, RunArguments};
+use crate::comparison::Equality;
 use crate::environment::COMMIT;
 use crate::failure::usage;
 use crate::links::{Carrier, EmulatorFile, Links};
@@ -260,6 +261,12 @@ impl Subject {
             }
         }
         Ok(subject)
+    }
+
+    /// What is the same as for Synod, where the system says it itself.
+    pub fn equality(&self) -> Vec<Equality> {
+        let recipe = self.recipe.as_ref();
+        recipe.map_or_else(Vec::new, |recipe| recipe.equality.clone())
     }
 
     /// As progress and reports name it.
