@@ -4,6 +4,7 @@
 //! Everything random comes from the seed: the schedule of faults and what the clients ask for. The times at which real
 //! processes react do not.
 
+pub mod arguments;
 mod battle;
 mod client;
 mod damage;
@@ -32,7 +33,6 @@ use synod_simulator::linearizability;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 
-use crate::cli::ChaosArguments;
 use crate::cluster::Interrupted;
 use crate::environment::Environment;
 use crate::links::proxy::Proxy;
@@ -43,6 +43,7 @@ use crate::run::layout::Layout;
 use crate::run::progress::{Progress, counted, thousands};
 use crate::run::write_json;
 use crate::toml_file;
+use arguments::ChaosArguments;
 use battle::{Field, bombard};
 use judge::judge;
 use outcome::{Measured, Outcome};

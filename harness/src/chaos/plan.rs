@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use synod_engine::ids::ReplicaId;
 
+use super::arguments::ChaosArguments;
 use super::fault::Fault;
 use super::schedule::Schedule;
 use crate::certs::random_u64;
-use crate::cli::{BackendChoice, ChaosArguments, DurabilityChoice, MachineChoice};
+use crate::cli::{BackendChoice, DurabilityChoice, MachineChoice};
 use crate::cluster::inventory::Inventory;
 use crate::failure::usage;
 use crate::replica_file::{LimitsTable, ReplicaFile, StorageTable, TimersTable};
