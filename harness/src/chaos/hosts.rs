@@ -1,7 +1,6 @@
 //! `synod chaos --inventory`: the replicas run on hosts, the clients here. Packets are lost in the hosts' own filters.
 
-mod filter;
-
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,21 +12,24 @@ use tokio::time::{Instant, sleep};
 
 use super::Found;
 use super::battle::{Field, bombard, observer};
+use super::fault::Fault;
 use super::judge::judge;
 use super::plan::ChaosPlan;
 use super::schedule::Planned;
 use super::victims::Victims;
+use super::wire::Wire;
 use crate::cluster::fleet::Fleet;
 use crate::cluster::inventory::{Inventory, Role};
 use crate::cluster::replicas::placed;
 use crate::cluster::with;
 use crate::failure::describe;
+use crate::links::proxy::Weather;
 use crate::probe::protocol::{Paused, Stopped};
-use crate::run::hosts::remote::{Programs, RemoteCluster};
+use crate::run::hosts::filter::{Filter, LOSS_PPM, Strike};
+use crate::run::hosts::remote::{Cuts, Programs, RemoteCluster};
 use crate::run::hosts::{prepare, records, replica_parcels};
 use crate::run::layout::Layout;
 use crate::run::progress::{Progress, counted};
-use filter::Filter;
 
 /// A replica that is ready answers within this time.
 const REACHED_MAX: Duration = Duration::from_secs(5);
@@ -98,16 +100,21 @@ async fn experiment(
         .deliver(layout)
         .await?;
     let filter = match plan.schedule.network.is_empty() {
-        // Nothing that would need a privilege.
         true => Filter::none(),
         false => Filter::make(fleet, inventory, &replicas).await?,
     };
     let starting = counted(u64::from(plan.replicas), "replica");
     progress.step(&format!("starting {starting}"));
-    let mut cluster = RemoteCluster::start(layout, &programs, replicas, Vec::new()).await?;
+    let wire = FilterWire {
+        filter,
+        before: Cell::new(0),
+    };
+    // The faults are ours to do, and not those of a run.
+    let none = Cuts::none();
+    let mut cluster = RemoteCluster::start(layout, &programs, replicas, Vec::new(), none).await?;
     let done = async {
         reach(layout).await?;
-        let survived = bombard(field, &mut cluster, &filter).await?;
+        let survived = bombard(field, &mut cluster, &wire).await?;
         let complaints = cluster.stop().await?;
         progress.step("fetching the WALs of all hosts");
         cluster.fetch().await?;
@@ -147,6 +154,40 @@ async fn reach(layout: &Layout) -> anyhow::Result<()> {
     }
     client.close().await;
     Ok(())
+}
+
+/// The packet filters of the hosts.
+struct FilterWire {
+    filter: Filter,
+    /// What was dropped when the fault began.
+    before: Cell<u64>,
+}
+
+impl Wire for FilterWire {
+    async fn set(
+        &self,
+        links: &[(ReplicaId, ReplicaId)],
+        weather: Weather,
+        max: Duration,
+    ) -> anyhow::Result<()> {
+        let strike = match (weather.cut, weather.loss_ppm) {
+            (true, _) => Strike::Cut,
+            (false, LOSS_PPM) => Strike::Loss,
+            (false, _) => anyhow::bail!("a packet filter cannot make {weather:?}"),
+        };
+        self.before.set(self.filter.dropped().await?);
+        self.filter.strike(links, strike, max).await
+    }
+
+    async fn heal(&self) -> anyhow::Result<()> {
+        self.filter.heal().await
+    }
+
+    async fn evidence(&self, _fault: Fault) -> anyhow::Result<(u64, String)> {
+        let count = self.filter.dropped().await?;
+        let count = count.saturating_sub(self.before.get());
+        Ok((count, format!("{count} packets dropped")))
+    }
 }
 
 impl Victims for RemoteCluster<'_> {

@@ -11,13 +11,13 @@ use super::schedule::Planned;
 use super::shared::{Shared, Strike};
 use super::wire::Wire;
 use crate::links::proxy::Weather;
+use crate::run::hosts::filter::LOSS_PPM;
 
 /// How much longer a fault waits for traffic that it can strike.
 const PATIENCE_MS: u64 = 2_000;
 /// Healing takes no longer than this, or somebody else does it.
 const HEAL_MAX: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(20);
-pub const LOSS_PPM: u32 = 100_000;
 const DUPLICATE_PERCENT: u8 = 10;
 const DELAY: Duration = Duration::from_millis(50);
 const JITTER: Duration = Duration::from_millis(10);

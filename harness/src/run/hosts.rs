@@ -1,5 +1,6 @@
 //! `synod run --inventory`: the same experiment with replicas and clients on the machines of an inventory.
 
+pub mod filter;
 pub mod look;
 mod merge;
 mod parcels;
@@ -9,6 +10,7 @@ mod several_loads;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use serde::Serialize;
@@ -27,14 +29,16 @@ use crate::failure::{describe, usage};
 use crate::load::load_file::{Load, LoadPart};
 use crate::probe::facts::Facts;
 use crate::replica_file::ReplicaFile;
+use crate::run::fault::Fault;
 use crate::run::layout::Layout;
 use crate::run::outcome::{Measured, Outcome};
 use crate::run::plan::Plan;
 use crate::run::progress::{Progress, counted};
 use crate::run::{Stopped, experiment, write_json};
 use crate::toml_file;
+use filter::Filter;
 use parcels::Parcels;
-use remote::{Programs, RemoteCluster};
+use remote::{Cuts, Programs, RemoteCluster};
 use servers::RemoteServers;
 
 /// A machine of the run, as it was when the run began.
@@ -163,8 +167,15 @@ async fn run(setup: &Setup<'_>, fleet: &Fleet) -> anyhow::Result<(Measured, Vec<
         ));
     }
     distribute(setup, &replicas, &clients).await?;
+    let cuts = match plan.faults.iter().any(Fault::is_of_links) {
+        true => Cuts {
+            filter: Filter::make(fleet, setup.inventory, &replicas).await?,
+            max: Duration::from_secs(plan.seconds.into()),
+        },
+        false => Cuts::none(),
+    };
     progress.step(&starting);
-    let cluster = RemoteCluster::start(layout, &programs, replicas, clients).await?;
+    let cluster = RemoteCluster::start(layout, &programs, replicas, clients, cuts).await?;
     Ok((
         experiment(plan, cluster, &layout.results, progress).await?,
         hosts,

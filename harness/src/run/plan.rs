@@ -350,10 +350,9 @@ fn faults(arguments: &RunArguments, subject: &Subject) -> anyhow::Result<Vec<Fau
     fault::check_all(&faults, arguments.replicas, arguments.seconds)?;
     for fault in &faults {
         let links = fault.is_of_links();
-        if arguments.inventory.is_some() && links {
+        if arguments.inventory.is_some() && links && subject.transport != Transport::Quic {
             return Err(usage(format!(
-                "--fault '{fault}': on an inventory replicas are killed and stopped; \
-                 `synod chaos --inventory` cuts the links between them"
+                "--fault '{fault}': on an inventory only links over QUIC are cut; kill and stop work"
             )));
         }
         if links && subject.system.is_external() {

@@ -148,6 +148,37 @@ fn a_system_that_is_not_on_the_machines_is_one_line_and_in_a_comparison_a_skip()
 }
 
 #[test]
+fn links_are_cut_and_replicas_stopped_in_a_run() {
+    let _turn = one_at_a_time();
+    let machines = [
+        ("a", REPLICA),
+        ("b", REPLICA),
+        ("c", REPLICA),
+        ("d", CLIENT),
+    ];
+    let Some(bed) = Bed::make(&machines) else {
+        return;
+    };
+    let out = bed.directory.path().join("results");
+    let mut arguments = vec!["run", "--json", "--name", "test", "--out", text(&out)];
+    arguments.extend(["--inventory", text(&bed.inventory), "--outstanding", "16"]);
+    arguments.extend(["--seconds", "6", "--warmup", "1"]);
+    arguments.extend(["--fault", "isolate leader at 1s for 2s"]);
+    arguments.extend(["--fault", "stop follower at 4s for 1s"]);
+    let finished = run(&arguments);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    let result = finished.json();
+    assert_eq!(result["lost"], 0);
+    assert_eq!(result["faults"][0]["kind"], "isolate-leader");
+    assert_eq!(result["faults"][1]["kind"], "stop-follower");
+    assert!(
+        result["elections"].as_u64() > Some(0),
+        "nobody missed the leader"
+    );
+    bed.assert_nothing_left();
+}
+
+#[test]
 fn chaos_on_machines_is_survived() {
     let _turn = one_at_a_time();
     let Some(bed) = Bed::make(&[("a", REPLICA), ("b", REPLICA), ("c", REPLICA)]) else {

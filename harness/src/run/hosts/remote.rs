@@ -16,6 +16,8 @@ use crate::load::event::LoadResult;
 use crate::probe::protocol::{Paused, Stopped};
 use crate::run::cluster::{Settled, check_disks, leader_of, settle, wait_for_leader, wait_ready};
 use crate::run::counters::Status;
+
+use crate::run::hosts::filter::{Filter, Strike};
 use crate::run::hosts::{ClientPlace, replica_name, several_loads};
 use crate::run::layout::Layout;
 use crate::run::load_process::LoadProcess;
@@ -84,7 +86,24 @@ pub struct RemoteCluster<'a> {
     programs: &'a Programs,
     replicas: BTreeMap<ReplicaId, Replica>,
     clients: Vec<ClientPlace>,
+    cuts: Cuts,
     backend: String,
+}
+
+/// How links are cut in a run.
+pub struct Cuts {
+    pub filter: Filter,
+    /// No cut lasts longer.
+    pub max: Duration,
+}
+
+impl Cuts {
+    pub fn none() -> Cuts {
+        Cuts {
+            filter: Filter::none(),
+            max: Duration::ZERO,
+        }
+    }
 }
 
 struct Replica {
@@ -101,6 +120,7 @@ impl<'a> RemoteCluster<'a> {
         programs: &'a Programs,
         placed: Vec<Placed>,
         clients: Vec<ClientPlace>,
+        cuts: Cuts,
     ) -> anyhow::Result<RemoteCluster<'a>> {
         anyhow::ensure!(
             placed.len() == layout.addresses.len(),
@@ -111,6 +131,7 @@ impl<'a> RemoteCluster<'a> {
             programs,
             replicas: BTreeMap::new(),
             clients,
+            cuts,
             backend: String::new(),
         };
         for placed in placed {
@@ -294,8 +315,10 @@ impl Target for RemoteCluster<'_> {
         Ok(())
     }
 
-    async fn cut(&mut self, _links: &BTreeSet<LinkId>) -> anyhow::Result<()> {
-        anyhow::bail!("the links between machines pass no emulator")
+    async fn cut(&mut self, links: &BTreeSet<LinkId>) -> anyhow::Result<()> {
+        let links: Vec<LinkId> = links.iter().copied().collect();
+        let Cuts { filter, max } = &self.cuts;
+        filter.strike(&links, Strike::Cut, *max).await
     }
 
     fn start_load(&self, progress: &Arc<Progress>) -> anyhow::Result<LoadProcess> {

@@ -257,7 +257,7 @@ impl Target for RemoteServers<'_> {
     }
 
     async fn cut(&mut self, _links: &BTreeSet<LinkId>) -> anyhow::Result<()> {
-        anyhow::bail!("the links between machines pass no emulator")
+        anyhow::bail!("the links of these servers cannot be cut")
     }
 
     fn start_load(&self, progress: &Arc<Progress>) -> anyhow::Result<LoadProcess> {

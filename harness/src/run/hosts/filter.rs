@@ -1,10 +1,9 @@
-//! The network of hosts as a [`Wire`]: each host drops what comes in over the links of a fault, by nftables.
+//! Faults of the links between replicas on hosts: each host drops what comes in over them, by nftables.
 //!
 //! A link is told by both ends' addresses and ports, since a replica has one socket for dialling and accepting; so
 //! clients and ssh are never cut off. What a fault changes are elements of sets with a timeout: the kernel takes them
 //! away by itself, whatever becomes of us.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -13,34 +12,36 @@ use std::time::Duration;
 use anyhow::Context;
 use synod_engine::ids::ReplicaId;
 
-use crate::chaos::fault::Fault;
-use crate::chaos::network::LOSS_PPM;
-use crate::chaos::wire::Wire;
 use crate::cluster::fleet::{Fleet, all, each};
 use crate::cluster::inventory::Inventory;
 use crate::cluster::network::{Table, apply};
 use crate::cluster::replicas::Placed;
-use crate::links::proxy::Weather;
 
+/// Of a lossy link, in millionths.
+pub const LOSS_PPM: u32 = 100_000;
 /// Counts what is dropped.
 const COUNTER: &str = "dropped";
+
+/// What becomes of the packets of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strike {
+    Cut,
+    Loss,
+}
 
 pub struct Filter {
     /// One for each host.
     tables: Vec<Table>,
     /// Where each replica listens, and which table is that of its host.
     replicas: BTreeMap<ReplicaId, (SocketAddr, usize)>,
-    /// What was dropped when the fault began.
-    before: Cell<u64>,
 }
 
 impl Filter {
-    /// Of a run without faults of the network.
+    /// Of a run without faults of links, which needs no privilege.
     pub fn none() -> Filter {
         Filter {
             tables: Vec::new(),
             replicas: BTreeMap::new(),
-            before: Cell::new(0),
         }
     }
 
@@ -55,7 +56,7 @@ impl Filter {
         for (host_index, host) in fleet.connected() {
             let table = Table {
                 host,
-                name: format!("synod_chaos_{}", inventory.name),
+                name: format!("synod_run_{}", inventory.name),
             };
             fleet.begin_table(&table);
             index_of.insert(host_index, filter.tables.len());
@@ -73,11 +74,43 @@ impl Filter {
         Ok(filter)
     }
 
-    async fn dropped(&self) -> anyhow::Result<u64> {
+    /// Packets, on all hosts, since the start.
+    pub async fn dropped(&self) -> anyhow::Result<u64> {
         let counts = each(self.tables.clone(), |table| async move {
             table.packets(COUNTER).await
         });
         Ok(all(counts.await)?.into_iter().sum())
+    }
+
+    /// From now on all packets of exactly these links are dropped, or the share that [`LOSS_PPM`] says. The kernels
+    /// undo that after `max`.
+    pub async fn strike(
+        &self,
+        links: &[(ReplicaId, ReplicaId)],
+        strike: Strike,
+        max: Duration,
+    ) -> anyhow::Result<()> {
+        let set = match strike {
+            Strike::Cut => "cut",
+            Strike::Loss => "lossy",
+        };
+        let mut orders: BTreeMap<usize, String> = (0..self.tables.len())
+            .map(|index| (index, flush(&self.tables[index].name)))
+            .collect();
+        for (index, order) in self.orders(links, set, max)? {
+            orders.entry(index).or_default().push_str(&order);
+        }
+        let orders = orders.into_iter();
+        let orders = orders.map(|(index, order)| (self.tables[index].clone(), order));
+        let done = each(orders.collect(), |(table, order)| async move {
+            apply(&table.host, &order).await
+        });
+        all(done.await).map(|_| ())
+    }
+
+    /// Every link is as good as new.
+    pub async fn heal(&self) -> anyhow::Result<()> {
+        self.strike(&[], Strike::Cut, Duration::ZERO).await
     }
 
     /// What each host is told, by the index of its table.
@@ -99,47 +132,6 @@ impl Filter {
             writeln!(order, "{}", element(table, set, from, to, max)?)?;
         }
         Ok(orders)
-    }
-}
-
-impl Wire for Filter {
-    async fn set(
-        &self,
-        links: &[(ReplicaId, ReplicaId)],
-        weather: Weather,
-        max: Duration,
-    ) -> anyhow::Result<()> {
-        let (cut, lossy) = (
-            Weather {
-                cut: true,
-                ..Weather::default()
-            },
-            weather.loss_ppm,
-        );
-        let set = match (weather == cut, lossy == LOSS_PPM) {
-            (true, _) => "cut",
-            (false, true) => "lossy",
-            (false, false) => anyhow::bail!("a packet filter cannot make {weather:?}"),
-        };
-        self.before.set(self.dropped().await?);
-        let orders = self.orders(links, set, max)?.into_iter();
-        let orders = orders.map(|(index, order)| (self.tables[index].clone(), order));
-        let done = each(orders.collect(), |(table, order)| async move {
-            apply(&table.host, &order).await
-        });
-        all(done.await).map(|_| ())
-    }
-
-    async fn heal(&self) -> anyhow::Result<()> {
-        let healed = each(self.tables.clone(), |table| async move {
-            apply(&table.host, &flush(&table.name)).await
-        });
-        all(healed.await).map(|_| ())
-    }
-
-    async fn evidence(&self, _fault: Fault) -> anyhow::Result<(u64, String)> {
-        let count = self.dropped().await?.saturating_sub(self.before.get());
-        Ok((count, format!("{count} packets dropped")))
     }
 }
 
