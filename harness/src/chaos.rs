@@ -5,10 +5,13 @@
 //! processes react do not.
 
 pub mod arguments;
+mod battle;
 mod client;
 mod damage;
 pub mod fault;
 mod history;
+mod hosts;
+mod judge;
 mod monitor;
 mod network;
 mod outcome;
@@ -19,85 +22,83 @@ mod schedule;
 mod shared;
 mod table;
 mod timeline;
+mod victims;
+mod wire;
 
 use std::path::Path;
-use std::rc::Rc;
-use std::time::Instant;
+use std::sync::Arc;
 
 use anyhow::Context;
-use synod_engine::ids::ReplicaId;
-use synod_simulator::linearizability::{self, CheckError, Checked, Operation};
-use synod_transport::Client;
+use synod_simulator::linearizability;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::LocalSet;
 
-use crate::chaos::arguments::ChaosArguments;
-use crate::cli::MachineChoice;
-use crate::client_file::client_config;
+use crate::cluster::Interrupted;
 use crate::environment::Environment;
 use crate::links::proxy::Proxy;
 use crate::output::say;
-use crate::run::cluster::{Cluster, settle};
+use crate::run::cluster::Cluster;
+use crate::run::hosts::HostRecord;
 use crate::run::layout::Layout;
-use crate::run::progress::{Progress, thousands};
-use crate::run::target::Target;
-use crate::run::{check, evidence_of, write_json};
+use crate::run::progress::{Progress, counted, thousands};
+use crate::run::write_json;
 use crate::toml_file;
-use crate::verify::{ClientAccount, Evidence};
-use client::{ClientEnd, LoadClient};
-use fault::Fault;
-use monitor::ANSWER_MAX;
+use arguments::ChaosArguments;
+use battle::{Field, bombard};
+use judge::judge;
 use outcome::{Measured, Outcome};
 use plan::ChaosPlan;
-use processes::Processes;
-use shared::Shared;
 use timeline::Timeline;
+use wire::ProxyWire;
+
+/// What came of a run, wherever it was.
+struct Found {
+    measured: Measured,
+    timeline: Timeline,
+    machine: Environment,
+    /// Of a run on several machines, each of them.
+    hosts: Vec<HostRecord>,
+}
 
 pub fn run(arguments: &ChaosArguments) -> anyhow::Result<()> {
     if let Some(path) = &arguments.check {
         return check_file(path);
     }
+    let progress = Arc::new(Progress::new());
     let plan = ChaosPlan::new(arguments)?;
-    let progress = std::sync::Arc::new(Progress::new());
-    let mut layout = Layout::prepare(&plan.place())?;
+    let mut layout = match &plan.inventory {
+        None => Layout::prepare(&plan.place())?,
+        Some(path) => {
+            let left_out = plan.left_out();
+            if !left_out.is_empty() {
+                progress.step(&format!("left out on an inventory: {left_out}"));
+            }
+            Layout::prepare_at(&plan.place(), plan.addresses(path)?)?
+        }
+    };
     toml_file::write(&layout.results.join("config.toml"), &plan)?;
-    let environment = Environment::look(&layout.data);
-    for spoiler in environment.spoilers() {
-        progress.step(&format!("warning: {spoiler}"));
-    }
     progress.step(&format!(
         "seed {} (repeat the schedule with --seed)",
         plan.seed
     ));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("no runtime")?;
-    let local = LocalSet::new();
-    let found = local.block_on(&runtime, async {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        tokio::select! {
-            result = experiment(&plan, &layout, &progress) => {
-                anyhow::Ok(Ended::Done(result.map(Box::new)))
-            }
-            _ = interrupt.recv() => Ok(Ended::Stopped("interrupted")),
-            _ = terminate.recv() => Ok(Ended::Stopped("terminated")),
-        }
-    })?;
-    drop(local);
-    // A check that still reads must not hold up an interrupted run.
-    runtime.shutdown_background();
+    let found = match &plan.inventory {
+        None => here(&plan, &layout, &progress),
+        Some(inventory) => hosts::perform(&plan, &layout, inventory, &progress),
+    };
     progress.clear();
-    let (measured, timeline) = match found {
-        Ended::Done(Ok(found)) => *found,
-        Ended::Done(Err(error)) => {
+    let found = match found {
+        Ok(found) => found,
+        Err(error) if error.is::<Interrupted>() => {
+            anyhow::bail!("{error:#}: the replicas were killed")
+        }
+        Err(error) => {
             keep_evidence(&plan, &mut layout, &progress);
             return Err(error);
         }
-        Ended::Stopped(how) => anyhow::bail!("{how}: the replicas were killed"),
     };
-    let outcome = Outcome::new(&plan, environment, &timeline, measured);
+    let timeline = found.timeline;
+    let mut outcome = Outcome::new(&plan, found.machine, &timeline, found.measured);
+    outcome.hosts = found.hosts;
     write_json(&layout, "result.json", &outcome)?;
     if arguments.json {
         say!("{}", serde_json::to_string_pretty(&outcome)?)?;
@@ -112,9 +113,62 @@ pub fn run(arguments: &ChaosArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-enum Ended {
-    Done(anyhow::Result<Box<(Measured, Timeline)>>),
-    Stopped(&'static str),
+/// On this machine alone.
+fn here(plan: &ChaosPlan, layout: &Layout, progress: &Arc<Progress>) -> anyhow::Result<Found> {
+    let machine = Environment::look(&layout.data);
+    for spoiler in machine.spoilers() {
+        progress.step(&format!("warning: {spoiler}"));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("no runtime")?;
+    let local = LocalSet::new();
+    let found = local.block_on(&runtime, async {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            found = experiment(plan, layout, progress) => found,
+            _ = interrupt.recv() => Err(Interrupted("interrupted").into()),
+            _ = terminate.recv() => Err(Interrupted("terminated").into()),
+        }
+    });
+    drop(local);
+    // A check that still reads must not hold up an interrupted run.
+    runtime.shutdown_background();
+    let (measured, timeline) = found?;
+    Ok(Found {
+        measured,
+        timeline,
+        machine,
+        hosts: Vec::new(),
+    })
+}
+
+async fn experiment(
+    plan: &ChaosPlan,
+    layout: &Layout,
+    progress: &Arc<Progress>,
+) -> anyhow::Result<(Measured, Timeline)> {
+    let proxy = Proxy::bind(&layout.addresses, plan.seed)?;
+    for (id, _) in &layout.addresses {
+        let file = plan.replica_file(layout, *id, |peer| proxy.address(*id, peer));
+        toml_file::write(&layout.replica_config(*id), &file)?;
+    }
+    let field = Field::new(plan, layout, progress);
+    let wire = ProxyWire::new(&proxy);
+    let fight = async {
+        let replicas = counted(u64::from(plan.replicas), "replica");
+        progress.step(&format!("starting {replicas}"));
+        let mut cluster = Cluster::start(layout, None).await?;
+        let survived = bombard(&field, &mut cluster, &wire).await?;
+        Ok((survived, cluster.stop().await?))
+    };
+    let done = tokio::select! {
+        done = fight => done,
+        ended = proxy.run() => Err(ended.err().context("the fault proxy ended")?),
+    };
+    judge(&field, done).await
 }
 
 /// Says where to look after a failure. The replicas' disks stay for that.
@@ -139,181 +193,4 @@ fn check_file(path: &Path) -> anyhow::Result<()> {
         checked.keys,
         checked.open
     )
-}
-
-async fn experiment(
-    plan: &ChaosPlan,
-    layout: &Layout,
-    progress: &std::sync::Arc<Progress>,
-) -> anyhow::Result<(Measured, Timeline)> {
-    let proxy = Proxy::bind(&layout.addresses, plan.seed)?;
-    for (id, _) in &layout.addresses {
-        let file = plan.replica_file(layout, &proxy, *id);
-        toml_file::write(&layout.replica_config(*id), &file)?;
-    }
-    let shared = Rc::new(Shared::new(plan.seconds));
-    let done = tokio::select! {
-        done = bombard(plan, layout, &proxy, &shared, progress) => done,
-        ended = proxy.run() => Err(ended.err().context("the fault proxy ended")?),
-    };
-    // What was seen is written down however it ended.
-    let history = shared.history.take();
-    history::write(&layout.results.join("history.jsonl"), &history)?;
-    let mut faults = shared.reports.take();
-    faults.sort_by_key(|report| report.from_ms);
-    let timeline = Timeline::new(&history, shared.end_ms);
-    let leaders = shared.leaders.take();
-    let csv = timeline.csv(&faults, &leaders);
-    let path = layout.results.join("timeline.csv");
-    std::fs::write(&path, csv).with_context(|| format!("{}: not written", path.display()))?;
-    let Bombarded {
-        backend,
-        evidence,
-        complaints,
-        clients,
-    } = done?;
-    let started = Instant::now();
-    let verdict = check(evidence, progress).await?;
-    let verify_seconds = started.elapsed().as_secs_f64();
-    let (checked, check_seconds) = check_history(history, progress).await?;
-    let measured = Measured {
-        backend,
-        faults,
-        leader_changes: leader_changes(&leaders),
-        clients,
-        checked,
-        check_seconds,
-        verdict,
-        verify_seconds,
-        complaints,
-    };
-    Ok((measured, timeline))
-}
-
-/// What is left of a cluster when its load is over.
-struct Bombarded {
-    backend: String,
-    evidence: Evidence,
-    complaints: Vec<String>,
-    clients: Vec<ClientEnd>,
-}
-
-/// From the start of the replicas to their end.
-async fn bombard(
-    plan: &ChaosPlan,
-    layout: &Layout,
-    proxy: &Proxy,
-    shared: &Rc<Shared>,
-    progress: &Progress,
-) -> anyhow::Result<Bombarded> {
-    progress.step(&format!("starting {} replicas", plan.replicas));
-    let mut cluster = Cluster::start(layout, None).await?;
-    let leader = cluster.wait_for_leader().await?;
-    let backend = cluster.backend.clone();
-    progress.step(&format!(
-        "replica {} leads; {} clients, {} s, {} faults",
-        leader.0,
-        plan.clients,
-        plan.seconds,
-        plan.schedule.processes.len() + plan.schedule.network.len()
-    ));
-    shared.start(leader);
-    let observer = Rc::new(observer(layout)?);
-    let load = load(plan, layout, shared)?;
-    let mut processes = Processes {
-        cluster,
-        layout,
-        shared,
-    };
-    let calm_from_ms = plan.schedule.calm_from_ms;
-    let clients = tokio::select! {
-        // Both lanes end on their own; the clients may wait for a last reply after that.
-        result = async {
-            let network = network::run(&plan.schedule.network, calm_from_ms, proxy, plan.replicas, shared);
-            let network = async {
-                network.await;
-                anyhow::Ok(())
-            };
-            let processes = processes.run(&plan.schedule.processes, calm_from_ms);
-            let ((), (), clients) = tokio::try_join!(network, processes, ends(load))?;
-            anyhow::Ok(clients)
-        } => result?,
-        () = monitor::follow(observer, plan.replicas, shared) => unreachable!("it follows for ever"),
-        () = monitor::report(shared, progress) => unreachable!("it reports for ever"),
-    };
-    let mut cluster = processes.cluster;
-    progress.step("load done; waiting until all replicas have applied the same slots");
-    let (commit_index, hashes) = settle(&mut cluster).await?;
-    let complaints = cluster.stop().await?;
-    let evidence = Evidence {
-        machine: MachineChoice::Kv,
-        commit_index,
-        replicas: evidence_of(layout, hashes),
-        holes: plan.faults.contains(&Fault::Corrupt),
-        clients: accounts(&clients),
-    };
-    Ok(Bombarded {
-        backend,
-        evidence,
-        complaints,
-        clients,
-    })
-}
-
-/// How often another replica led than before.
-fn leader_changes(leaders: &[(u64, Option<ReplicaId>)]) -> u64 {
-    let mut known: Vec<ReplicaId> = leaders.iter().filter_map(|(_, leader)| *leader).collect();
-    known.dedup();
-    known.len().saturating_sub(1) as u64
-}
-
-fn observer(layout: &Layout) -> anyhow::Result<Client> {
-    let identity = layout.certificates("client").load()?;
-    let mut config = client_config(layout.cluster, layout.addresses.clone(), identity)?;
-    config.deadline = ANSWER_MAX;
-    Ok(Client::observe(config)?)
-}
-
-fn load(
-    plan: &ChaosPlan,
-    layout: &Layout,
-    shared: &Rc<Shared>,
-) -> anyhow::Result<JoinSet<anyhow::Result<ClientEnd>>> {
-    let identity = layout.certificates("client").load()?;
-    let mut clients = JoinSet::new();
-    for index in 0..plan.clients {
-        let config = client_config(layout.cluster, layout.addresses.clone(), identity.clone())?;
-        let client = LoadClient::new(index, config, plan.seed, Rc::clone(shared));
-        clients.spawn_local(client.run());
-    }
-    Ok(clients)
-}
-
-async fn ends(mut load: JoinSet<anyhow::Result<ClientEnd>>) -> anyhow::Result<Vec<ClientEnd>> {
-    let mut ends = Vec::new();
-    while let Some(end) = load.join_next().await {
-        ends.push(end.context("a client panicked")??);
-    }
-    Ok(ends)
-}
-
-fn accounts(clients: &[ClientEnd]) -> Vec<ClientAccount> {
-    let accounts = clients.iter().flat_map(|end| end.accounts.iter());
-    accounts.copied().collect()
-}
-
-/// On a thread of its own, so that ctrl-C is still heard.
-async fn check_history(
-    history: Vec<Operation>,
-    progress: &Progress,
-) -> anyhow::Result<(Result<Checked, CheckError>, f64)> {
-    progress.step(&format!(
-        "checking whether {} operations are linearizable",
-        thousands(history.len() as u64)
-    ));
-    let started = Instant::now();
-    let checked = tokio::task::spawn_blocking(move || linearizability::check(&history))
-        .await
-        .context("the check panicked")?;
-    Ok((checked, started.elapsed().as_secs_f64()))
 }

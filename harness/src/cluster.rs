@@ -9,7 +9,7 @@ pub mod fleet;
 pub mod folder;
 pub mod host;
 pub mod inventory;
-mod network;
+pub mod network;
 pub mod replicas;
 pub mod server;
 pub mod ssh;

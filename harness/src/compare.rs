@@ -17,7 +17,7 @@ pub fn run(arguments: &CompareArguments) -> anyhow::Result<()> {
     matrix.check_inventory(arguments.inventory.as_deref())?;
     let name = plan::name("compare", &arguments.out, arguments.name.as_deref())?;
     let programs = Programs::new(arguments.programs.as_deref())?;
-    let contestants = Contestants::find(&matrix, &programs, arguments.inventory.is_some())?;
+    let contestants = Contestants::find(&matrix, &programs, arguments.inventory.as_deref())?;
     let directory = make_folder(&arguments.out.join(name))
         .map_err(|error| usage(format!("--out: {error:#}")))?;
     toml_file::write(&directory.join("matrix.toml"), &matrix)?;

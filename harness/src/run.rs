@@ -42,7 +42,7 @@ use layout::Layout;
 use load_process::LoadProcess;
 use outcome::{Measured, Outcome};
 use plan::Plan;
-use progress::{Progress, thousands};
+use progress::{Progress, counted, thousands};
 use target::{Conclusion, Target};
 
 /// How soon the end of a process on another machine is noticed.
@@ -108,8 +108,8 @@ async fn start_and_measure(
 ) -> anyhow::Result<Measured> {
     let subject = &plan.subject;
     progress.step(&format!(
-        "starting {} replicas of {}",
-        plan.replicas,
+        "starting {} of {}",
+        counted(u64::from(plan.replicas), "replica"),
         subject.label()
     ));
     let program = match (

@@ -55,7 +55,7 @@ pub fn run(arguments: &SweepArguments) -> anyhow::Result<()> {
             path.display()
         )));
     }
-    let contestants = Contestants::find(&matrix, &programs, arguments.inventory.is_some())?;
+    let contestants = Contestants::find(&matrix, &programs, arguments.inventory.as_deref())?;
     let directory = make_folder(&path).map_err(|error| usage(format!("--out: {error:#}")))?;
     toml_file::write(&directory.join(MATRIX), &matrix)?;
     if arguments.inventory.is_some() {

@@ -224,7 +224,7 @@ fn a_sweep_runs_on_the_machines_of_an_inventory() {
         &out.path().join("many.toml"),
         "systems = [\"synod\"]\noutstanding = [4]\nreplicas = [1, 3]\n",
     );
-    refused(&sweep(&many, &on_machines), &["lab.toml", "1 replicas"]);
+    refused(&sweep(&many, &on_machines), &["lab.toml", "1 replica;"]);
 }
 
 /// An adapter that finds nothing installed, as on most machines.

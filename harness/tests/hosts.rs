@@ -1,6 +1,7 @@
 //! `synod cluster` on machines of the test: checked, started, broken, collected and taken down.
 
 mod common;
+mod experiments;
 mod machines;
 
 use std::io::{BufRead, BufReader};

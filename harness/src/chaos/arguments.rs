@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::chaos::fault::Fault;
+use super::fault::Fault;
 
 #[derive(Args)]
 #[command(
@@ -32,6 +32,9 @@ pub struct ChaosArguments {
     /// Where the replicas write; next to the results if not given
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// Run on the machines of this file instead of this one alone; the clients run here (see `synod cluster --help`)
+    #[arg(long, value_name = "FILE", conflicts_with = "data")]
+    pub inventory: Option<PathBuf>,
     /// The name of the result directory [default: chaos-DATE-TIME]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
@@ -52,6 +55,7 @@ Examples:\n\
 \x20 synod chaos --seed 7                         the schedule of faults that this seed gives, again\n\
 \x20 synod chaos --faults kill,stop --seconds 20  only these\n\
 \x20 synod chaos --replicas 5 --faults partial    quorum-loss, constrained election and chained partitions\n\
+\x20 synod chaos --inventory cluster.toml           on hosts: kill, kill-all, stop, partition, one-way, partial, loss\n\
 \x20 synod chaos --check results/x/history.jsonl  check a recorded history once more\n\
 \n\
 Real replicas on a real disk; their links pass a UDP proxy in this process, which needs no privileges. Every\n\

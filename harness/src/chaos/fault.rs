@@ -89,6 +89,24 @@ impl Fault {
         }
     }
 
+    /// Why it is not done on the hosts of an inventory, if it is not.
+    pub fn not_on_hosts(self) -> Option<&'static str> {
+        match self {
+            Fault::Kill
+            | Fault::KillAll
+            | Fault::Stop
+            | Fault::Partition
+            | Fault::OneWay
+            | Fault::Partial
+            | Fault::Loss => None,
+            Fault::DiskFull => Some("the limit is set on processes of this machine only"),
+            Fault::Corrupt | Fault::Wipe => Some("only files of this machine are damaged"),
+            Fault::Duplicate | Fault::Delay | Fault::Clog => {
+                Some("the packet filter of a host drops packets, and does nothing else to them")
+            }
+        }
+    }
+
     /// How long it lasts: for a killed replica, how long it is gone.
     pub fn lasts_ms(self) -> std::ops::Range<u64> {
         match self {

@@ -1,4 +1,4 @@
-//! The faults of the network, one after the other, by way of the proxy.
+//! The faults of the network, one after the other, by way of a [`Wire`].
 
 use std::time::Duration;
 
@@ -9,12 +9,15 @@ use super::fault::{Fault, Lane};
 use super::random::Random;
 use super::schedule::Planned;
 use super::shared::{Shared, Strike};
-use crate::links::proxy::{Counts, Proxy, Weather};
+use super::wire::Wire;
+use crate::links::proxy::Weather;
+use crate::run::hosts::filter::LOSS_PPM;
 
 /// How much longer a fault waits for traffic that it can strike.
 const PATIENCE_MS: u64 = 2_000;
+/// Healing takes no longer than this, or somebody else does it.
+const HEAL_MAX: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(20);
-const LOSS_PPM: u32 = 100_000;
 const DUPLICATE_PERCENT: u8 = 10;
 const DELAY: Duration = Duration::from_millis(50);
 const JITTER: Duration = Duration::from_millis(10);
@@ -44,30 +47,26 @@ struct Change {
 pub async fn run(
     plan: &[Planned],
     calm_from_ms: u64,
-    proxy: &Proxy,
+    wire: &impl Wire,
     replicas: u8,
     shared: &Shared,
-) {
+) -> anyhow::Result<()> {
     for planned in plan {
         sleep_until(shared.at(planned.at_ms)).await;
         let from_ms = shared.now_ms();
         let change = change(planned, replicas, shared.leader.get());
         shared.begin(Lane::Network, &change.what);
-        let before = proxy.counts();
-        for (from, to) in &change.links {
-            proxy.set(*from, *to, change.weather);
-        }
         let until_ms = from_ms + planned.lasts_ms;
+        let patient_until_ms = (until_ms + PATIENCE_MS).min(calm_from_ms);
+        let max = Duration::from_millis(planned.lasts_ms + PATIENCE_MS) + HEAL_MAX;
+        wire.set(&change.links, change.weather, max).await?;
         sleep_until(shared.at(until_ms.min(calm_from_ms))).await;
         // While every process is dead there is nothing to strike.
-        let patient_until_ms = (until_ms + PATIENCE_MS).min(calm_from_ms);
-        while evidence(planned.fault, proxy.counts().since(before)).0 == 0
-            && shared.now_ms() < patient_until_ms
-        {
+        while wire.evidence(planned.fault).await?.0 == 0 && shared.now_ms() < patient_until_ms {
             sleep(POLL).await;
         }
-        proxy.heal();
-        let (count, evidence) = evidence(planned.fault, proxy.counts().since(before));
+        wire.heal().await?;
+        let (count, evidence) = wire.evidence(planned.fault).await?;
         let strike = Strike {
             what: change.what,
             replicas: change.replicas,
@@ -76,21 +75,7 @@ pub async fn run(
         };
         shared.end(planned, from_ms, strike);
     }
-}
-
-/// How many datagrams a fault met.
-fn evidence(fault: Fault, counts: Counts) -> (u64, String) {
-    let (count, did) = match fault {
-        Fault::Loss => (counts.lost, "lost"),
-        Fault::Duplicate => (counts.duplicated, "sent twice"),
-        Fault::Delay => (counts.delayed, "delayed"),
-        Fault::Clog => (counts.held, "held back"),
-        _ => (counts.cut, "cut off"),
-    };
-    (
-        count,
-        format!("{count} of {} datagrams {did}", counts.arrived),
-    )
+    Ok(())
 }
 
 fn change(planned: &Planned, replicas: u8, leader: Option<ReplicaId>) -> Change {

@@ -14,6 +14,7 @@ use super::shared::FaultReport;
 use super::timeline::Timeline;
 use crate::environment::Environment;
 use crate::load::event::{Latency, TimelineSummary};
+use crate::run::hosts::HostRecord;
 use crate::verify::Verdict;
 
 /// Raised when a key changes its meaning or goes away.
@@ -62,6 +63,9 @@ pub struct Outcome {
     pub durability: &'static str,
     pub transport: &'static str,
     pub machine: Environment,
+    /// Of a run on several machines, each of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<HostRecord>,
     pub command_line: String,
     pub client_counters: BTreeMap<&'static str, u64>,
 }
@@ -150,8 +154,12 @@ impl Outcome {
             schedule: plan.schedule.clone(),
             backend: measured.backend,
             durability: "sync",
-            transport: "quic, mTLS 1.3, links through a UDP fault proxy",
+            transport: match plan.inventory {
+                None => "quic, mTLS 1.3, links through a UDP fault proxy",
+                Some(_) => "quic, mTLS 1.3, faults by the packet filters of the hosts",
+            },
             machine,
+            hosts: Vec::new(),
             command_line: plan.command_line.clone(),
             client_counters: counters(&measured.clients),
         }

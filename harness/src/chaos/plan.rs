@@ -1,17 +1,19 @@
 //! What a chaos run is going to do: the flags, checked and completed. Published as `config.toml`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use synod_engine::ids::ReplicaId;
 
+use super::arguments::ChaosArguments;
 use super::fault::Fault;
 use super::schedule::Schedule;
 use crate::certs::random_u64;
-use crate::chaos::arguments::ChaosArguments;
 use crate::cli::{BackendChoice, DurabilityChoice, MachineChoice};
-use crate::links::proxy::Proxy;
+use crate::cluster::inventory::Inventory;
+use crate::failure::usage;
 use crate::replica_file::{LimitsTable, ReplicaFile, StorageTable, TimersTable};
 use crate::run::layout::{Layout, Place};
 use crate::run::plan::name;
@@ -31,6 +33,9 @@ pub struct ChaosPlan {
     pub out: PathBuf,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<PathBuf>,
+    /// The machines to run on, if not this one alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inventory: Option<PathBuf>,
     pub keep_data: bool,
     /// Last, because it is made of tables.
     pub schedule: Schedule,
@@ -43,10 +48,25 @@ impl ChaosPlan {
             // Short enough to be typed again, and to be an integer in every JSON reader.
             None => random_u64()? % 1_000_000_000,
         };
+        let on_hosts = arguments.inventory.is_some();
+        let possible = |fault: &Fault| !on_hosts || fault.not_on_hosts().is_none();
         let mut faults = match &arguments.faults[..] {
-            [] => Fault::ALL.to_vec(),
+            [] => Fault::ALL.into_iter().filter(possible).collect(),
             chosen => chosen.to_vec(),
         };
+        if let Some(refused) = faults.iter().find(|fault| !possible(fault)) {
+            let why = refused.not_on_hosts().unwrap_or_default();
+            let instead: Vec<String> = Fault::ALL
+                .iter()
+                .filter(|fault| possible(fault))
+                .map(|fault| fault.name())
+                .collect();
+            return Err(usage(format!(
+                "--faults {}: {why}; ask for it without --inventory, or on the hosts for {}",
+                refused.name(),
+                instead.join(", ")
+            )));
+        }
         faults.sort_unstable();
         faults.dedup();
         Ok(ChaosPlan {
@@ -60,8 +80,27 @@ impl ChaosPlan {
             faults,
             out: arguments.out.clone(),
             data: arguments.data.clone(),
+            inventory: arguments.inventory.clone(),
             keep_data: arguments.keep_data,
         })
+    }
+
+    /// What is never done on an inventory, by name.
+    pub fn left_out(&self) -> String {
+        let all = Fault::ALL.iter();
+        let names: Vec<String> = all
+            .filter(|fault| fault.not_on_hosts().is_some() && !self.faults.contains(fault))
+            .map(|fault| fault.name())
+            .collect();
+        names.join(", ")
+    }
+
+    /// Where the replicas of an inventory listen.
+    pub fn addresses(&self, inventory: &Path) -> anyhow::Result<Vec<(ReplicaId, SocketAddr)>> {
+        let mut inventory = Inventory::read(inventory)?;
+        inventory.take_replicas(self.replicas)?;
+        let places = inventory.replicas.iter();
+        Ok(places.map(|place| (place.id, place.address)).collect())
     }
 
     pub fn place(&self) -> Place<'_> {
@@ -74,16 +113,21 @@ impl ChaosPlan {
         }
     }
 
-    /// A replica finds its peers at the proxy.
-    pub fn replica_file(&self, layout: &Layout, proxy: &Proxy, id: ReplicaId) -> ReplicaFile {
+    /// A replica finds each peer where `found_at` says.
+    pub fn replica_file(
+        &self,
+        layout: &Layout,
+        id: ReplicaId,
+        found_at: impl Fn(ReplicaId) -> SocketAddr,
+    ) -> ReplicaFile {
         let mut peers = BTreeMap::new();
         let mut listen = None;
         for (peer, address) in &layout.addresses {
-            let found_at = match *peer == id {
+            let at = match *peer == id {
                 true => *listen.insert(*address),
-                false => proxy.address(id, *peer),
+                false => found_at(*peer),
             };
-            peers.insert(peer.0.to_string(), found_at);
+            peers.insert(peer.0.to_string(), at);
         }
         ReplicaFile {
             cluster: layout.cluster.to_string(),

@@ -111,7 +111,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 const CLUSTER_EXAMPLES: &str = "\
 An inventory, cluster.toml:\n\
-\x20 port = 7400                                # UDP; the default\n\
+\x20 port = 7400                                # UDP, one per replica; the default. etcd, ZooKeeper, NATS: 3 TCP each\n\
 \x20 [[host]]\n\
 \x20 name = \"a\"\n\
 \x20 address = \"10.0.0.1\"                       # where replicas and clients reach it\n\

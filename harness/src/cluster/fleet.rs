@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 use crate::cluster::folder::Folder;
 use crate::cluster::host::Host;
 use crate::cluster::inventory::Inventory;
+use crate::cluster::network::Table;
 use crate::cluster::ssh;
 use crate::failure::describe;
 
@@ -16,6 +17,8 @@ pub struct Fleet {
     hosts: Vec<Option<Arc<Host>>>,
     /// Folders that go if the command fails or is interrupted.
     unfinished: Mutex<Vec<Folder>>,
+    /// Tables of packet filters that go in any case.
+    tables: Mutex<Vec<Table>>,
     /// The sockets of the connections, which they need to their end.
     _settings: ssh::Settings,
 }
@@ -48,6 +51,7 @@ impl Fleet {
         let fleet = Fleet {
             hosts,
             unfinished: Mutex::default(),
+            tables: Mutex::default(),
             _settings: settings,
         };
         Ok((fleet, errors))
@@ -76,6 +80,12 @@ impl Fleet {
             .push(folder.clone());
     }
 
+    /// The table is about to be made.
+    pub fn begin_table(&self, table: &Table) {
+        let mut tables = self.tables.lock().expect("nobody panics with it");
+        tables.push(table.clone());
+    }
+
     /// What was made stays.
     pub fn keep(&self) {
         self.unfinished
@@ -87,9 +97,12 @@ impl Fleet {
     /// Removes what a command began and did not keep, and ends the connections. Returns what could not be removed.
     pub async fn finish(self) -> Vec<anyhow::Error> {
         let folders = std::mem::take(&mut *self.unfinished.lock().expect("nobody panics with it"));
+        let tables = std::mem::take(&mut *self.tables.lock().expect("nobody panics with it"));
+        let healed = each(tables, |table| async move { table.remove().await }).await;
         let removed = each(folders, |folder| async move { folder.unmake().await }).await;
         self.close().await;
-        removed.into_iter().filter_map(Result::err).collect()
+        let both = healed.into_iter().chain(removed);
+        both.filter_map(Result::err).collect()
     }
 
     async fn close(&self) {

@@ -1,8 +1,8 @@
 //! Our folder on a host: all that a cluster or a run puts there, so that removing it removes everything.
 //!
 //! ```text
-//! DATA/synod-NAME/  bin/{synod,replica}-HASH  ca.pem  client.{pem,key,toml}
-//!                   replica-N.{toml,pem,key,pid,out,log}  replica-N/
+//! DATA/synod-NAME/  bin/{synod,replica,adapter}-HASH  ca.pem  client.{pem,key,toml}
+//!                   replica-N.{toml,pem,key,pid,out,log}  replica-N/  server-N/
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -35,6 +35,11 @@ impl Executable {
     /// One that runs as a replica in the place of ours, and knows nothing of `synod probe`.
     pub fn of_replica(path: &Path) -> anyhow::Result<Executable> {
         Executable::read(path, "replica")
+    }
+
+    /// The adapter of other projects' systems.
+    pub fn of_adapter(path: &Path) -> anyhow::Result<Executable> {
+        Executable::read(path, "adapter")
     }
 
     fn read(path: &Path, name: &'static str) -> anyhow::Result<Executable> {

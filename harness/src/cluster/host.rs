@@ -87,11 +87,15 @@ impl Host {
 
     /// Runs a short command to its end and returns what it printed; it fails if the command does.
     pub async fn run(&self, words: &[&str]) -> anyhow::Result<String> {
-        let output = self
-            .finish(words, self.command(words).stdin(Stdio::null()), COMMAND_MAX)
-            .await?;
+        let output = self.output(words).await?;
         self.succeeded(words, &output)?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Runs a short command to its end, whatever that is.
+    pub async fn output(&self, words: &[&str]) -> anyhow::Result<Output> {
+        self.finish(words, self.command(words).stdin(Stdio::null()), COMMAND_MAX)
+            .await
     }
 
     /// A POSIX shell script; `$0` and on are `words`.

@@ -10,6 +10,7 @@ use toml::Spanned;
 
 use crate::cluster::cpus::Cpus;
 use crate::failure::{one_line, usage};
+use crate::run::progress::counted;
 
 /// The first UDP port of the replicas of a host; a second replica of the same host takes the next one.
 const PORT_DEFAULT: u16 = 7400;
@@ -255,8 +256,9 @@ impl Inventory {
         let there = self.replicas.len();
         if there < usize::from(count) {
             let path = self.path.display();
+            let there = counted(there as u64, "replica");
             return Err(usage(format!(
-                "--replicas {count}: {path} has hosts for {there} replicas; add hosts, or ask for fewer"
+                "--replicas {count}: {path} has hosts for {there}; add hosts, or ask for fewer"
             )));
         }
         self.replicas.truncate(usize::from(count));

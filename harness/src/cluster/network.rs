@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -51,14 +52,14 @@ pub async fn partition(
         let mut cuts = Vec::new();
         for (index, other) in pair.into_iter().zip([b, a]) {
             cuts.push((
-                std::sync::Arc::clone(fleet.host(index)?),
+                Arc::clone(fleet.host(index)?),
                 rules(inventory, other, duration),
             ));
         }
-        let cut = each(cuts, |(host, rules)| async move {
-            let script = format!("{FIND_NFT}{NEED_NFT}printf '%s' \"$0\" | $nft -f -");
-            host.script(&script, &[&rules]).await
-        });
+        let cut = each(
+            cuts,
+            |(host, rules)| async move { apply(&host, &rules).await },
+        );
         let done = all(cut.await);
         if done.is_err() {
             // Half a partition is not what was asked for.
@@ -74,6 +75,50 @@ pub async fn partition(
         }
     })
     .await
+}
+
+/// Has nftables do what `rules` say, all of it or nothing.
+pub async fn apply(host: &Host, rules: &str) -> anyhow::Result<()> {
+    let script = format!("{FIND_NFT}{NEED_NFT}printf '%s' \"$0\" | $nft -f -");
+    host.script(&script, &[rules]).await.map(|_| ())
+}
+
+/// A table of our own on a host.
+#[derive(Clone)]
+pub struct Table {
+    pub host: Arc<Host>,
+    pub name: String,
+}
+
+impl Table {
+    /// Makes it by `rules`. Goes on if it is dropped in the middle, and [`Table::remove`] waits for it: a table that
+    /// is made after its removal would stay.
+    pub async fn make(&self, rules: String) -> anyhow::Result<()> {
+        let turn = Arc::clone(&self.host.making).lock_owned().await;
+        let host = Arc::clone(&self.host);
+        let made = tokio::spawn(async move {
+            let made = apply(&host, &rules).await;
+            drop(turn);
+            made
+        });
+        made.await.context("making a table does not panic")?
+    }
+
+    /// What a counter of it counted.
+    pub async fn packets(&self, counter: &str) -> anyhow::Result<u64> {
+        let script = format!("{FIND_NFT}{NEED_NFT}$nft list counter inet \"$0\" \"$1\"");
+        let said = self.host.script(&script, &[&self.name, counter]).await?;
+        let mut words = said
+            .split_whitespace()
+            .skip_while(|word| *word != "packets");
+        let count = words.nth(1).and_then(|count| count.parse().ok());
+        count.with_context(|| format!("host {}: nft tells no count", self.host.name()))
+    }
+
+    pub async fn remove(&self) -> anyhow::Result<()> {
+        let _turn = self.host.making.lock().await;
+        heal_host(&self.host, &self.name).await
+    }
 }
 
 /// The whole table, with one more address that nothing is taken from or sent to.

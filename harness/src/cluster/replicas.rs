@@ -13,7 +13,8 @@ use crate::cluster::fleet::{Fleet, all, each};
 use crate::cluster::folder::{Executable, Folder};
 use crate::cluster::host::{Host, complaint};
 use crate::cluster::inventory::Inventory;
-use crate::probe::protocol::{ReplicaState, Stopped};
+use crate::probe::protocol::{Paused, ReplicaState, Stopped};
+use crate::run::usage::Usage;
 
 const LEADER_MAX: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(50);
@@ -150,6 +151,37 @@ impl Placed {
             signal,
         ])
         .await
+    }
+
+    /// It stands still, or goes on; fails unless it runs.
+    pub async fn halt(&self, executable: &str, halt: bool) -> anyhow::Result<()> {
+        let signal = match halt {
+            true => "stop",
+            false => "cont",
+        };
+        let done = self.end(executable, signal).await?;
+        anyhow::ensure!(
+            done == Stopped::GoesOn,
+            "{} on host {} does not run",
+            self.name(),
+            self.host().name()
+        );
+        Ok(())
+    }
+
+    /// It stands still for so long.
+    pub async fn pause(&self, executable: &str, lasts: Duration) -> anyhow::Result<Paused> {
+        let (pid, milliseconds) = (self.pid_file(), lasts.as_millis().to_string());
+        let words = [executable, "probe", "pause", "--pid-file", &pid];
+        self.ask(&[&words[..], &["--milliseconds", &milliseconds]].concat())
+            .await
+    }
+
+    /// What the kernel counts for it.
+    pub async fn usage(&self, executable: &str) -> anyhow::Result<Usage> {
+        let pid = self.pid_file();
+        self.ask(&[executable, "probe", "usage", "--pid-file", &pid])
+            .await
     }
 
     async fn ask<T: serde::de::DeserializeOwned>(&self, words: &[&str]) -> anyhow::Result<T> {

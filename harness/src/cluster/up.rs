@@ -18,6 +18,7 @@ use crate::failure::usage;
 use crate::output::say;
 use crate::probe::protocol::Stopped;
 use crate::replica_file::{LimitsTable, ReplicaFile, StorageTable, TimersTable};
+use crate::run::progress::counted;
 
 pub async fn up(
     inventory: &Inventory,
@@ -277,9 +278,9 @@ pub async fn down(inventory: &Inventory, state: &State) -> anyhow::Result<()> {
             }
             state.remove()?;
             say!(
-                "nothing of cluster `{}` is left on {} hosts",
+                "nothing of cluster `{}` is left on {}",
                 inventory.name,
-                inventory.hosts.len()
+                counted(inventory.hosts.len() as u64, "host")
             )
         },
     )

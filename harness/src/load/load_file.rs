@@ -52,6 +52,13 @@ pub enum Load {
 }
 
 impl Load {
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Load::Closed { .. } => "closed loop",
+            Load::Open { .. } => "open loop",
+        }
+    }
+
     /// As the report says it.
     pub fn label(&self) -> String {
         match self {

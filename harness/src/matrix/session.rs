@@ -1,7 +1,7 @@
 //! Does the runs of a matrix and keeps what they found; what an earlier session did is not done again.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,17 +14,16 @@ use crate::comparison::{self, Comparison, Kind, Skipped};
 use crate::output::{say, write_whole};
 use crate::report;
 use crate::results::{Collection, RunFolder, Source};
+use crate::run::hosts::look::Hosts;
 use crate::run::outcome::Outcome;
 use crate::run::plan::{Plan, Subject};
 use crate::run::progress::{Progress, thousands};
 use crate::run::table::time;
 use crate::run::{self, Stopped};
-use crate::system::{Family, NotInstalled, Programs, System, Transport};
+use crate::system::{NotInstalled, Programs, System, Transport};
 
 /// The folder of the runs in that of the comparison.
 const RUNS: &str = "runs";
-/// Why the systems of other projects take no part in runs on an inventory.
-const EXTERNAL_STAYS: &str = "its servers run on this machine only";
 
 /// The systems of a matrix, found before anything is written: a mistake leaves no trace.
 pub struct Contestants {
@@ -37,21 +36,20 @@ impl Contestants {
     pub fn find(
         matrix: &Matrix,
         programs: &Programs,
-        on_inventory: bool,
+        inventory: Option<&Path>,
     ) -> anyhow::Result<Contestants> {
         let progress = Progress::new();
         let mut contestants = Contestants {
             subjects: BTreeMap::new(),
             skipped: Vec::new(),
         };
+        let most = matrix.replicas.iter().max().copied();
+        let hosts = inventory.zip(most).map(|(inventory, replicas)| Hosts {
+            inventory,
+            replicas,
+        });
         for (system, transport) in matrix.contestants() {
-            let found = match system.family(transport) {
-                Family::External if on_inventory => Err(NotInstalled(EXTERNAL_STAYS.into()).into()),
-                Family::Product | Family::Baseline | Family::External => {
-                    Subject::find(system, transport, programs, &progress)
-                }
-            };
-            match found {
+            match Subject::find(system, transport, programs, hosts, &progress) {
                 Ok(subject) => {
                     contestants.subjects.insert((system, transport), subject);
                 }

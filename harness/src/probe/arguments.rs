@@ -19,6 +19,8 @@ pub enum ProbeCommand {
     Serve(ServeArguments),
     /// Become a program, with its process id in a file
     Exec(ExecArguments),
+    /// Run a program until it ends, stdin closes or this command is ended
+    Guard(GuardArguments),
     /// Start a program that outlives this command, and wait until it is ready
     Start(StartArguments),
     /// Send a signal to a program that was started here
@@ -27,6 +29,10 @@ pub enum ProbeCommand {
     End(EndArguments),
     /// Print how a replica of this host is
     Status(StatusArguments),
+    /// Stop a program that was started here with SIGSTOP, and continue it after a while
+    Pause(PauseArguments),
+    /// Print what the kernel counts for a program that was started here
+    Usage(UsageArguments),
 }
 
 #[derive(Args)]
@@ -61,8 +67,40 @@ pub struct ExecArguments {
     /// The systemd unit that this runs in
     #[arg(long)]
     pub unit: Option<String>,
+    /// The process that this one must not outlive
+    #[arg(long, value_name = "PID")]
+    pub parent: Option<i32>,
     #[arg(last = true, required = true)]
     pub program: Vec<String>,
+}
+
+#[derive(Args)]
+pub struct GuardArguments {
+    /// Where the program's process id is kept
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: PathBuf,
+    /// The CPUs that the program may use
+    #[arg(long, value_parser = Cpus::parse)]
+    pub cpus: Option<Cpus>,
+    /// Where the program starts
+    #[arg(long, value_name = "DIR")]
+    pub directory: PathBuf,
+    #[arg(last = true, required = true)]
+    pub program: Vec<String>,
+}
+
+#[derive(Args)]
+pub struct PauseArguments {
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: PathBuf,
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    pub milliseconds: u64,
+}
+
+#[derive(Args)]
+pub struct UsageArguments {
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: PathBuf,
 }
 
 #[derive(Args)]
@@ -98,6 +136,10 @@ pub enum SignalChoice {
     Kill,
     /// SIGTERM, then SIGKILL if that is not enough
     Term,
+    /// SIGSTOP
+    Stop,
+    /// SIGCONT
+    Cont,
 }
 
 #[derive(Args)]

@@ -54,6 +54,17 @@ pub enum Stopped {
     NotRunning,
     ByItself,
     Killed,
+    /// It was only to stand still, or to go on.
+    GoesOn,
+}
+
+/// How a program was while it was to stand still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paused {
+    /// Soon after the signal.
+    pub stopped: bool,
+    /// Just before it went on.
+    pub still: bool,
 }
 
 /// How a replica is.

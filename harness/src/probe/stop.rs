@@ -1,4 +1,4 @@
-//! `synod probe signal`: ends a program of this host by the file of its process.
+//! `synod probe signal`: ends a program of this host, or has it stand still, by the file of its process.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -23,11 +23,16 @@ pub fn run(arguments: &SignalArguments) -> anyhow::Result<Stopped> {
     let Some(handle) = process.open()? else {
         return Ok(Stopped::NotRunning);
     };
-    if arguments.signal == SignalChoice::Term {
-        send(&handle, Signal::TERM)?;
-        if ends_within(&handle, TERMINATE_MAX)? {
-            return Ok(Stopped::ByItself);
+    match arguments.signal {
+        SignalChoice::Kill => {}
+        SignalChoice::Term => {
+            send(&handle, Signal::TERM)?;
+            if ends_within(&handle, TERMINATE_MAX)? {
+                return Ok(Stopped::ByItself);
+            }
         }
+        SignalChoice::Stop => return send(&handle, Signal::STOP).map(|()| Stopped::GoesOn),
+        SignalChoice::Cont => return send(&handle, Signal::CONT).map(|()| Stopped::GoesOn),
     }
     send(&handle, Signal::KILL)?;
     let ended = ends_within(&handle, KILL_MAX)?;

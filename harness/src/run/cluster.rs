@@ -42,7 +42,7 @@ pub struct Program<'a> {
 }
 
 pub struct Cluster<'a> {
-    layout: &'a Layout,
+    pub layout: &'a Layout,
     program: Option<Program<'a>>,
     replicas: BTreeMap<ReplicaId, Process>,
     client: Client,

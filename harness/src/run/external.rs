@@ -30,10 +30,10 @@ use crate::verify::Verdict;
 
 /// Of the recipes that this program understands.
 const SCHEMA_VERSION: u32 = 1;
-/// The adapter's exit code for a system that is not on this machine.
-const EXIT_MISSING: i32 = 3;
+/// The adapter's exit code for a system that is not on its machine.
+pub const EXIT_MISSING: i32 = 3;
 /// A cluster that has just started, or lost its leader, serves within this time.
-const READY_S: &str = "60";
+pub const READY_S: &str = "60";
 
 /// What the adapter says about a cluster.
 #[derive(Clone, Debug, Deserialize)]
@@ -45,17 +45,20 @@ pub struct Recipe {
     pub state_machine: String,
     pub settings: String,
     pub equality: Vec<Equality>,
-    addresses: String,
-    servers: Vec<Server>,
+    /// Where clients reach each server, in their order.
+    pub addresses: String,
+    pub servers: Vec<Server>,
 }
 
+/// A process to start.
 #[derive(Clone, Debug, Deserialize)]
-struct Server {
-    id: u8,
-    program: PathBuf,
-    arguments: Vec<String>,
-    environment: BTreeMap<String, String>,
-    directory: PathBuf,
+pub struct Server {
+    pub id: u8,
+    pub program: PathBuf,
+    pub arguments: Vec<String>,
+    /// On top of what its starter has.
+    pub environment: BTreeMap<String, String>,
+    pub directory: PathBuf,
     client_address: SocketAddr,
 }
 
@@ -89,7 +92,12 @@ impl Recipe {
             return Err(NotInstalled(said).into());
         }
         anyhow::ensure!(output.status.success(), "{}: {said}", adapter.display());
-        let recipe: Recipe = serde_json::from_slice(&output.stdout)
+        Recipe::parse(adapter, &output.stdout)
+    }
+
+    /// What `adapter` printed.
+    pub fn parse(adapter: &Path, output: &[u8]) -> anyhow::Result<Recipe> {
+        let recipe: Recipe = serde_json::from_slice(output)
             .with_context(|| format!("{}: gave no recipe", adapter.display()))?;
         if recipe.schema_version != SCHEMA_VERSION {
             return Err(usage(format!(
@@ -258,19 +266,7 @@ impl Target for External<'_> {
         let plan = self.plan;
         let mut arguments = vec!["load".to_owned()];
         arguments.extend(self.cluster());
-        arguments.extend(match plan.load {
-            Load::Closed { outstanding, .. } => ["--outstanding".into(), outstanding.to_string()],
-            Load::Open { rate, .. } => ["--rate".into(), rate.to_string()],
-        });
-        for (flag, value) in [
-            ("--seconds", u64::from(plan.seconds)),
-            ("--warmup", u64::from(plan.warmup_s)),
-            ("--payload", u64::from(plan.payload_bytes)),
-            ("--deadline-ms", plan.deadline_ms),
-            ("--seed", plan.seed),
-        ] {
-            arguments.extend([flag.to_owned(), value.to_string()]);
-        }
+        arguments.extend(load_flags(plan));
         let out = self.layout.results.to_str();
         arguments.extend([
             "--out".into(),
@@ -294,33 +290,56 @@ impl Target for External<'_> {
             // How it takes SIGTERM is its own affair.
             process.terminate().await?;
         }
-        let read_back = load
-            .read_back
-            .context("the load did not read its writes back")?;
-        progress.step(&format!(
-            "{} acknowledged writes were read back",
-            thousands(read_back.checked)
-        ));
-        let mut verdict = Verdict {
-            lost: read_back.lost,
-            executed: read_back.checked,
-            ..Verdict::default()
-        };
-        if read_back.repeated > 0 {
-            verdict.finding(|| {
-                format!(
-                    "{} writes were executed again when their client tried again, which this system allows",
-                    read_back.repeated
-                )
-            });
-        }
         Ok(Conclusion {
-            verdict,
+            verdict: verdict(load, progress)?,
             verify_seconds: started.elapsed().as_secs_f64(),
             complaints: Vec::new(),
             links: None,
         })
     }
+}
+
+/// What a load is told, wherever it runs.
+pub fn load_flags(plan: &Plan) -> Vec<String> {
+    let mut flags = match plan.load {
+        Load::Closed { outstanding, .. } => vec!["--outstanding".into(), outstanding.to_string()],
+        Load::Open { rate, .. } => vec!["--rate".into(), rate.to_string()],
+    };
+    for (flag, value) in [
+        ("--seconds", u64::from(plan.seconds)),
+        ("--warmup", u64::from(plan.warmup_s)),
+        ("--payload", u64::from(plan.payload_bytes)),
+        ("--deadline-ms", plan.deadline_ms),
+        ("--seed", plan.seed),
+    ] {
+        flags.extend([flag.to_owned(), value.to_string()]);
+    }
+    flags
+}
+
+/// The load itself has read back what was acknowledged.
+pub fn verdict(load: &LoadResult, progress: &Progress) -> anyhow::Result<Verdict> {
+    let read_back = load
+        .read_back
+        .context("the load did not read its writes back")?;
+    progress.step(&format!(
+        "{} acknowledged writes were read back",
+        thousands(read_back.checked)
+    ));
+    let mut verdict = Verdict {
+        lost: read_back.lost,
+        executed: read_back.checked,
+        ..Verdict::default()
+    };
+    if read_back.repeated > 0 {
+        verdict.finding(|| {
+            format!(
+                "{} writes were executed again when their client tried again, which this system allows",
+                read_back.repeated
+            )
+        });
+    }
+    Ok(verdict)
 }
 
 fn launch(layout: &Layout, server: &Server) -> anyhow::Result<Process> {
@@ -336,8 +355,8 @@ fn launch(layout: &Layout, server: &Server) -> anyhow::Result<Process> {
     })
 }
 
-/// The last line that a program printed before it failed.
-fn said(stderr: &[u8]) -> String {
+/// The last line that the adapter printed before it failed.
+pub fn said(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     let line = text.lines().rev().find(|line| !line.trim().is_empty());
     let line = line.unwrap_or("it said nothing");

@@ -1,12 +1,16 @@
 //! `synod run --inventory`: the same experiment with replicas and clients on the machines of an inventory.
 
+pub mod filter;
+pub mod look;
 mod merge;
-mod remote;
+mod parcels;
+pub mod remote;
+mod servers;
 mod several_loads;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use serde::Serialize;
@@ -18,19 +22,24 @@ use crate::cluster::findings::Findings;
 use crate::cluster::fleet::{Fleet, all, each};
 use crate::cluster::folder::{Executable, Folder};
 use crate::cluster::inventory::{Inventory, Role};
-use crate::cluster::replicas::{Placed, copy_certificates, placed};
+use crate::cluster::replicas::{Placed, placed};
 use crate::cluster::server::{ClockOffset, Server};
 use crate::cluster::{Interrupted, with};
 use crate::failure::{describe, usage};
 use crate::load::load_file::{Load, LoadPart};
 use crate::probe::facts::Facts;
+use crate::replica_file::ReplicaFile;
+use crate::run::fault::Fault;
 use crate::run::layout::Layout;
 use crate::run::outcome::{Measured, Outcome};
 use crate::run::plan::Plan;
-use crate::run::progress::Progress;
+use crate::run::progress::{Progress, counted};
 use crate::run::{Stopped, experiment, write_json};
 use crate::toml_file;
-use remote::{Programs, RemoteCluster};
+use filter::Filter;
+use parcels::Parcels;
+use remote::{Cuts, Programs, RemoteCluster};
+use servers::RemoteServers;
 
 /// A machine of the run, as it was when the run began.
 #[derive(Clone, Debug, Serialize)]
@@ -139,36 +148,61 @@ async fn run(setup: &Setup<'_>, fleet: &Fleet) -> anyhow::Result<(Measured, Vec<
     let name = format!("synod-run-{}", plan.name);
     let replicas = placed(fleet, setup.inventory, &name)?;
     let clients = client_places(setup, fleet, &name)?;
-    progress.step(&format!("preparing {} hosts", fleet.connected().len()));
+    let count = fleet.connected().len() as u64;
+    progress.step(&format!("preparing {}", counted(count, "host")));
     let programs = Arc::new(Programs::find(plan)?);
+    let looked = prepare(fleet, &name, &programs).await?;
+    let hosts = records(progress, fleet, looked, &replicas, &clients)?;
+    write_json(layout, "environment.json", &hosts)?;
+    let starting = counted(u64::from(plan.replicas), "replica");
+    let starting = format!("starting {starting} of {}", plan.subject.label());
+    if plan.subject.system.is_external() {
+        progress.step(&starting);
+        let places = &setup.inventory.replicas;
+        let servers =
+            RemoteServers::start(plan, layout, &programs, places, replicas, clients).await?;
+        return Ok((
+            experiment(plan, servers, &layout.results, progress).await?,
+            hosts,
+        ));
+    }
+    distribute(setup, &replicas, &clients).await?;
+    let cuts = match plan.faults.iter().any(Fault::is_of_links) {
+        true => Cuts {
+            filter: Filter::make(fleet, setup.inventory, &replicas).await?,
+            max: Duration::from_secs(plan.seconds.into()),
+        },
+        false => Cuts::none(),
+    };
+    progress.step(&starting);
+    let cluster = RemoteCluster::start(layout, &programs, replicas, clients, cuts).await?;
+    Ok((
+        experiment(plan, cluster, &layout.results, progress).await?,
+        hosts,
+    ))
+}
+
+/// Makes a folder with the programs on every connected host, and looks at the hosts.
+pub async fn prepare(
+    fleet: &Fleet,
+    name: &str,
+    programs: &Arc<Programs>,
+) -> anyhow::Result<Vec<Looked>> {
     let mut folders = Vec::new();
     for (_, host) in fleet.connected() {
-        let folder = Folder::of(&host, &name)?;
+        let folder = Folder::of(&host, name)?;
         fleet.begin(&folder);
         folders.push(folder);
     }
     let looked = each(folders, |folder| {
-        let programs = Arc::clone(&programs);
+        let programs = Arc::clone(programs);
         async move {
             folder.make().await?;
             programs.install(&folder).await?;
             look(&folder, &programs.own).await
         }
     });
-    let looked = all(looked.await)?;
-    let hosts = records(setup, fleet, looked, &replicas, &clients)?;
-    write_json(layout, "environment.json", &hosts)?;
-    distribute(setup, &replicas, &clients).await?;
-    progress.step(&format!(
-        "starting {} replicas of {}",
-        plan.replicas,
-        plan.subject.label()
-    ));
-    let cluster = RemoteCluster::start(plan, layout, &programs, replicas, clients).await?;
-    Ok((
-        experiment(plan, cluster, &layout.results, progress).await?,
-        hosts,
-    ))
+    all(looked.await)
 }
 
 /// Clients are shared out evenly; the first hosts take the remainder.
@@ -194,10 +228,10 @@ fn client_places(setup: &Setup<'_>, fleet: &Fleet, name: &str) -> anyhow::Result
     Ok(places)
 }
 
-async fn look(
-    folder: &Folder,
-    executable: &Executable,
-) -> anyhow::Result<(Facts, ClockOffset, Vec<u16>)> {
+/// What a host is, how its clock goes, and which of its ports somebody else has.
+type Looked = (Facts, ClockOffset, Vec<u16>);
+
+async fn look(folder: &Folder, executable: &Executable) -> anyhow::Result<Looked> {
     let mut server = Server::start(folder, &executable.path_in(folder), random_u64()?).await?;
     let (facts, clock) = (server.facts().await?, server.clock().await?);
     let taken = std::mem::take(&mut server.taken);
@@ -206,10 +240,10 @@ async fn look(
 }
 
 /// Warns of what may mislead, and refuses what cannot work.
-fn records(
-    setup: &Setup<'_>,
+pub fn records(
+    progress: &Progress,
     fleet: &Fleet,
-    looked: Vec<(Facts, ClockOffset, Vec<u16>)>,
+    looked: Vec<Looked>,
     replicas: &[Placed],
     clients: &[ClientPlace],
 ) -> anyhow::Result<Vec<HostRecord>> {
@@ -232,7 +266,7 @@ fn records(
             );
             match finding.unfit {
                 true => unfit.push(line),
-                false => setup.progress.step(&format!("warning: {line}")),
+                false => progress.step(&format!("warning: {line}")),
             }
         }
         let of_host = clients
@@ -259,74 +293,46 @@ async fn distribute(
     clients: &[ClientPlace],
 ) -> anyhow::Result<()> {
     let layout = setup.layout;
-    let from = layout.data.join("certificates");
+    let file_of = |id| layout.replica_file(setup.plan, id);
+    let mut parcels = replica_parcels(layout, replicas, file_of)?;
+    for place in clients {
+        let mut file = layout.load_file(setup.plan);
+        file.out = place.folder.path().into();
+        file.certificates = relative("client");
+        file.part = Some(place.part);
+        let name = format!("load-{}.toml", place.folder.host.name());
+        toml_file::write(&layout.results.join(name), &file)?;
+        parcels
+            .to(&place.folder)
+            .add("load.toml", toml::to_string(&file)?);
+    }
+    parcels.deliver(layout).await
+}
+
+/// What the hosts of replicas get. Each replica has the file that `file_of` says, but for the paths in it.
+pub fn replica_parcels(
+    layout: &Layout,
+    replicas: &[Placed],
+    file_of: impl Fn(ReplicaId) -> ReplicaFile,
+) -> anyhow::Result<Parcels> {
     let client = toml::to_string(&ClientFile {
         cluster: layout.cluster.to_string(),
         deadline_ms: None,
         replicas: layout.table(),
         certificates: relative("client"),
     })?;
-    let mut parcels = BTreeMap::new();
+    let mut parcels = Parcels::default();
     for replica in replicas {
-        let mut file = layout.replica_file(setup.plan, replica.id);
+        let mut file = file_of(replica.id);
         file.data = replica.name().into();
         file.certificates = relative(&replica.name());
         toml_file::write(&layout.replica_config(replica.id), &file)?;
-        let parcel = Parcel::to(&mut parcels, &replica.folder);
+        let parcel = parcels.to(&replica.folder);
         parcel.add("client.toml", client.clone());
         parcel.add(&format!("{}.toml", replica.name()), toml::to_string(&file)?);
-        parcel.certificates.insert(replica.name());
+        parcel.certify(replica.name());
     }
-    for place in clients {
-        let mut file = layout.load_file(setup.plan);
-        file.out = place.folder.path().into();
-        file.certificates = relative("client");
-        file.part = Some(place.part);
-        toml_file::write(
-            &layout
-                .results
-                .join(format!("load-{}.toml", place.folder.host.name())),
-            &file,
-        )?;
-        Parcel::to(&mut parcels, &place.folder).add("load.toml", toml::to_string(&file)?);
-    }
-    let copied = each(parcels.into_values().collect(), |parcel| {
-        let from = from.clone();
-        async move { parcel.deliver(&from).await }
-    });
-    all(copied.await).map(|_| ())
-}
-
-/// All that one host gets, one file after the other: its replicas and clients share files.
-struct Parcel {
-    folder: Folder,
-    certificates: BTreeSet<String>,
-    files: BTreeMap<String, String>,
-}
-
-impl Parcel {
-    fn to<'a>(parcels: &'a mut BTreeMap<String, Parcel>, folder: &Folder) -> &'a mut Parcel {
-        let name = folder.host.name().to_owned();
-        parcels.entry(name).or_insert_with(|| Parcel {
-            folder: folder.clone(),
-            certificates: BTreeSet::from(["client".to_owned()]),
-            files: BTreeMap::new(),
-        })
-    }
-
-    fn add(&mut self, name: &str, text: String) {
-        self.files.insert(name.to_owned(), text);
-    }
-
-    async fn deliver(self, certificates: &Path) -> anyhow::Result<()> {
-        let names: Vec<String> = self.certificates.into_iter().collect();
-        copy_certificates(&self.folder, certificates, &names).await?;
-        for (name, text) in self.files {
-            let path = self.folder.file(&name);
-            self.folder.host.put_text(&text, &path, "600").await?;
-        }
-        Ok(())
-    }
+    Ok(parcels)
 }
 
 /// Files of a host lie side by side.

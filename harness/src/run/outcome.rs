@@ -16,6 +16,7 @@ use crate::run::hosts::HostRecord;
 use crate::run::plan::Plan;
 use crate::run::target::Conclusion;
 use crate::system::System;
+use crate::verify::Verdict;
 
 /// Raised when a key changes its meaning or goes away.
 const SCHEMA_VERSION: u32 = 1;
@@ -126,23 +127,11 @@ impl Outcome {
             faults,
             conclusion,
         } = measured;
-        let Conclusion {
-            verdict,
-            verify_seconds,
-            complaints: _,
-            links: link_report,
-        } = conclusion;
         let counter = |name: &str| counters.get(name).copied().unwrap_or(0);
-        let syncs = match plan.durability {
-            DurabilityChoice::Sync => counter("wal_syncs"),
-            DurabilityChoice::None => 0, // Writes into the page cache, at most.
-        };
+        let syncs = syncs(plan, &counters);
         let commands = load.acknowledged as f64;
-        let seconds = match load.incomplete {
-            None => f64::from(plan.seconds),
-            Some(_) => (load.timeline.intervals * load.timeline.interval_ms) as f64 / 1e3,
-        };
         let syncs_of_one = syncs as f64 / f64::from(plan.replicas);
+        let verdict = &conclusion.verdict;
         Outcome {
             schema_version: SCHEMA_VERSION,
             system: plan.subject.system,
@@ -153,7 +142,7 @@ impl Outcome {
             commit: machine.commit.clone(),
             ok: problems.is_empty(),
             problems,
-            throughput_per_s: ratio(commands, seconds, 1),
+            throughput_per_s: ratio(commands, measured_seconds(plan, &load), 1),
             incomplete: load.incomplete,
             latency_us: load.latency_us,
             acknowledged: load.acknowledged,
@@ -171,18 +160,11 @@ impl Outcome {
             elections: counter("elections"),
             disk_bytes_per_command: ratio(counter("disk_bytes_written") as f64, commands, 1),
             load: plan.load,
-            loop_kind: match plan.load {
-                Load::Closed { .. } => "closed loop",
-                Load::Open { .. } => "open loop",
-            },
+            loop_kind: plan.load.kind(),
             replicas: plan.replicas,
             payload_bytes: plan.payload_bytes,
             state_machine: plan.machine_name(),
-            equality: plan
-                .subject
-                .recipe
-                .as_ref()
-                .map_or_else(Vec::new, |recipe| recipe.equality.clone()),
+            equality: plan.subject.equality(),
             durability: plan.durability,
             backend,
             transport: plan.subject.transport.describe(),
@@ -193,14 +175,9 @@ impl Outcome {
             warmup_s: plan.warmup_s,
             faults,
             links: plan.links.as_ref().map(Links::label),
-            link_report,
+            link_report: conclusion.links,
             timeline: load.timeline,
-            verification: Verification {
-                slots: verdict.slots,
-                commands_executed: verdict.executed,
-                seconds: verify_seconds,
-                findings: verdict.findings,
-            },
+            verification: Verification::of(conclusion.verdict, conclusion.verify_seconds),
             machine,
             hosts: Vec::new(),
             start_uncertainty_us: load.start_uncertainty_us,
@@ -208,6 +185,33 @@ impl Outcome {
             replica_counters: counters,
             client_counters: load.client_counters,
         }
+    }
+}
+
+impl Verification {
+    fn of(verdict: Verdict, seconds: f64) -> Verification {
+        Verification {
+            slots: verdict.slots,
+            commands_executed: verdict.executed,
+            seconds,
+            findings: verdict.findings,
+        }
+    }
+}
+
+/// Summed over all replicas.
+fn syncs(plan: &Plan, counters: &Status) -> u64 {
+    match plan.durability {
+        DurabilityChoice::Sync => counters.get("wal_syncs").copied().unwrap_or(0),
+        DurabilityChoice::None => 0, // Writes into the page cache, at most.
+    }
+}
+
+/// How long the window was: of a load that ended early, until then.
+fn measured_seconds(plan: &Plan, load: &LoadResult) -> f64 {
+    match load.incomplete {
+        None => f64::from(plan.seconds),
+        Some(_) => (load.timeline.intervals * load.timeline.interval_ms) as f64 / 1e3,
     }
 }
 

@@ -11,6 +11,7 @@ use synod_engine::sessions::SESSION_OUTSTANDING_MAX;
 use synod_transport::client::OUTSTANDING_BYTES_MAX;
 
 use crate::cli::{BackendChoice, DurabilityChoice, MachineChoice, RunArguments};
+use crate::comparison::Equality;
 use crate::environment::COMMIT;
 use crate::failure::usage;
 use crate::links::{Carrier, EmulatorFile, Links};
@@ -18,7 +19,8 @@ use crate::load::load_file::Load;
 use crate::load::workload::payload_bytes_min;
 use crate::replica_file::TimersTable;
 use crate::run::external::Recipe;
-use crate::run::fault::{self, Action, Fault};
+use crate::run::fault::{self, Fault};
+use crate::run::hosts::look::{Hosts, look};
 use crate::run::layout::Place;
 use crate::run::progress::Progress;
 use crate::system::{Description, Family, Programs, System, Transport};
@@ -89,7 +91,11 @@ impl Plan {
     pub fn find(arguments: &RunArguments, progress: &Progress) -> anyhow::Result<Plan> {
         let programs = Programs::new(arguments.programs.as_deref())?;
         let transport = transport(arguments);
-        let subject = Subject::find(arguments.system, transport, &programs, progress)?;
+        let hosts = arguments.inventory.as_deref().map(|inventory| Hosts {
+            inventory,
+            replicas: arguments.replicas,
+        });
+        let subject = Subject::find(arguments.system, transport, &programs, hosts, progress)?;
         Plan::new(arguments, subject)
     }
 
@@ -212,11 +218,12 @@ fn transport(arguments: &RunArguments) -> Transport {
 }
 
 impl Subject {
-    /// Finds the programs of the system, or builds them.
+    /// Finds the programs of the system, or builds them. Servers of others are looked for on `hosts`, or here.
     pub fn find(
         system: System,
         transport: Transport,
         programs: &Programs,
+        hosts: Option<Hosts<'_>>,
         progress: &Progress,
     ) -> anyhow::Result<Subject> {
         system.check(transport)?;
@@ -239,7 +246,13 @@ impl Subject {
             }
             Family::External => {
                 let program = programs.find(system, progress)?;
-                let recipe = Recipe::look(&program, system)?;
+                let recipe = match hosts {
+                    None => Recipe::look(&program, system)?,
+                    Some(hosts) => {
+                        progress.step(&format!("looking for {} on the hosts", system.name()));
+                        look(hosts, &program, system)?
+                    }
+                };
                 subject.version.clone_from(&recipe.version);
                 subject.settings.clone_from(&recipe.settings);
                 subject.client_path.clone_from(&recipe.client);
@@ -248,6 +261,12 @@ impl Subject {
             }
         }
         Ok(subject)
+    }
+
+    /// What is the same as for Synod, where the system says it itself.
+    pub fn equality(&self) -> Vec<Equality> {
+        let recipe = self.recipe.as_ref();
+        recipe.map_or_else(Vec::new, |recipe| recipe.equality.clone())
     }
 
     /// As progress and reports name it.
@@ -330,11 +349,10 @@ fn faults(arguments: &RunArguments, subject: &Subject) -> anyhow::Result<Vec<Fau
     faults.extend(arguments.crash_all_after.map(Fault::crash_all));
     fault::check_all(&faults, arguments.replicas, arguments.seconds)?;
     for fault in &faults {
-        let (links, paused) = (fault.is_of_links(), matches!(fault.action, Action::Stop(_)));
-        if arguments.inventory.is_some() && (links || paused) {
+        let links = fault.is_of_links();
+        if arguments.inventory.is_some() && links && subject.transport != Transport::Quic {
             return Err(usage(format!(
-                "--fault '{fault}': on an inventory replicas can only be killed; \
-                 `synod cluster partition` cuts the links between hosts"
+                "--fault '{fault}': on an inventory only links over QUIC are cut; kill and stop work"
             )));
         }
         if links && subject.system.is_external() {

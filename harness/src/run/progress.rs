@@ -58,6 +58,14 @@ impl Progress {
     }
 }
 
+/// So many of something, whose plural is regular.
+pub fn counted(count: u64, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        _ => format!("{} {what}s", thousands(count)),
+    }
+}
+
 /// 1234567 as `1,234,567`.
 pub fn thousands(value: u64) -> String {
     let digits = value.to_string();
@@ -73,12 +81,19 @@ pub fn thousands(value: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::thousands;
+    use super::*;
 
     #[test]
     fn digits_come_in_threes() {
         assert_eq!(thousands(0), "0");
         assert_eq!(thousands(999), "999");
         assert_eq!(thousands(1_234_567), "1,234,567");
+    }
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!(counted(1, "host"), "1 host");
+        assert_eq!(counted(0, "host"), "0 hosts");
+        assert_eq!(counted(1_000, "client"), "1,000 clients");
     }
 }

@@ -2,9 +2,10 @@
 
 use anyhow::Context;
 use rustix::process::Pid;
+use serde::{Deserialize, Serialize};
 
 /// Since the process began.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// User and system time, in the kernel's ticks of (usually) 10 ms.
     pub cpu_us: u64,

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::system::System;
+use synod_harness::load::load_file::LoadPart;
 
 /// Servers of a cluster. Larger ones exist nowhere in practice.
 pub const REPLICAS_MAX: u8 = 9;
@@ -44,11 +45,18 @@ pub struct ServersArguments {
     /// Gets one folder per server; must not exist or be empty.
     #[arg(long)]
     pub directory: PathBuf,
+    /// How many servers on this machine.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=i64::from(REPLICAS_MAX)))]
     pub replicas: u8,
     /// `auto` takes free ports; a number is the first of a row.
     #[arg(long, default_value = "auto", value_parser = parse_ports)]
     pub ports_from: PortsFrom,
+    /// Servers on several machines instead: where the clients of each reach it; it takes the two ports behind as well.
+    #[arg(long, value_delimiter = ',', conflicts_with_all = ["replicas", "ports_from"], requires = "only")]
+    pub addresses: Vec<SocketAddr>,
+    /// The server of this machine, from 1: nothing is written or printed of the others.
+    #[arg(long, requires = "addresses", value_parser = clap::value_parser!(u8).range(1..=i64::from(REPLICAS_MAX)))]
+    pub only: Option<u8>,
     /// The server's executable, or ZooKeeper's jar, instead of the installed one.
     #[arg(long)]
     pub program: Option<PathBuf>,
@@ -92,6 +100,9 @@ pub struct LoadArguments {
     /// Connections; by default a few, see README.md.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub clients: Option<u32>,
+    /// Play only these of the clients, from the FIRST of 0; the load begins when stdin says so, as `synod load` does.
+    #[arg(long, value_name = "FIRST:COUNT", value_parser = parse_part, requires = "clients")]
+    pub part: Option<LoadPart>,
     /// The measured window.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub seconds: u32,
@@ -122,6 +133,16 @@ fn parse_ports(text: &str) -> Result<PortsFrom, String> {
     }
 }
 
+fn parse_part(text: &str) -> Result<LoadPart, String> {
+    let parsed = text.split_once(':').and_then(|(first, count)| {
+        Some(LoadPart {
+            first_client: first.parse().ok()?,
+            clients: count.parse().ok().filter(|count| *count > 0)?,
+        })
+    });
+    parsed.ok_or_else(|| "not FIRST:COUNT, such as 0:2".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,6 +161,42 @@ mod tests {
         for wrong in ["0", "65536", "-1", "none", ""] {
             assert!(parse_ports(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_part_is_a_first_and_a_count() {
+        let part = LoadPart {
+            first_client: 2,
+            clients: 3,
+        };
+        assert_eq!(parse_part("2:3"), Ok(part));
+        for wrong in ["2", "2:0", ":3", "a:b", ""] {
+            assert!(parse_part(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn servers_on_several_machines_are_written_one_by_one() {
+        let servers = |more: &[&str]| {
+            let mut line = vec![
+                "external",
+                "servers",
+                "--system",
+                "etcd",
+                "--directory",
+                "d",
+            ];
+            line.extend(more);
+            Cli::try_parse_from(line).is_ok()
+        };
+        let addresses = ["--addresses", "10.0.0.1:7400,10.0.0.2:7400"];
+        assert!(servers(&[]));
+        assert!(servers(&[&addresses[..], &["--only", "2"]].concat()));
+        assert!(!servers(&addresses));
+        assert!(!servers(&["--only", "2"]));
+        assert!(!servers(
+            &[&addresses[..], &["--only", "2", "--replicas", "2"]].concat()
+        ));
     }
 
     #[test]

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Context;
 use futures_util::stream::FuturesUnordered;
 use synod_harness::failure::usage;
+use synod_harness::load::conductor::Conductor;
 use synod_harness::load::event::{Event, ReadBack};
+use synod_harness::load::load_file::LoadPart;
 use synod_harness::load::schedule::Schedule;
 use synod_harness::load::{Shared, conduct, tell};
 use synod_harness::parent;
@@ -40,6 +42,10 @@ pub async fn run(arguments: &LoadArguments) -> anyhow::Result<()> {
             System::Nats | System::NatsDefault => load::<Nats>(arguments).await,
         }
     };
+    if arguments.part.is_some() {
+        // The conductor notices by itself when the run is gone.
+        return load.await;
+    }
     tokio::select! {
         result = load => result,
         () = parent::gone() => anyhow::bail!("the run that started this load is gone"),
@@ -50,15 +56,25 @@ async fn load<T: Target>(arguments: &LoadArguments) -> anyhow::Result<()> {
     if !arguments.out.is_dir() {
         return Err(usage(format!("{} is no folder", arguments.out.display())));
     }
+    let clients = clients(arguments);
+    let part = arguments.part.unwrap_or(LoadPart {
+        first_client: 0,
+        clients,
+    });
+    if part.first_client.saturating_add(part.clients) > clients {
+        return Err(usage(format!("--part: there are {clients} clients")));
+    }
+    let mut conductor = arguments.part.map(|_| Conductor::listen());
     let cluster = Cluster {
         addresses: arguments.cluster.addresses.clone(),
         run: SystemTime::UNIX_EPOCH.elapsed()?.as_micros() as u64,
-        clients: clients(arguments),
+        clients,
+        first_client: part.first_client,
         payload_bytes: arguments.payload,
     };
     let mut loops = Vec::new();
     let mut books = Vec::new();
-    for client in 0..cluster.clients {
+    for client in cluster.first_client..cluster.first_client + part.clients {
         let connecting = client_loop::<T>(arguments, &cluster, client);
         let connected = tokio::time::timeout(STEP_MAX, connecting)
             .await
@@ -68,16 +84,21 @@ async fn load<T: Target>(arguments: &LoadArguments) -> anyhow::Result<()> {
         loops.push(connected);
     }
     tell(&Event::Connected)?;
-    let shared = Rc::new(Shared::new(
-        Instant::now(),
-        arguments.warmup,
-        arguments.seconds,
-    )?);
+    let origin = match &mut conductor {
+        Some(conductor) => conductor.start().await?,
+        None => Instant::now(),
+    };
+    // A start that is agreed on is a little ahead.
+    tokio::time::sleep_until(origin.into()).await;
+    let shared = Rc::new(Shared::new(origin, arguments.warmup, arguments.seconds)?);
     let loops = loops
         .into_iter()
         .map(|client| tokio::task::spawn_local(client.run(Rc::clone(&shared))))
         .collect();
-    let mut load = conduct(&shared, loops, &arguments.out, None).await?;
+    let mut load = conduct(&shared, loops, &arguments.out, conductor.as_mut()).await?;
+    if arguments.part.is_some() {
+        load.silences = shared.recorder.borrow().silences();
+    }
     let read_back = tokio::time::timeout(STEP_MAX, check::<T>(&cluster, &books))
         .await
         .context("the check takes too long")??;
@@ -132,8 +153,11 @@ async fn check<T: Target>(
     books: &[Rc<RefCell<Books>>],
 ) -> anyhow::Result<ReadBack> {
     T::read_back(cluster, &mut |key, stamp| {
-        if let Some(client) = cluster.client(stamp) {
-            books[client as usize].borrow_mut().found(key, stamp.number);
+        // What another machine's clients wrote is theirs to check.
+        let client = cluster.client(stamp);
+        let nth = client.and_then(|client| client.checked_sub(cluster.first_client));
+        if let Some(books) = nth.and_then(|nth| books.get(nth as usize)) {
+            books.borrow_mut().found(key, stamp.number);
         }
     })
     .await

@@ -8,7 +8,7 @@ mod nats;
 mod zookeeper;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -16,7 +16,7 @@ use serde::Serialize;
 use synod_harness::failure::usage;
 use synod_harness::ports;
 
-use crate::cli::{PortsFrom, ServersArguments};
+use crate::cli::{PortsFrom, REPLICAS_MAX, ServersArguments};
 use crate::program::Version;
 use crate::system::System;
 
@@ -77,9 +77,15 @@ pub struct Server {
 #[derive(Clone, Debug)]
 struct Site {
     directory: PathBuf,
-    replicas: u8,
-    /// [`PORTS_PER_SERVER`] for each.
-    ports: Vec<u16>,
+    /// Of each server.
+    places: Vec<Place>,
+}
+
+/// Where a server listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    address: IpAddr,
+    ports: [u16; PORTS_PER_SERVER],
 }
 
 /// Before the id in a server's name, where a system has names.
@@ -95,8 +101,13 @@ enum Port {
 }
 
 impl Site {
+    /// There are at most [`crate::cli::REPLICAS_MAX`].
+    fn replicas(&self) -> u8 {
+        self.places.len() as u8
+    }
+
     fn ids(&self) -> impl Iterator<Item = u8> {
-        1..=self.replicas
+        1..=self.replicas()
     }
 
     fn address(&self, id: u8, port: Port) -> SocketAddr {
@@ -105,8 +116,8 @@ impl Site {
             Port::Peer => 1,
             Port::Election => 2,
         };
-        let port = self.ports[(usize::from(id) - 1) * PORTS_PER_SERVER + offset];
-        (Ipv4Addr::LOCALHOST, port).into()
+        let place = self.places[usize::from(id) - 1];
+        (place.address, place.ports[offset]).into()
     }
 
     fn home(&self, id: u8) -> PathBuf {
@@ -148,7 +159,10 @@ impl Server {
 
 pub fn run(arguments: &ServersArguments) -> anyhow::Result<()> {
     // The program first: a system that is missing leaves no trace.
-    let recipe = recipe(arguments)?;
+    let mut recipe = recipe(arguments)?;
+    if let Some(id) = arguments.only {
+        recipe.servers.retain(|server| server.id == id);
+    }
     for server in &recipe.servers {
         server.write()?;
     }
@@ -162,27 +176,32 @@ fn recipe(arguments: &ServersArguments) -> anyhow::Result<Recipe> {
     if used {
         return Err(usage(format!("{} is not empty", directory.display())));
     }
-    let site = |ports| Site {
+    let site = |places| Site {
         directory: directory.clone(),
-        replicas: arguments.replicas,
-        ports,
+        places,
     };
-    let ports = || take_ports(arguments.ports_from, arguments.replicas);
+    let places = || match arguments.only {
+        Some(id) => given_places(&arguments.addresses, id),
+        None => {
+            let ports = take_ports(arguments.ports_from, arguments.replicas)?;
+            Ok(local_places(&ports))
+        }
+    };
     match arguments.system {
         #[cfg(not(feature = "etcd"))]
         System::Etcd => Err(crate::target::without_etcd()),
         #[cfg(feature = "etcd")]
         System::Etcd => {
             let found = etcd::find(given)?;
-            Ok(etcd::recipe(&found, &site(ports()?)))
+            Ok(etcd::recipe(&found, &site(places()?)))
         }
         System::Zookeeper => {
             let found = zookeeper::find(given)?;
-            Ok(zookeeper::recipe(&found, &site(ports()?)))
+            Ok(zookeeper::recipe(&found, &site(places()?)))
         }
         System::Nats | System::NatsDefault => {
             let found = nats::find(arguments.system, given)?;
-            Ok(nats::recipe(arguments.system, &found, &site(ports()?)))
+            Ok(nats::recipe(arguments.system, &found, &site(places()?)))
         }
     }
 }
@@ -238,6 +257,47 @@ const TRANSPORT: &str = "transport and encryption";
 const CLIENT_PATH: &str = "client path";
 const BATCHING: &str = "batching";
 const STATE_MACHINE: &str = "state machine";
+
+/// Servers of this machine; the ports are in their order.
+fn local_places(ports: &[u16]) -> Vec<Place> {
+    let (each, _) = ports.as_chunks();
+    let place = |ports: &[u16; PORTS_PER_SERVER]| Place {
+        address: Ipv4Addr::LOCALHOST.into(),
+        ports: *ports,
+    };
+    each.iter().map(place).collect()
+}
+
+/// Servers of several machines, of which `only` is here: its ports must be free.
+fn given_places(addresses: &[SocketAddr], only: u8) -> anyhow::Result<Vec<Place>> {
+    let most = usize::from(REPLICAS_MAX);
+    if addresses.len() > most || usize::from(only) > addresses.len() {
+        let count = addresses.len();
+        return Err(usage(format!(
+            "server {only} of {count}: at most {most}, from 1"
+        )));
+    }
+    let place = |address: &SocketAddr| {
+        let first = address.port();
+        let ports = first.checked_add(1).zip(first.checked_add(2));
+        let (second, third) = ports.filter(|_| first > 0).ok_or_else(|| {
+            usage(format!(
+                "{address}: this port and the two behind it are needed"
+            ))
+        })?;
+        Ok(Place {
+            address: address.ip(),
+            ports: [first, second, third],
+        })
+    };
+    let places: Vec<Place> = addresses.iter().map(place).collect::<anyhow::Result<_>>()?;
+    let here = places[usize::from(only) - 1];
+    for port in here.ports {
+        let address = SocketAddr::new(here.address, port);
+        TcpListener::bind(address).map_err(|error| usage(format!("{address}: {error}")))?;
+    }
+    Ok(places)
+}
 
 /// Ports that nobody has.
 fn take_ports(from: PortsFrom, replicas: u8) -> anyhow::Result<Vec<u16>> {

@@ -36,7 +36,10 @@ pub struct Cluster {
     pub addresses: Vec<SocketAddr>,
     /// Tells this load's writes from those of any before.
     pub run: u64,
+    /// Of all machines that play clients.
     pub clients: u32,
+    /// The first that this process plays.
+    pub first_client: u32,
     pub payload_bytes: u32,
 }
 
@@ -147,6 +150,7 @@ mod tests {
             addresses: Vec::new(),
             run,
             clients: 3,
+            first_client: 0,
             payload_bytes: 128,
         };
         let stamp = |cluster: &Cluster, client| Stamp {

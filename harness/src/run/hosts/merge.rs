@@ -11,7 +11,7 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 
-use crate::load::event::LoadResult;
+use crate::load::event::{LoadResult, ReadBack};
 use crate::load::publish;
 use crate::load::recorder::{INTERVAL_MS, INTERVALS_PER_SECOND, Recorder, SILENCE_NS_MIN};
 use crate::results::timeline::Timeline;
@@ -94,12 +94,25 @@ pub fn merge(parts: &[(LoadResult, PartFiles)], results: &Path) -> anyhow::Resul
         accounts: results().flat_map(|part| part.accounts.clone()).collect(),
         client_counters,
         errors: results().flat_map(|part| part.errors.clone()).collect(),
-        // The disks are read instead.
-        read_back: None,
+        read_back: read_back(results()),
         silences: common_silences(results()),
         start_uncertainty_us: None,
         incomplete: None,
     })
+}
+
+/// What all machines together found, if each looked; of our own replicas the disks are read instead.
+fn read_back<'a>(parts: impl Iterator<Item = &'a LoadResult>) -> Option<ReadBack> {
+    parts
+        .map(|part| part.read_back)
+        .try_fold(ReadBack::default(), |sum, part| {
+            let part = part?;
+            Some(ReadBack {
+                checked: sum.checked + part.checked,
+                lost: sum.lost + part.lost,
+                repeated: sum.repeated + part.repeated,
+            })
+        })
 }
 
 /// The longest time in which no machine had an acknowledgement. Silences that no machine remembered are shorter than
@@ -191,6 +204,11 @@ mod tests {
             publish::write_files(&folder, &recorder, 0).unwrap();
             let mut result = publish::result(&recorder, 5, Vec::new());
             result.silences = recorder.silences();
+            result.read_back = Some(ReadBack {
+                checked: 10,
+                lost: index as u64,
+                repeated: 2,
+            });
             let files = PartFiles::read(&folder.join("latency.hlog"), &folder.join("timeline.csv"))
                 .unwrap();
             parts.push((result, files));
@@ -202,6 +220,18 @@ mod tests {
         assert_eq!(merged.timeline, expected.timeline);
         assert_eq!(merged.longest_gap_ms, expected.longest_gap_ms);
         assert_eq!(merged.client_cpu_us, 10);
+        let read_back = ReadBack {
+            checked: 20,
+            lost: 1,
+            repeated: 4,
+        };
+        assert_eq!(merged.read_back, Some(read_back));
+        parts[1].0.read_back = None;
+        assert_eq!(
+            merge(&parts, directory.path()).unwrap().read_back,
+            None,
+            "one of them did not look"
+        );
         let text = std::fs::read_to_string(directory.path().join("timeline.csv")).unwrap();
         assert_eq!(text.lines().count(), 1 + 20);
     }

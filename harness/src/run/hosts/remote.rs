@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use synod_engine::ids::ReplicaId;
@@ -12,9 +13,11 @@ use crate::cluster::fleet::{all, each};
 use crate::cluster::folder::{Executable, Folder};
 use crate::cluster::replicas::Placed;
 use crate::load::event::LoadResult;
-use crate::probe::protocol::Stopped;
+use crate::probe::protocol::{Paused, Stopped};
 use crate::run::cluster::{Settled, check_disks, leader_of, settle, wait_for_leader, wait_ready};
 use crate::run::counters::Status;
+
+use crate::run::hosts::filter::{Filter, Strike};
 use crate::run::hosts::{ClientPlace, replica_name, several_loads};
 use crate::run::layout::Layout;
 use crate::run::load_process::LoadProcess;
@@ -30,29 +33,48 @@ pub struct Programs {
     pub own: Executable,
     /// What runs as a replica instead, with the same files.
     replica: Option<(Executable, Transport)>,
+    /// What sets up the servers of another project, and plays their clients.
+    adapter: Option<Executable>,
 }
 
 impl Programs {
-    pub fn find(plan: &Plan) -> anyhow::Result<Programs> {
-        let subject = &plan.subject;
-        let replica = match (subject.system.family(subject.transport), &subject.program) {
-            (Family::Product, _) => None,
-            (Family::Baseline, Some(path)) => {
-                Some((Executable::of_replica(path)?, subject.transport))
-            }
-            (Family::Baseline, None) | (Family::External, _) => {
-                anyhow::bail!("{} does not run on an inventory yet", subject.label())
-            }
-        };
+    /// Of Synod alone.
+    pub fn own() -> anyhow::Result<Programs> {
         Ok(Programs {
             own: Executable::own()?,
-            replica,
+            replica: None,
+            adapter: None,
         })
+    }
+
+    pub fn find(plan: &Plan) -> anyhow::Result<Programs> {
+        let subject = &plan.subject;
+        let mut programs = Programs::own()?;
+        match (subject.system.family(subject.transport), &subject.program) {
+            (Family::Product, _) => {}
+            (Family::Baseline, Some(path)) => {
+                programs.replica = Some((Executable::of_replica(path)?, subject.transport));
+            }
+            (Family::External, Some(path)) => {
+                programs.adapter = Some(Executable::of_adapter(path)?);
+            }
+            (Family::Baseline | Family::External, None) => {
+                anyhow::bail!("{} has no program", subject.label())
+            }
+        }
+        Ok(programs)
+    }
+
+    /// The adapter's place in a folder.
+    pub fn adapter_in(&self, folder: &Folder) -> anyhow::Result<String> {
+        let adapter = self.adapter.as_ref().context("there is no adapter")?;
+        Ok(adapter.path_in(folder))
     }
 
     pub async fn install(&self, folder: &Folder) -> anyhow::Result<()> {
         folder.install(&self.own).await?;
-        if let Some((program, _)) = &self.replica {
+        let replica = self.replica.as_ref().map(|(program, _)| program);
+        for program in replica.into_iter().chain(&self.adapter) {
             folder.install(program).await?;
         }
         Ok(())
@@ -64,7 +86,24 @@ pub struct RemoteCluster<'a> {
     programs: &'a Programs,
     replicas: BTreeMap<ReplicaId, Replica>,
     clients: Vec<ClientPlace>,
+    cuts: Cuts,
     backend: String,
+}
+
+/// How links are cut in a run.
+pub struct Cuts {
+    pub filter: Filter,
+    /// No cut lasts longer.
+    pub max: Duration,
+}
+
+impl Cuts {
+    pub fn none() -> Cuts {
+        Cuts {
+            filter: Filter::none(),
+            max: Duration::ZERO,
+        }
+    }
 }
 
 struct Replica {
@@ -77,14 +116,14 @@ struct Replica {
 impl<'a> RemoteCluster<'a> {
     /// Starts every replica with a new data directory and waits until all are ready.
     pub async fn start(
-        plan: &Plan,
         layout: &'a Layout,
         programs: &'a Programs,
         placed: Vec<Placed>,
         clients: Vec<ClientPlace>,
+        cuts: Cuts,
     ) -> anyhow::Result<RemoteCluster<'a>> {
         anyhow::ensure!(
-            placed.len() == usize::from(plan.replicas),
+            placed.len() == layout.addresses.len(),
             "not every replica has a host"
         );
         let mut cluster = RemoteCluster {
@@ -92,6 +131,7 @@ impl<'a> RemoteCluster<'a> {
             programs,
             replicas: BTreeMap::new(),
             clients,
+            cuts,
             backend: String::new(),
         };
         for placed in placed {
@@ -143,7 +183,7 @@ impl<'a> RemoteCluster<'a> {
     }
 
     /// Stops all replicas; returns those that did not end by themselves and cleanly.
-    async fn stop(&mut self) -> anyhow::Result<Vec<String>> {
+    pub async fn stop(&mut self) -> anyhow::Result<Vec<String>> {
         let mut complaints = Vec::new();
         for (id, replica) in &mut self.replicas {
             let stopped = replica.placed.end(&replica.executable, "term").await?;
@@ -156,8 +196,43 @@ impl<'a> RemoteCluster<'a> {
         Ok(complaints)
     }
 
+    /// The replicas stand still for so long. Says whether they were seen so.
+    pub async fn pause_for(
+        &mut self,
+        victim: ReplicaId,
+        lasts: Duration,
+    ) -> anyhow::Result<Paused> {
+        let replica = self.replica(victim)?;
+        replica.placed.pause(&replica.executable, lasts).await
+    }
+
+    /// After something failed: ends what still runs, and brings what the disks have.
+    pub async fn rescue(&self) -> anyhow::Result<()> {
+        for replica in self.replicas.values() {
+            replica.placed.end(&replica.executable, "kill").await?;
+        }
+        self.fetch().await
+    }
+
+    /// SIGKILL to all of them at once; says what became of each.
+    pub async fn kill_all(&mut self, victims: &[ReplicaId]) -> anyhow::Result<Vec<Stopped>> {
+        let mut orders = Vec::new();
+        for id in victims {
+            let replica = self.replica(*id)?;
+            orders.push((replica.placed.clone(), replica.executable.clone()));
+        }
+        let ended = each(orders, |(placed, executable)| async move {
+            placed.end(&executable, "kill").await
+        });
+        let ended = all(ended.await)?;
+        for id in victims {
+            self.replica(*id)?.process.reap().await?;
+        }
+        Ok(ended)
+    }
+
     /// Brings the WALs here, where all of them are compared.
-    async fn fetch(&self) -> anyhow::Result<()> {
+    pub async fn fetch(&self) -> anyhow::Result<()> {
         const SCRIPT: &str = "cd \"$0\" && tar -cSf - -- \"$1\"";
         let wals = self.replicas.values().map(|replica| replica.placed.clone());
         let data = self.layout.data.clone();
@@ -217,19 +292,7 @@ impl Target for RemoteCluster<'_> {
     }
 
     async fn kill(&mut self, victims: &[ReplicaId]) -> anyhow::Result<()> {
-        let mut orders = Vec::new();
-        for id in victims {
-            let replica = self.replica(*id)?;
-            orders.push((replica.placed.clone(), replica.executable.clone()));
-        }
-        all(each(orders, |(placed, executable)| async move {
-            placed.end(&executable, "kill").await
-        })
-        .await)?;
-        for id in victims {
-            self.replica(*id)?.process.reap().await?;
-        }
-        Ok(())
+        self.kill_all(victims).await.map(|_| ())
     }
 
     async fn restart(&mut self, victims: &[ReplicaId]) -> anyhow::Result<()> {
@@ -244,12 +307,18 @@ impl Target for RemoteCluster<'_> {
         Ok(())
     }
 
-    async fn pause(&mut self, _victims: &[ReplicaId], _paused: bool) -> anyhow::Result<()> {
-        anyhow::bail!("a replica on another machine cannot be stopped yet")
+    async fn pause(&mut self, victims: &[ReplicaId], paused: bool) -> anyhow::Result<()> {
+        for id in victims {
+            let replica = self.replica(*id)?;
+            replica.placed.halt(&replica.executable, paused).await?;
+        }
+        Ok(())
     }
 
-    async fn cut(&mut self, _links: &BTreeSet<LinkId>) -> anyhow::Result<()> {
-        anyhow::bail!("the links between machines pass no emulator")
+    async fn cut(&mut self, links: &BTreeSet<LinkId>) -> anyhow::Result<()> {
+        let links: Vec<LinkId> = links.iter().copied().collect();
+        let Cuts { filter, max } = &self.cuts;
+        filter.strike(&links, Strike::Cut, *max).await
     }
 
     fn start_load(&self, progress: &Arc<Progress>) -> anyhow::Result<LoadProcess> {

@@ -104,7 +104,7 @@ pub fn recipe(system: System, found: &Found, site: &Site) -> Recipe {
 
 /// A server without others has no cluster: alone in one it would wait for them.
 fn cluster_section(site: &Site, id: u8) -> String {
-    if site.replicas == 1 {
+    if site.replicas() == 1 {
         return String::new();
     }
     let routes: Vec<String> = site

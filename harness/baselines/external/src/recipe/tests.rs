@@ -2,12 +2,12 @@ use super::*;
 
 /// Two servers: what repeats per server shows, and the text stays short.
 fn site(replicas: u8) -> Site {
+    let ports: Vec<u16> = (4_001..)
+        .take(usize::from(replicas) * PORTS_PER_SERVER)
+        .collect();
     Site {
         directory: PathBuf::from("/runs/7"),
-        replicas,
-        ports: (4_001..)
-            .take(usize::from(replicas) * PORTS_PER_SERVER)
-            .collect(),
+        places: local_places(&ports),
     }
 }
 
@@ -132,6 +132,49 @@ fn taken_ports_are_distinct_and_a_busy_one_is_named() {
     let first = std::num::NonZeroU16::new(port).expect("not zero");
     let error = take_ports(PortsFrom::First(first), 1).unwrap_err();
     assert!(error.to_string().contains(&port.to_string()), "{error}");
+}
+
+#[test]
+fn a_server_of_several_machines_listens_where_it_was_told() {
+    let free = std::num::NonZeroU16::new(take_ports(PortsFrom::Auto, 1).expect("free")[0]);
+    let first = free.expect("not zero").get();
+    let addresses = [
+        SocketAddr::from(([10, 9, 8, 7], 7_400)),
+        SocketAddr::from((Ipv4Addr::LOCALHOST, first)),
+    ];
+    let places = match given_places(&addresses, 2) {
+        Ok(places) => places,
+        // The ports behind a free one may be somebody else's.
+        Err(error) => {
+            assert!(error.to_string().contains("in use"), "{error}");
+            return;
+        }
+    };
+    let site = Site {
+        directory: PathBuf::from("/runs/7"),
+        places,
+    };
+    let recipe = etcd::recipe(&found("etcd"), &site);
+    assert_eq!(recipe.addresses, format!("10.9.8.7:7400,127.0.0.1:{first}"));
+    let second = recipe.servers[1].arguments.join("\n");
+    let peer = first + 1;
+    assert!(second.contains(&format!("--listen-client-urls=http://127.0.0.1:{first}\n")));
+    assert!(second.contains(&format!(
+        "--initial-cluster=server-1=http://10.9.8.7:7401,server-2=http://127.0.0.1:{peer}\n"
+    )));
+}
+
+#[test]
+fn places_without_room_or_without_the_server_are_refused() {
+    let last = SocketAddr::from((Ipv4Addr::LOCALHOST, 65_534));
+    let error = given_places(&[last], 1).unwrap_err();
+    assert!(error.to_string().contains("the two behind"), "{error}");
+    let error = given_places(&[last], 2).unwrap_err();
+    assert!(error.to_string().contains("server 2 of 1"), "{error}");
+    let busy = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let busy = busy.local_addr().expect("bound");
+    let error = given_places(&[busy], 1).unwrap_err();
+    assert!(error.to_string().contains(&busy.to_string()), "{error}");
 }
 
 /// The shape that `synod compare` reads.

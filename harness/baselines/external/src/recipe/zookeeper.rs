@@ -99,7 +99,7 @@ pub fn recipe(found: &Jar, site: &Site) -> Recipe {
     // A server without others runs alone, which is another mode.
     let peers: String = site
         .ids()
-        .filter(|_| site.replicas > 1)
+        .filter(|_| site.replicas() > 1)
         .map(|id| {
             let peer = site.address(id, Port::Peer);
             let election = site.address(id, Port::Election).port();
