@@ -10,14 +10,14 @@ use synod_engine::seams::{Wal, WalFailed, WalRead};
 
 use crate::backend::{Backend, GroupWrite};
 use crate::config::{
-    GROUP_BYTES_MAX, IN_FLIGHT_BYTES_MAX, Options, PENDING_BYTES_MAX, READ_SLOTS_MAX,
-    READS_IN_FLIGHT_MAX, RECORD_BYTES_MAX,
+    GROUP_BYTES_MAX, IN_FLIGHT_BYTES_MAX, Options, PENDING_BYTES_MAX, READ_RUNS_MAX,
+    READ_SLOTS_MAX, READS_IN_FLIGHT_MAX, RECORD_BYTES_MAX,
 };
 use crate::disk::{Disk, OpenMode};
 use crate::error::OpenError;
 use crate::format::{GROUPS_AT, Identity, PAGE, Sequence};
 use crate::group::{self, Carried, GroupHeader};
-use crate::index::{Index, Location};
+use crate::index::{Index, Location, Run, gather};
 use crate::notes::Notes;
 use crate::reader::{ReadDone, ReadJob, Reader};
 use crate::record;
@@ -70,7 +70,7 @@ struct InFlight {
     offset: u64,
     /// What the WAL establishes once this group is durable.
     carried: Carried,
-    slots: Vec<(Slot, Location)>,
+    runs: Vec<Run>,
 }
 
 #[derive(Default)]
@@ -135,7 +135,15 @@ impl<B: Backend> WalCore<B> {
         recovered: Recovered,
     ) -> io::Result<WalCore<B>> {
         let (disk, signal) = (backend.disk().clone(), backend.signal());
-        let segments = Segments::new(disk.clone(), signal.clone(), &options, identity, &recovered)?;
+        let notes = Notes::default();
+        let segments = Segments::new(
+            disk.clone(),
+            signal.clone(),
+            &options,
+            identity,
+            &recovered,
+            notes.clone(),
+        )?;
         let mut reader = Reader::new(disk, segments.live_from());
         let reader = Worker::new(
             "wal-reader",
@@ -164,7 +172,7 @@ impl<B: Backend> WalCore<B> {
             reader,
             reads_in_flight: 0,
             failed: None,
-            notes: Notes::default(),
+            notes,
             counts: Counts::default(),
             backend,
         })
@@ -230,7 +238,7 @@ impl<B: Backend> WalCore<B> {
             preceding_end: self.segments.preceding_end(),
             carried: self.carried,
         };
-        let mut slots = Vec::new();
+        let mut runs = Vec::new();
         let active = self.segments.active_mut();
         let active = active.expect("a group without a segment");
         let (carried, offset) = (&mut self.carried, active.position);
@@ -246,9 +254,8 @@ impl<B: Backend> WalCore<B> {
                     offset,
                     group_bytes: header.bytes as u32,
                     at: place.at as u32,
-                    bytes: bytes as u32,
                 };
-                slots.push((slot, location));
+                gather(&mut runs, slot, location, bytes);
             }
         });
         self.pending.drain(..count);
@@ -265,7 +272,7 @@ impl<B: Backend> WalCore<B> {
             buffer,
             bytes: header.bytes,
         };
-        self.note_started(&header, slots, sequence, offset);
+        self.note_started(&header, runs, sequence, offset);
         self.backend.start_write(write);
         true
     }
@@ -273,7 +280,7 @@ impl<B: Backend> WalCore<B> {
     fn note_started(
         &mut self,
         header: &GroupHeader,
-        slots: Vec<(Slot, Location)>,
+        runs: Vec<Run>,
         sequence: Sequence,
         offset: u64,
     ) {
@@ -287,7 +294,7 @@ impl<B: Backend> WalCore<B> {
             sequence,
             offset,
             carried: self.carried,
-            slots,
+            runs,
         });
         self.in_flight_bytes += header.bytes;
         self.next_ticket += 1;
@@ -345,9 +352,10 @@ impl<B: Backend> WalCore<B> {
             self.durable = group.last;
             self.durable_sequence = group.sequence;
             self.durable_floor = group.carried.trim_floor;
-            for (slot, location) in group.slots {
-                self.index.insert(slot, location);
-            }
+            group
+                .runs
+                .into_iter()
+                .for_each(|run| self.index.insert(run));
         }
     }
 
@@ -357,6 +365,7 @@ impl<B: Backend> WalCore<B> {
         if self.failed.is_none() && self.segments.recycle(floor, self.durable_sequence) {
             self.index.forget_below(floor);
         }
+        self.index.forget_some();
     }
 
     fn fail_at(&mut self, what: &str, error: &io::Error) {
@@ -413,10 +422,15 @@ impl<B: Backend> Wal for WalCore<B> {
             self.counts.reads_refused += 1;
             return false;
         }
-        let slots = self.index.find(from, through, READ_SLOTS_MAX, bytes_max);
+        let runs = self.index.find(from, through, READ_RUNS_MAX, bytes_max);
         self.reads_in_flight += 1;
         self.counts.reads += 1;
-        self.reader.start(ReadJob { from, slots });
+        self.reader.start(ReadJob {
+            from,
+            runs,
+            slots_max: READ_SLOTS_MAX,
+            bytes_max,
+        });
         true
     }
 
@@ -455,7 +469,8 @@ impl<B: Backend> Wal for WalCore<B> {
         report("wal_bytes_in_flight", self.in_flight_bytes as u64);
         report("wal_pending_bytes", self.pending_bytes as u64);
         report("wal_pending_bytes_peak", counts.pending_bytes_peak);
-        report("wal_index_slots", self.index.len() as u64);
+        report("wal_index_slots", self.index.slots());
+        report("wal_index_runs", self.index.runs() as u64);
         report("wal_appended_lsn", self.appended.0);
         report("wal_sealed_lsn", self.sealed.0);
         report("wal_durable_lsn", self.durable.0);

@@ -54,7 +54,7 @@ use crate::disk::{Disk, OpenMode};
 use crate::error::OpenError;
 use crate::format::{GROUPS_AT, Identity, SegmentIdentity, Sequence};
 use crate::group::{self, Carried, Found, GroupHeader, Place};
-use crate::index::{Index, Location};
+use crate::index::{Index, Location, gather};
 use crate::record::{RawRecord, RecordError};
 use glimpse::{Glimpse, SegmentFile};
 use hole::Behind;
@@ -111,6 +111,15 @@ pub struct Cut {
     pub file: PathBuf,
     pub offset: u64,
     pub why: String,
+}
+
+impl Recovered {
+    /// The first segment behind the used ones.
+    pub fn next_sequence(&self) -> Sequence {
+        self.segments
+            .last()
+            .map_or(Sequence::FIRST, |last| last.sequence.next())
+    }
 }
 
 pub struct Recovered {
@@ -291,6 +300,7 @@ impl<'a, D: Disk> Recovery<'a, D> {
             Err(CheckError::Refused(error)) => return Err(error),
         };
         let found = &mut self.found;
+        let mut runs = Vec::new();
         found.carried = found.carried.max(header.carried);
         for (place, raw) in records {
             let record = raw.to_record();
@@ -304,9 +314,8 @@ impl<'a, D: Disk> Recovery<'a, D> {
                     offset,
                     group_bytes: header.bytes as u32,
                     at: place.at as u32,
-                    bytes: (place.bytes - value_at) as u32,
                 };
-                found.index.insert(slot, location);
+                gather(&mut runs, slot, location, place.bytes - value_at);
             }
             let at = RecordAt {
                 lsn: raw.lsn,
@@ -315,6 +324,7 @@ impl<'a, D: Disk> Recovery<'a, D> {
             };
             (self.visit)(Replayed::Record(at, record));
         }
+        runs.into_iter().for_each(|run| found.index.insert(run));
         Ok(Ok(header.bytes as u64))
     }
 

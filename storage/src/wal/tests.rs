@@ -53,6 +53,7 @@ fn a_write_that_cannot_be_submitted_fails_the_wal_and_names_its_segment() {
         replica: ReplicaId(2),
         segment_bytes: 16 << 10,
         segments_ready: 1,
+        segments_recycled_max: 5,
         writes_in_flight_max: 2,
         seed: 7,
     };
