@@ -45,6 +45,8 @@ pub struct OpenReport {
     pub trim_floor: Slot,
     pub records: u64,
     pub bytes: u64,
+    /// Used segments that were passed over: what they hold, the snapshot covers.
+    pub segments_skipped: u64,
 }
 
 /// Makes a directory a founding member's, explicitly: no cluster forms by itself. Refuses one that is somebody's
@@ -85,6 +87,19 @@ pub fn open(
     config: Config,
     visit: &mut dyn FnMut(Replayed),
 ) -> Result<(FileWal, OpenReport), OpenError> {
+    open_above(config, Slot::ZERO, visit)
+}
+
+/// The same for a replica with a snapshot that covers every slot up to `covers`: the replay starts with the segment
+/// that holds the first slot above, whatever was written before. Of slots up to `covers`, records may be visited. What
+/// was promised and trimmed in segments that were passed over is in the report.
+///
+/// A trim floor above the slot after `covers` in the report says that slots between are gone: the caller decides.
+pub fn open_above(
+    config: Config,
+    covers: Slot,
+    visit: &mut dyn FnMut(Replayed),
+) -> Result<(FileWal, OpenReport), OpenError> {
     config.options().check();
     let directory = config.directory.clone();
     check_directory(&directory)?;
@@ -104,7 +119,7 @@ pub fn open(
             identity.segment_bytes, config.segment_bytes
         ));
     }
-    let (core, opened) = WalCore::open(backend, config.options(), &identity, visit)?;
+    let (core, opened) = WalCore::open(backend, config.options(), &identity, covers, visit)?;
     notes.extend(opened.holes.iter().take(HOLE_NOTES_MAX).map(describe_hole));
     if opened.holes.len() > HOLE_NOTES_MAX {
         notes.push(format!(
@@ -129,6 +144,7 @@ pub fn open(
         trim_floor: opened.carried.trim_floor,
         records: opened.records,
         bytes: opened.bytes,
+        segments_skipped: opened.segments_skipped,
     };
     let wal = FileWal {
         core,

@@ -336,7 +336,7 @@ mod tests {
         let disk = MemoryDisk::new();
         initialise(&disk, &options).unwrap();
         let identity = read_identity(&disk).unwrap();
-        let recovered = recover(&disk, &identity, &mut |_| {}).unwrap();
+        let recovered = recover(&disk, &identity, Slot::ZERO, &mut |_| {}).unwrap();
         Segments::new(
             disk,
             None,

@@ -43,6 +43,7 @@
 
 mod glimpse;
 mod hole;
+mod start;
 mod tail;
 
 use std::path::{Path, PathBuf};
@@ -134,6 +135,17 @@ pub struct Recovered {
     pub holes: Vec<Hole>,
     pub cut: Option<Cut>,
     pub index: Index,
+    /// Used segments that were not replayed, oldest first: a snapshot covers them.
+    pub skipped: Vec<Skipped>,
+}
+
+/// A used segment whose slots a snapshot covers. Peers may still ask for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    pub sequence: Sequence,
+    pub identity: SegmentIdentity,
+    /// Where its groups end.
+    pub end: u64,
 }
 
 /// Where recovery is: in the segment of this place in the list, at this offset.
@@ -162,6 +174,8 @@ enum Gap {
 struct Recovery<'a, D: Disk> {
     disk: &'a D,
     identity: &'a Identity,
+    /// Every slot up to here is known from a snapshot; zero if there is none.
+    covers: Slot,
     visit: &'a mut dyn FnMut(Replayed),
     found: Recovered,
     image: Vec<u8>,
@@ -169,24 +183,37 @@ struct Recovery<'a, D: Disk> {
     loaded: Option<Sequence>,
 }
 
-/// Reads the whole WAL, in order. Changes nothing.
+/// Reads the WAL, in order, from the segment on that holds the first slot above `covers`. What is before lies within
+/// a snapshot, but for promise and trim floor, which the header there carries. Zero reads everything. Changes nothing.
 pub fn recover<D: Disk>(
     disk: &D,
     identity: &Identity,
+    covers: Slot,
     visit: &mut dyn FnMut(Replayed),
 ) -> Result<Recovered, OpenError> {
-    let mut recovery = Recovery::new(disk, identity, visit);
+    let mut recovery = Recovery::new(disk, identity, covers, visit);
     let glimpses = recovery.glimpse_all()?;
-    recovery.check_front(&glimpses)?;
-    recovery.replay(&glimpses)?;
+    let start = recovery.start(&glimpses);
+    if start == 0 {
+        recovery.check_front(&glimpses)?;
+    } else {
+        recovery.pass_over(&glimpses[..=start]);
+    }
+    recovery.replay(&glimpses, start)?;
     Ok(recovery.found)
 }
 
 impl<'a, D: Disk> Recovery<'a, D> {
-    fn new(disk: &'a D, identity: &'a Identity, visit: &'a mut dyn FnMut(Replayed)) -> Self {
+    fn new(
+        disk: &'a D,
+        identity: &'a Identity,
+        covers: Slot,
+        visit: &'a mut dyn FnMut(Replayed),
+    ) -> Self {
         Recovery {
             disk,
             identity,
+            covers,
             visit,
             found: Recovered {
                 segments: Vec::new(),
@@ -199,6 +226,7 @@ impl<'a, D: Disk> Recovery<'a, D> {
                 holes: Vec::new(),
                 cut: None,
                 index: Index::default(),
+                skipped: Vec::new(),
             },
             image: vec![0; identity.segment_bytes as usize],
             loaded: None,
@@ -206,9 +234,9 @@ impl<'a, D: Disk> Recovery<'a, D> {
     }
 
     /// From intact group to intact group, until nothing intact is left.
-    fn replay(&mut self, glimpses: &[Glimpse]) -> Result<(), OpenError> {
+    fn replay(&mut self, glimpses: &[Glimpse], start: usize) -> Result<(), OpenError> {
         let mut at = At {
-            segment: 0,
+            segment: start,
             offset: GROUPS_AT,
             groups: 0,
         };

@@ -6,6 +6,7 @@ use super::*;
 use crate::backend::memory::MemoryFile;
 use crate::backend::{MemoryBackend, MemoryDisk, Written};
 use crate::buffer::AlignedBuffer;
+use crate::config::Options;
 use crate::directory::{initialise, read_identity};
 use crate::signal::Signal;
 
@@ -64,7 +65,7 @@ fn a_write_that_cannot_be_submitted_fails_the_wal_and_names_its_segment() {
         disk: MemoryBackend::new(disk, group_bytes_max(identity.segment_bytes), 2),
         broken: false,
     };
-    let (mut wal, _) = WalCore::open(backend, options, &identity, &mut |_| {}).unwrap();
+    let (mut wal, _) = WalCore::open(backend, options, &identity, Slot::ZERO, &mut |_| {}).unwrap();
     let record = Record::Promised {
         ballot: Ballot {
             round: 1,
