@@ -10,7 +10,7 @@ use synod_engine::ids::{Ballot, Incarnation, Lsn, Slot};
 use synod_engine::message::Record;
 use synod_engine::seams::{Wal, WalFailed, WalRead};
 
-use crate::backend::{BlockingBackend, FileBackend, UringBackend};
+use crate::backend::{BlockingWriter, FileBackend, UringWriter, Writer};
 use crate::config::{BackendChoice, Config, Durability, Options};
 use crate::directory::{self, initialise, read_identity};
 use crate::disk::RealDisk;
@@ -226,9 +226,7 @@ fn choose_backend(
     let unsafe_note = if syncs { "" } else { ", NOT DURABLE: no syncs" };
     if config.backend != BackendChoice::Blocking {
         match uring(config, identity, signal, notes) {
-            Ok((uring, name)) => {
-                return Ok((FileBackend::Uring(Box::new(uring)), format!("{name}{unsafe_note}")));
-            }
+            Ok((backend, name)) => return Ok((backend, format!("{name}{unsafe_note}"))),
             Err(error) if config.backend == BackendChoice::Uring => {
                 return Err(OpenError::Uring(error.to_string()));
             }
@@ -239,15 +237,16 @@ fn choose_backend(
     }
     let disk = RealDisk::new(directory, false, syncs);
     let group_bytes = group_bytes_max(identity.segment_bytes);
-    let blocking = BlockingBackend::new(
-        disk,
+    let blocking = BlockingWriter::new(
+        disk.clone(),
         signal.clone(),
         group_bytes,
         config.writes_in_flight_max,
     )
     .map_err(OpenError::io("starting the writer for", directory.clone()))?;
     let name = format!("blocking (a thread with pwrite and fdatasync){unsafe_note}");
-    Ok((FileBackend::Blocking(blocking), name))
+    let writer = Writer::Blocking(blocking);
+    Ok((FileBackend::new(disk, signal.clone(), writer), name))
 }
 
 fn uring(
@@ -255,7 +254,7 @@ fn uring(
     identity: &Identity,
     signal: &Signal,
     notes: &mut Vec<String>,
-) -> io::Result<(UringBackend, &'static str)> {
+) -> io::Result<(FileBackend, &'static str)> {
     let syncs = config.durability == Durability::Sync;
     // Without syncs the page cache is the point; with them, writes go around it.
     let disk = RealDisk::new(&config.directory, syncs, syncs);
@@ -264,7 +263,7 @@ fn uring(
     }
     let group_bytes = group_bytes_max(identity.segment_bytes);
     let writes_max = config.writes_in_flight_max;
-    let uring = UringBackend::new(disk, signal.clone(), group_bytes, writes_max, syncs)?;
+    let uring = UringWriter::new(signal, group_bytes, writes_max, syncs)?;
     if !uring.registered() {
         notes.push(
             "the limit on locked memory is too low to register write buffers; raise `ulimit -l` for a little less \
@@ -277,7 +276,8 @@ fn uring(
         (false, true) => "io_uring (direct, a sync with each write)",
         (_, false) => "io_uring (page cache)",
     };
-    Ok((uring, name))
+    let writer = Writer::Uring(Box::new(uring));
+    Ok((FileBackend::new(disk, signal.clone(), writer), name))
 }
 
 /// Distinct answers for "not there" and "not a directory"; an absent one counts as not initialised.
