@@ -16,8 +16,14 @@ pub const PENDING_BYTES_MAX: usize = 1 << 30;
 pub const READS_IN_FLIGHT_MAX: usize = 8;
 /// Slots that one read answers at most.
 pub const READ_SLOTS_MAX: usize = 65_536;
-/// Recycled files kept beyond `segments_ready`; more than that go back to the file system.
-pub const READY_FILES_MAX: usize = 4;
+/// Groups that one read looks into at most.
+pub const READ_RUNS_MAX: usize = 4096;
+/// The default of [`Options::segments_recycled_max`]: 4 GiB in segments of the default size.
+pub const SEGMENTS_RECYCLED_MAX_DEFAULT: usize = 64;
+/// Most segments that may be kept for recycling, whatever is configured.
+pub const SEGMENTS_RECYCLED_LIMIT: usize = 4096;
+/// Prepared segments that a WAL on a full disk leaves for its next start, if so many are ready when the disk fills up.
+pub const SEGMENTS_RESERVED: usize = 1;
 /// The default size of a segment file in bytes.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
 /// Smallest segment in bytes that holds its header and one group; only tests go this low.
@@ -49,8 +55,12 @@ pub struct Config {
     pub backend: BackendChoice,
     pub durability: Durability,
     pub segment_bytes: u64,
-    /// Segments prepared ahead, so that the append path never makes a file.
+    /// Segments prepared ahead, so that the append path never makes a file. With one only, none is left in reserve
+    /// when the disk fills up.
     pub segments_ready: usize,
+    /// Files of dropped segments kept for recycling; further ones go back to the file system. What one trim drops
+    /// should fit, or the steady state makes files.
+    pub segments_recycled_max: usize,
     pub writes_in_flight_max: usize,
     /// Randomness as a value: from it come the incarnation and the identities of the segments.
     pub seed: u64,
@@ -63,6 +73,7 @@ pub struct Options {
     pub replica: ReplicaId,
     pub segment_bytes: u64,
     pub segments_ready: usize,
+    pub segments_recycled_max: usize,
     pub writes_in_flight_max: usize,
     pub seed: u64,
 }
@@ -77,6 +88,7 @@ impl Config {
             durability: Durability::Sync,
             segment_bytes: SEGMENT_BYTES_DEFAULT,
             segments_ready: 2,
+            segments_recycled_max: SEGMENTS_RECYCLED_MAX_DEFAULT,
             writes_in_flight_max: 4,
             seed,
         }
@@ -88,6 +100,7 @@ impl Config {
             replica: self.replica,
             segment_bytes: self.segment_bytes,
             segments_ready: self.segments_ready,
+            segments_recycled_max: self.segments_recycled_max,
             writes_in_flight_max: self.writes_in_flight_max,
             seed: self.seed,
         }
@@ -110,6 +123,10 @@ impl Options {
         assert!(
             (1..=64).contains(&self.segments_ready),
             "segments_ready is out of range"
+        );
+        assert!(
+            self.segments_recycled_max <= SEGMENTS_RECYCLED_LIMIT,
+            "segments_recycled_max is out of range"
         );
     }
 }

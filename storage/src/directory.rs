@@ -10,7 +10,7 @@ use crate::format::{
     GROUPS_AT, HeaderError, IDENTITY_FILE, IDENTITY_TEMPORARY, Identity, Sequence,
     TEMPORARY_SUFFIX, VERSION, mix,
 };
-use crate::keeper::{Hints, Keeper};
+use crate::keeper::{Hints, Keeper, Trouble};
 
 /// Makes an empty directory a founding member's. Refuses one that holds anything of a WAL.
 pub fn initialise<D: Disk>(disk: &D, options: &Options) -> Result<(), OpenError> {
@@ -49,15 +49,19 @@ fn found<D: Disk>(disk: &D, options: &Options, incarnation: Incarnation) -> Resu
         replica: identity.replica,
         segment_bytes: identity.segment_bytes,
         seed: mix(identity.incarnation.0, options.seed),
+        next: Sequence::FIRST,
         ready_files: Default::default(),
         ready_files_max: 0,
         hints: Hints::default(),
         paces: false,
     };
-    keeper.prepare(Sequence::FIRST).map_err(OpenError::io(
-        "preparing",
-        disk.path(&Sequence::FIRST.segment_name()),
-    ))?;
+    keeper.prepare().map_err(|trouble| match trouble {
+        Trouble::NoRoom(source) | Trouble::Failed(source) => OpenError::Io {
+            what: "preparing",
+            path: disk.path(&Sequence::FIRST.segment_name()),
+            source,
+        },
+    })?;
     disk.open(IDENTITY_TEMPORARY, OpenMode::Create)
         .and_then(|file| {
             disk.write_at(&file, 0, &identity.encode())?;

@@ -10,7 +10,7 @@ use synod_engine::ids::{Ballot, Incarnation, Lsn, Slot};
 use synod_engine::message::Record;
 use synod_engine::seams::{Wal, WalFailed, WalRead};
 
-use crate::backend::{BlockingBackend, FileBackend, UringBackend};
+use crate::backend::{BlockingWriter, FileBackend, UringWriter, Writer};
 use crate::config::{BackendChoice, Config, Durability, Options};
 use crate::directory::{self, initialise, read_identity};
 use crate::disk::RealDisk;
@@ -45,6 +45,8 @@ pub struct OpenReport {
     pub trim_floor: Slot,
     pub records: u64,
     pub bytes: u64,
+    /// Used segments that were passed over: what they hold, the snapshot covers.
+    pub segments_skipped: u64,
 }
 
 /// Makes a directory a founding member's, explicitly: no cluster forms by itself. Refuses one that is somebody's
@@ -85,6 +87,19 @@ pub fn open(
     config: Config,
     visit: &mut dyn FnMut(Replayed),
 ) -> Result<(FileWal, OpenReport), OpenError> {
+    open_above(config, Slot::ZERO, visit)
+}
+
+/// The same for a replica with a snapshot that covers every slot up to `covers`: the replay starts with the segment
+/// that holds the first slot above, whatever was written before. Of slots up to `covers`, records may be visited. What
+/// was promised and trimmed in segments that were passed over is in the report.
+///
+/// A trim floor above the slot after `covers` in the report says that slots between are gone: the caller decides.
+pub fn open_above(
+    config: Config,
+    covers: Slot,
+    visit: &mut dyn FnMut(Replayed),
+) -> Result<(FileWal, OpenReport), OpenError> {
     config.options().check();
     let directory = config.directory.clone();
     check_directory(&directory)?;
@@ -104,7 +119,7 @@ pub fn open(
             identity.segment_bytes, config.segment_bytes
         ));
     }
-    let (core, opened) = WalCore::open(backend, config.options(), &identity, visit)?;
+    let (core, opened) = WalCore::open(backend, config.options(), &identity, covers, visit)?;
     notes.extend(opened.holes.iter().take(HOLE_NOTES_MAX).map(describe_hole));
     if opened.holes.len() > HOLE_NOTES_MAX {
         notes.push(format!(
@@ -129,6 +144,7 @@ pub fn open(
         trim_floor: opened.carried.trim_floor,
         records: opened.records,
         bytes: opened.bytes,
+        segments_skipped: opened.segments_skipped,
     };
     let wal = FileWal {
         core,
@@ -210,9 +226,7 @@ fn choose_backend(
     let unsafe_note = if syncs { "" } else { ", NOT DURABLE: no syncs" };
     if config.backend != BackendChoice::Blocking {
         match uring(config, identity, signal, notes) {
-            Ok((uring, name)) => {
-                return Ok((FileBackend::Uring(Box::new(uring)), format!("{name}{unsafe_note}")));
-            }
+            Ok((backend, name)) => return Ok((backend, format!("{name}{unsafe_note}"))),
             Err(error) if config.backend == BackendChoice::Uring => {
                 return Err(OpenError::Uring(error.to_string()));
             }
@@ -223,15 +237,16 @@ fn choose_backend(
     }
     let disk = RealDisk::new(directory, false, syncs);
     let group_bytes = group_bytes_max(identity.segment_bytes);
-    let blocking = BlockingBackend::new(
-        disk,
+    let blocking = BlockingWriter::new(
+        disk.clone(),
         signal.clone(),
         group_bytes,
         config.writes_in_flight_max,
     )
     .map_err(OpenError::io("starting the writer for", directory.clone()))?;
     let name = format!("blocking (a thread with pwrite and fdatasync){unsafe_note}");
-    Ok((FileBackend::Blocking(blocking), name))
+    let writer = Writer::Blocking(blocking);
+    Ok((FileBackend::new(disk, signal.clone(), writer), name))
 }
 
 fn uring(
@@ -239,7 +254,7 @@ fn uring(
     identity: &Identity,
     signal: &Signal,
     notes: &mut Vec<String>,
-) -> io::Result<(UringBackend, &'static str)> {
+) -> io::Result<(FileBackend, &'static str)> {
     let syncs = config.durability == Durability::Sync;
     // Without syncs the page cache is the point; with them, writes go around it.
     let disk = RealDisk::new(&config.directory, syncs, syncs);
@@ -248,7 +263,7 @@ fn uring(
     }
     let group_bytes = group_bytes_max(identity.segment_bytes);
     let writes_max = config.writes_in_flight_max;
-    let uring = UringBackend::new(disk, signal.clone(), group_bytes, writes_max, syncs)?;
+    let uring = UringWriter::new(signal, group_bytes, writes_max, syncs)?;
     if !uring.registered() {
         notes.push(
             "the limit on locked memory is too low to register write buffers; raise `ulimit -l` for a little less \
@@ -261,7 +276,8 @@ fn uring(
         (false, true) => "io_uring (direct, a sync with each write)",
         (_, false) => "io_uring (page cache)",
     };
-    Ok((uring, name))
+    let writer = Writer::Uring(Box::new(uring));
+    Ok((FileBackend::new(disk, signal.clone(), writer), name))
 }
 
 /// Distinct answers for "not there" and "not a directory"; an absent one counts as not initialised.

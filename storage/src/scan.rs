@@ -67,7 +67,7 @@ pub fn scan_disk<D: Disk>(
     visit: &mut dyn FnMut(Replayed),
 ) -> Result<ScanReport, OpenError> {
     let identity = crate::directory::read_identity(disk)?;
-    let found = recover(disk, &identity, visit)?;
+    let found = recover(disk, &identity, Slot::ZERO, visit)?;
     Ok(ScanReport {
         identity,
         segments: found.segments,

@@ -103,6 +103,7 @@ pub fn options(plan: &Plan, replica: ReplicaId, life: u64) -> Options {
         replica,
         segment_bytes: plan.segment_bytes,
         segments_ready: plan.segments_ready,
+        segments_recycled_max: 4 + plan.segments_ready,
         writes_in_flight_max: plan.writes_in_flight_max,
         seed: plan.seed ^ u64::from(replica.0) << 56 ^ life << 32,
     }

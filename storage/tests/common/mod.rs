@@ -20,6 +20,7 @@ pub fn options(segment_bytes: u64) -> Options {
         replica: ReplicaId(2),
         segment_bytes,
         segments_ready: 1,
+        segments_recycled_max: 5,
         writes_in_flight_max: 4,
         seed: 7,
     }
