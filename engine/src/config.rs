@@ -62,6 +62,8 @@ pub struct Limits {
     pub snapshot_step_bytes: usize,
     /// Bytes that commands may overwrite while a snapshot is taken, before it is given up and tried again later.
     pub snapshot_kept_bytes_max: usize,
+    /// Bytes of a snapshot that may wait for the disk before no more of it is written or asked for.
+    pub snapshot_backlog_bytes_max: usize,
     /// Bytes of one part of a snapshot that this replica asks a peer for; a few are on the way at a time.
     pub snapshot_part_bytes: u32,
     /// Bytes of snapshots sent to peers in a second, all together.
@@ -268,6 +270,7 @@ impl Default for Limits {
             snapshot_distance_bytes: 256 << 20,
             snapshot_step_bytes: 64 * KIB,
             snapshot_kept_bytes_max: 64 * MIB,
+            snapshot_backlog_bytes_max: 4 * MIB,
             snapshot_part_bytes: 256 << 10,
             snapshot_bytes_per_s: 128 << 20,
             snapshot_pin_bytes_max: 8 << 30,

@@ -26,6 +26,7 @@ pub struct Retention {
     due_at_bytes: u64,
     /// The record of the newest floor, until it is durable.
     trimming: Option<(Lsn, Slot)>,
+    installed: Slot,
     pub counters: Counters,
 }
 
@@ -62,6 +63,7 @@ impl Retention {
                 .max(newest)
                 .saturating_sub(replayed_bytes),
             trimming: None,
+            installed: Slot::ZERO,
             counters: Counters::default(),
         }
     }
@@ -100,8 +102,13 @@ impl Retention {
 
     pub fn installed(&mut self, snapshot: SnapshotInfo, limits: &Limits, appended_bytes: u64) {
         self.counters.snapshots_installed += 1;
+        self.installed = snapshot.slot;
         self.add(snapshot);
         self.begun(limits, appended_bytes);
+    }
+
+    pub fn installed_slot(&self) -> Slot {
+        self.installed
     }
 
     fn add(&mut self, snapshot: SnapshotInfo) {

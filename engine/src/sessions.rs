@@ -90,6 +90,11 @@ impl Sessions {
         self.table.is_empty()
     }
 
+    /// Every session with the last command that executed, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = (SessionId, CommandNumber)> + '_ {
+        self.table.iter().map(|(id, session)| (*id, session.last))
+    }
+
     /// The last command of a session that executed, if the session is known.
     pub fn last(&self, session: SessionId) -> Option<CommandNumber> {
         self.table.get(&session).map(|session| session.last)

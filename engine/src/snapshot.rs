@@ -25,5 +25,3 @@ pub use taking::{Step, Taking, kept_bytes};
 pub const PART_BYTES_MAX: usize = 1 << 20;
 /// Parts that a replica has asked for and not received: what may be on the way to it.
 pub const PARTS_AHEAD: u64 = 4;
-/// Bytes that may wait for the disk before no more of a snapshot is written.
-pub const BACKLOG_BYTES_MAX: usize = 4 << 20;

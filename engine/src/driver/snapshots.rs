@@ -6,7 +6,7 @@ use crate::ids::{Slot, Time};
 use crate::message::{Message, SnapshotPart};
 use crate::output::{Incoming, PartForPeer};
 use crate::seams::{Network, SnapshotEvent, SnapshotInfo, SnapshotStore, StateMachine, Wal};
-use crate::snapshot::{BACKLOG_BYTES_MAX, Restored, Restoring, Serving, Step, Taking, kept_bytes};
+use crate::snapshot::{Restored, Restoring, Serving, Step, Taking, kept_bytes};
 
 use super::Driver;
 
@@ -97,7 +97,8 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
                 }
             }
         }
-        let has_room = self.snapshots.store.backlog() < BACKLOG_BYTES_MAX;
+        let backlog_max = self.replica.config().limits.snapshot_backlog_bytes_max;
+        let has_room = self.snapshots.store.backlog() < backlog_max;
         self.replica.pace_download(now, has_room, &mut self.out);
     }
 
@@ -192,10 +193,9 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
         }
         snapshots.step_at = now.plus(STEP_NS);
         let limits = &self.replica.config().limits;
-        let kept_max = limits.snapshot_kept_bytes_max;
-        let hurry = kept_bytes(&self.state) > kept_max / HURRY;
+        let hurry = kept_bytes(&self.state) > limits.snapshot_kept_bytes_max / HURRY;
         let bytes = limits.snapshot_step_bytes * if hurry { HURRY } else { 1 };
-        match taking.step(&mut self.state, &mut snapshots.store, bytes, kept_max) {
+        match taking.step(&mut self.state, &mut snapshots.store, bytes, limits) {
             Step::More => {}
             Step::Written => snapshots.writing = Writing::Taken(taking.slot()),
             Step::OverLimit => {

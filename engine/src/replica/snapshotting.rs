@@ -27,6 +27,11 @@ impl Replica {
         self.retention.newest()
     }
 
+    /// The slot of the last snapshot that this replica took over from a peer; zero without one.
+    pub fn installed(&self) -> Slot {
+        self.retention.installed_slot()
+    }
+
     /// The one that was due is being taken.
     pub fn snapshot_begun(&mut self) {
         let appended = self.persist.appended_bytes();

@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 
+use crate::config::Limits;
 use crate::ids::Slot;
 use crate::members::Members;
 use crate::seams::{SnapshotStore, StateMachine};
 use crate::state::State;
 
-use super::BACKLOG_BYTES_MAX;
 use super::body::{Kind, Writer};
 
 /// Bytes of one append.
@@ -60,18 +60,18 @@ impl Taking {
     }
 
     /// Hands about `bytes_max` more bytes to the store, if that keeps up. What commands changed meanwhile waits here,
-    /// at most `kept_max` bytes of it.
+    /// within its limit.
     pub fn step<M: StateMachine>(
         &mut self,
         state: &mut State<M>,
         store: &mut impl SnapshotStore,
         bytes_max: usize,
-        kept_max: usize,
+        limits: &Limits,
     ) -> Step {
-        if kept_bytes(state) > kept_max {
+        if kept_bytes(state) > limits.snapshot_kept_bytes_max {
             return Step::OverLimit;
         }
-        if store.backlog() >= BACKLOG_BYTES_MAX {
+        if store.backlog() >= limits.snapshot_backlog_bytes_max {
             return Step::More;
         }
         let mut more = false;

@@ -24,6 +24,7 @@ pub mod random;
 pub mod run;
 pub mod seams;
 pub mod shrink;
+pub mod snapshots;
 pub mod swarm;
 pub mod sweep;
 pub mod trace;

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use synod_engine::driver::Driver;
 use synod_engine::ids::{ClusterId, Incarnation, ReplicaId, Slot};
 use synod_engine::recovery::{Hole, OnDisk, Recovery};
-use synod_engine::seams::{Arrival, Wal, WalFailed};
+use synod_engine::seams::{Arrival, StateMachine, Wal, WalFailed};
+use synod_engine::snapshot::{Restored, Restoring};
 use synod_storage::Replayed;
 use synod_storage::backend::{MemoryBackend, MemoryDisk};
 use synod_storage::config::Options;
@@ -17,6 +18,7 @@ use crate::checker::{Agreement, Executed, Found, MEMORY, Model, Seen, Shadow, Vi
 use crate::clock::Clock;
 use crate::outbox::{Outbox, Sent};
 use crate::seams::Seams;
+use crate::snapshots::{File, SimulatedStore, SnapshotDisk};
 use crate::swarm::Plan;
 use crate::wal::{Appended, SimulatedWal};
 use crate::witness::Witness;
@@ -26,6 +28,7 @@ pub const CLUSTER: ClusterId = ClusterId(0x5e0d);
 pub struct Member<S: Seams> {
     pub id: ReplicaId,
     pub disk: MemoryDisk,
+    pub snapshots: SnapshotDisk,
     pub clock: Clock,
     /// Counts lives, so that events for a former one are dropped.
     pub life: u64,
@@ -66,8 +69,11 @@ pub enum Impairment {
 }
 
 pub struct Running<S: Seams> {
-    pub driver: Driver<S::Wal, S::Network, Witness>,
+    pub driver: Driver<S::Wal, S::Network, Witness, S::Snapshots>,
     pub wal: SimulatedWal,
+    pub store: SimulatedStore,
+    /// What the store has under way and an end is scheduled for.
+    pub stored: usize,
     pub outbox: Outbox,
     done: Rc<RefCell<Vec<Executed>>>,
     /// Commands executed and checked.
@@ -114,6 +120,7 @@ impl<S: Seams> Member<S> {
         Member {
             id,
             disk,
+            snapshots: SnapshotDisk::default(),
             clock,
             life: 0,
             running: None,
@@ -148,11 +155,23 @@ impl<S: Seams> Member<S> {
         config.check().expect("plans hold valid configurations");
         let witness = Witness::default();
         let done = witness.done();
-        let mut recovery = Recovery::new(config, witness);
-        let mut found = Found::default();
-        let opened = MemoryBackend::open(
+        let mut recovery = match self.newest_snapshot(&witness)? {
+            Some(restored) => {
+                let (slot, state) = (restored.state.applied(), &restored.state);
+                model.check_restored(self.id, slot, state.machine.machine(), &state.sessions)?;
+                Recovery::from_snapshot(config, restored)
+            }
+            None => Recovery::new(config, witness),
+        };
+        let covers = recovery.covers();
+        let mut found = Found {
+            covers,
+            ..Found::default()
+        };
+        let opened = MemoryBackend::open_above(
             &self.disk,
             options(plan, self.id, self.life),
+            covers,
             &mut |replayed| match replayed {
                 Replayed::Record(at, record) => {
                     found.records.push((at.lsn, Seen::of(&record)));
@@ -186,13 +205,16 @@ impl<S: Seams> Member<S> {
         if let Err(WalFailed(why)) = core.durable() {
             return self.failed_at_start(why);
         }
+        found.last = opened.last;
         self.shadow.recovered(&found, agreement)?;
+        let store = SimulatedStore::open(self.snapshots.clone());
         let wal = SimulatedWal::new(core, opened.last);
         let outbox = Outbox::default();
         let driver = recovery.start(
             self.clock.at(now),
             seams.wal(self.id, wal.clone()),
             seams.network(self.id, outbox.clone()),
+            seams.snapshots(self.id, store.clone()),
             OnDisk {
                 incarnation: opened.incarnation,
                 promised: opened.carried.promised,
@@ -211,10 +233,12 @@ impl<S: Seams> Member<S> {
         self.running = Some(Running {
             driver,
             wal,
+            store,
+            stored: 0,
             outbox,
             done,
-            position: 0,
-            committed: Slot::ZERO,
+            position: model.operations_through(covers),
+            committed: covers,
             writes: Vec::new(),
             next_write: 0,
             announcement: None,
@@ -222,6 +246,37 @@ impl<S: Seams> Member<S> {
         });
         self.observe(now, agreement, model)?;
         Ok(())
+    }
+
+    /// The state of the newest snapshot that is intact, as the harness finds it; what is not is removed.
+    fn newest_snapshot(&self, witness: &Witness) -> Result<Option<Restored<Witness>>, Violation> {
+        let files = self.snapshots.files();
+        for file in files.iter().rev() {
+            let File {
+                info,
+                bytes,
+                damaged,
+            } = file;
+            let mut restoring = Restoring::new(witness.empty());
+            let portions = bytes.chunks(1 + info.slot.0 as usize % 900);
+            let restored = portions
+                .map(|portion| restoring.take(portion))
+                .collect::<Result<Vec<()>, _>>()
+                .and_then(|_| restoring.finish());
+            match restored {
+                Ok(restored) if !damaged => return Ok(Some(restored)),
+                Err(_) if *damaged => self.snapshots.remove(info.slot),
+                Ok(_) => {
+                    let what = format!("{} restores a damaged snapshot", self.id);
+                    return Err(Violation::new(MEMORY, what));
+                }
+                Err(error) => {
+                    let what = format!("{} refuses an intact snapshot: {error}", self.id);
+                    return Err(Violation::new(MEMORY, what));
+                }
+            }
+        }
+        Ok(None)
     }
 
     fn failed_at_start(&self, why: String) -> Result<(), StartFailed> {
@@ -252,6 +307,24 @@ impl<S: Seams> Member<S> {
         }
         self.shadow
             .advance(running.wal.claimed_durable(), agreement)?;
+        self.shadow.covered(self.snapshots.covers());
+        let covers = self.snapshots.highest();
+        if running.driver.replica().may_promise() {
+            running
+                .wal
+                .check_trim(self.id, self.shadow.floor(), covers)?;
+        }
+        let installed = running.driver.replica().installed();
+        let installed_now = running.committed < installed;
+        if installed_now {
+            // It holds the state after that slot, without having executed what led to it.
+            if installed > agreement.committed_through() || installed > covers {
+                let what = format!("{} installs a snapshot of {installed}", self.id);
+                return Err(Violation::new(MEMORY, what));
+            }
+            running.committed = installed;
+            running.position = model.operations_through(installed);
+        }
         let commit_index = running.driver.replica().commit_index();
         while running.committed < commit_index {
             let slot = running.committed.next();
@@ -271,8 +344,13 @@ impl<S: Seams> Member<S> {
         done.clear();
         if news {
             let state = running.driver.state();
-            let hash = synod_engine::seams::StateMachine::hash(&state.machine);
+            let hash = state.machine.hash();
             model.check_state(self.id, state.applied(), running.position, hash)?;
+        }
+        if installed_now {
+            let state = running.driver.state();
+            let machine = state.machine.machine();
+            model.check_restored(self.id, state.applied(), machine, &state.sessions)?;
         }
         Ok(())
     }

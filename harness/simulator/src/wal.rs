@@ -4,13 +4,13 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use synod_engine::ids::{Lsn, Slot};
+use synod_engine::ids::{Lsn, ReplicaId, Slot};
 use synod_engine::message::{Record, Value};
 use synod_engine::seams::{Wal, WalFailed, WalRead};
 use synod_storage::WalCore;
 use synod_storage::backend::MemoryBackend;
 
-use crate::checker::Seen;
+use crate::checker::{DURABILITY, Seen, Violation};
 
 /// A handle: clones share the WAL.
 #[derive(Clone)]
@@ -22,6 +22,8 @@ struct Shared {
     appended: Vec<Appended>,
     /// What the WAL last claimed.
     durable: Lsn,
+    /// The floor that it was told to trim to since the simulation looked last.
+    trimmed: Option<Slot>,
 }
 
 /// A record on its way into the WAL. The value is what the checkers learn proposals from.
@@ -37,6 +39,7 @@ impl SimulatedWal {
             core,
             appended: Vec::new(),
             durable,
+            trimmed: None,
         })))
     }
 
@@ -51,6 +54,28 @@ impl SimulatedWal {
 
     pub fn claimed_durable(&self) -> Lsn {
         self.0.borrow().durable
+    }
+
+    /// Nothing is trimmed before the record of the floor is durable, and a snapshot that holds what goes.
+    pub fn check_trim(
+        &self,
+        replica: ReplicaId,
+        durable_floor: Slot,
+        covers: Slot,
+    ) -> Result<(), Violation> {
+        let Some(floor) = self.0.borrow_mut().trimmed.take() else {
+            return Ok(());
+        };
+        if floor > durable_floor {
+            let what =
+                format!("{replica} trims to {floor}, durable is the floor {durable_floor} only");
+            return Err(Violation::new(DURABILITY, what));
+        }
+        if floor.previous() > covers {
+            let what = format!("{replica} trims to {floor}, its snapshots cover {covers} only");
+            return Err(Violation::new(DURABILITY, what));
+        }
+        Ok(())
     }
 
     pub fn take_appended(&self, into: &mut Vec<Appended>) {
@@ -91,7 +116,9 @@ impl Wal for SimulatedWal {
     }
 
     fn trim(&mut self, floor: Slot) {
-        self.0.borrow_mut().core.trim(floor);
+        let mut shared = self.0.borrow_mut();
+        shared.trimmed = Some(floor);
+        shared.core.trim(floor);
     }
 
     fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {

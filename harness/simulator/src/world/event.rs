@@ -28,6 +28,11 @@ pub enum Event {
         life: u64,
         write: u64,
     },
+    /// The place of snapshots finished something.
+    Stored {
+        at: ReplicaId,
+        life: u64,
+    },
     ToClient {
         connection: ClientId,
         frame: Bytes,

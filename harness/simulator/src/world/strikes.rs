@@ -279,6 +279,7 @@ impl<S: Seams> World<S> {
                 let member = self.member_mut(replica);
                 member.disk_is_full = true;
                 member.disk.fill(true);
+                member.snapshots.fill(true);
                 let mending = Mending::Room(replica);
                 self.schedule(now + 3 * lasts, Event::Mend { mending });
             }
@@ -292,5 +293,6 @@ impl<S: Seams> World<S> {
         member.failure_expected |= member.disk_is_full;
         member.disk_is_full = false;
         member.disk.fill(false);
+        member.snapshots.fill(false);
     }
 }
