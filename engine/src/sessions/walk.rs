@@ -37,7 +37,8 @@ impl Sessions {
     pub fn begin_snapshot(&mut self) {
         self.walks += 1;
         self.walk = Some(Walk {
-            ids: self.table.keys().copied().collect(),
+            // In an order that is the same everywhere: the bytes must not depend on a hash map's.
+            ids: self.idle.iter().map(|(_, id)| *id).collect(),
             saved: VecDeque::new(),
             saved_bytes: 0,
         });

@@ -17,6 +17,7 @@ pub mod isolation;
 pub mod linearizability;
 pub mod links;
 pub mod member;
+pub mod milestones;
 pub mod outbox;
 pub mod partitions;
 pub mod production_client;

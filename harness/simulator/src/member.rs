@@ -16,6 +16,7 @@ use synod_storage::config::Options;
 
 use crate::checker::{Agreement, Executed, Found, MEMORY, Model, Seen, Shadow, Violation};
 use crate::clock::Clock;
+use crate::milestones::Milestones;
 use crate::outbox::{Outbox, Sent};
 use crate::seams::Seams;
 use crate::snapshots::{File, SimulatedStore, SnapshotDisk};
@@ -56,6 +57,7 @@ pub struct Member<S: Seams> {
     pub incarnation: Incarnation,
     /// Recycled files that were put on its disk and are not used yet.
     pub stale_files: usize,
+    pub milestones: Milestones,
 }
 
 /// What a replica lost of what it had acknowledged, and has not got back yet.
@@ -138,6 +140,7 @@ impl<S: Seams> Member<S> {
             impaired_in: 0,
             incarnation: Incarnation::FOUNDING,
             stale_files,
+            milestones: Milestones::default(),
         }
     }
 
@@ -164,6 +167,7 @@ impl<S: Seams> Member<S> {
             None => Recovery::new(config, witness),
         };
         let covers = recovery.covers();
+        self.milestones.starts_from_snapshot += u64::from(covers > Slot::ZERO);
         let mut found = Found {
             covers,
             ..Found::default()
@@ -222,6 +226,8 @@ impl<S: Seams> Member<S> {
             },
         );
         let driver = driver.map_err(|error| Violation::new(MEMORY, error.to_string()))?;
+        let below_floor = driver.replica().trim_floor() > covers.next();
+        self.milestones.starts_below_floor += u64::from(below_floor);
         if driver.replica().promised() < self.shadow.promised() {
             let (now, before) = (driver.replica().promised(), self.shadow.promised());
             let what = format!(
@@ -249,7 +255,10 @@ impl<S: Seams> Member<S> {
     }
 
     /// The state of the newest snapshot that is intact, as the harness finds it; what is not is removed.
-    fn newest_snapshot(&self, witness: &Witness) -> Result<Option<Restored<Witness>>, Violation> {
+    fn newest_snapshot(
+        &mut self,
+        witness: &Witness,
+    ) -> Result<Option<Restored<Witness>>, Violation> {
         let files = self.snapshots.files();
         for file in files.iter().rev() {
             let File {
@@ -265,7 +274,10 @@ impl<S: Seams> Member<S> {
                 .and_then(|_| restoring.finish());
             match restored {
                 Ok(restored) if !damaged => return Ok(Some(restored)),
-                Err(_) if *damaged => self.snapshots.remove(info.slot),
+                Err(_) if *damaged => {
+                    self.milestones.damaged_found += 1;
+                    self.snapshots.remove(info.slot);
+                }
                 Ok(_) => {
                     let what = format!("{} restores a damaged snapshot", self.id);
                     return Err(Violation::new(MEMORY, what));
@@ -317,6 +329,7 @@ impl<S: Seams> Member<S> {
         let installed = running.driver.replica().installed();
         let installed_now = running.committed < installed;
         if installed_now {
+            self.milestones.snapshots_installed += 1;
             // It holds the state after that slot, without having executed what led to it.
             if installed > agreement.committed_through() || installed > covers {
                 let what = format!("{} installs a snapshot of {installed}", self.id);

@@ -25,6 +25,8 @@ struct Files {
     full: bool,
     /// So many of the next snapshots can't be written.
     failures: u64,
+    /// Snapshots that became durable.
+    kept: u64,
 }
 
 #[derive(Clone)]
@@ -68,6 +70,10 @@ impl SnapshotDisk {
     pub fn remove(&self, slot: Slot) {
         let files = &mut self.0.borrow_mut().complete;
         files.retain(|file| file.info.slot != slot);
+    }
+
+    pub fn kept(&self) -> u64 {
+        self.0.borrow().kept
     }
 
     pub fn fill(&self, full: bool) {
@@ -158,7 +164,9 @@ impl SimulatedStore {
 
 impl SnapshotDisk {
     fn keep(&self, file: File) {
-        let files = &mut self.0.borrow_mut().complete;
+        let disk = &mut *self.0.borrow_mut();
+        disk.kept += 1;
+        let files = &mut disk.complete;
         files.retain(|known| known.info.slot != file.info.slot);
         files.push(file);
         files.sort_by_key(|file| file.info.slot);

@@ -254,7 +254,8 @@ impl Plan {
             // These need a whole election or recovery to show what they do.
             Fault::QuorumLoss | Fault::ConstrainedElection | Fault::Chained => 2,
             Fault::RestartStorm | Fault::Wipe | Fault::DiskFull | Fault::SyncError => 3,
-            Fault::Overload | Fault::AbandonedSession => 2,
+            Fault::Overload | Fault::AbandonedSession | Fault::SnapshotRot => 2,
+            Fault::Eviction => 4,
             Fault::BitRot | Fault::MisdirectedWrite | Fault::LostWrite => 2,
             _ => 1,
         };

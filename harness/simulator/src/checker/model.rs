@@ -4,7 +4,7 @@
 //! Because the slot order is known, linearizability takes one pass: applies follow slot order, each reply equals the
 //! model's, and each operation's slot is committed between its invocation and its return.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -13,7 +13,7 @@ use synod_engine::client::Replies;
 use synod_engine::ids::{CommandNumber, ReplicaId, SessionId, Slot};
 use synod_engine::machine::kv::{KvCommand, KvMachine};
 use synod_engine::message::Value;
-use synod_engine::sessions::Sessions;
+use synod_engine::sessions::{SESSIONS_MAX, Sessions};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::{EQUAL_STATE, EXACTLY_ONCE, LINEARIZABLE, Violation};
@@ -30,6 +30,10 @@ pub struct Model {
     values: BTreeMap<Bytes, Bytes>,
     /// The last command of each session.
     sessions: BTreeMap<SessionId, CommandNumber>,
+    /// The slot that last did anything for a session, and the session.
+    idle: BTreeSet<(Slot, SessionId)>,
+    active: BTreeMap<SessionId, Slot>,
+    evicted: BTreeSet<SessionId>,
     executed: Vec<(Executed, Slot)>,
     /// How many commands are executed after each slot.
     after_slot: Vec<usize>,
@@ -50,12 +54,15 @@ impl Model {
         for (index, request) in batch::requests(value).enumerate() {
             if request.session == SessionId::NONE {
                 let id = SessionId(slot.0 << 16 | index as u64);
+                self.make_room();
                 self.note_session(id, CommandNumber(0));
+                self.note_active(id, slot);
                 continue;
             }
             let Some(last) = self.sessions.get(&request.session).copied() else {
                 continue;
             };
+            self.note_active(request.session, slot);
             for (number, command) in (request.first.0..).zip(request.iter()) {
                 let number = CommandNumber(number);
                 if self.sessions[&request.session].plus(1) != number || number <= last {
@@ -81,6 +88,37 @@ impl Model {
                 .map(|(key, value)| (&key[..], &value[..])),
         );
         self.contents.push((map, self.sessions_hash));
+    }
+
+    /// The session that was idle longest by log position goes when there are too many.
+    fn make_room(&mut self) {
+        if self.sessions.len() < SESSIONS_MAX {
+            return;
+        }
+        if let Some((_, id)) = self.idle.pop_first() {
+            self.active.remove(&id);
+            if let Some(last) = self.sessions.remove(&id) {
+                let hash = session_hash(id, last);
+                self.sessions_hash = self.sessions_hash.wrapping_sub(hash);
+            }
+            self.evicted.insert(id);
+        }
+    }
+
+    fn note_active(&mut self, id: SessionId, slot: Slot) {
+        if let Some(before) = self.active.insert(id, slot) {
+            self.idle.remove(&(before, id));
+        }
+        self.idle.insert((slot, id));
+    }
+
+    /// Whether the agreed log evicted this session.
+    pub fn evicted(&self, id: SessionId) -> bool {
+        self.evicted.contains(&id)
+    }
+
+    pub fn evictions(&self) -> u64 {
+        self.evicted.len() as u64
     }
 
     fn note_session(&mut self, id: SessionId, last: CommandNumber) {

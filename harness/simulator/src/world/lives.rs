@@ -153,7 +153,12 @@ impl<S: Seams> World<S> {
         }
         let index = usize::from(replica.0) - 1;
         let member = &mut self.members[index];
-        if disk::damage(&member.disk, fault, &mut self.faults[fault as usize]) {
+        let random = &mut self.faults[fault as usize];
+        let damaged = match fault {
+            Fault::SnapshotRot => member.snapshots.damage(random),
+            _ => disk::damage(&member.disk, fault, random),
+        };
+        if damaged {
             member.impairment = Impairment::Damaged;
             member.impaired_in = member.life - u64::from(now_is_better);
             self.strikes.note(fault);

@@ -23,6 +23,7 @@ use crate::disk;
 use crate::faults::{Fault, Strikes};
 use crate::links::Links;
 use crate::member::Member;
+use crate::milestones::Milestones;
 use crate::outbox::Sent;
 use crate::random::Random;
 use crate::seams::{Honest, Seams};
@@ -186,6 +187,18 @@ impl<S: Seams> World<S> {
 
     pub fn counter(&self, replica: ReplicaId, name: &str) -> u64 {
         self.member(replica).counter(name)
+    }
+
+    pub fn milestones(&self) -> Milestones {
+        let mut milestones = Milestones {
+            sessions_evicted: self.model.evictions(),
+            ..Milestones::default()
+        };
+        for member in &self.members {
+            milestones.merge(&member.milestones);
+            milestones.snapshots_durable += member.snapshots.kept();
+        }
+        milestones
     }
 
     /// Commands that the agreed log executes.
