@@ -75,9 +75,11 @@ impl Replay {
         }
         match record {
             Record::Promised { ballot } => self.promise(ballot),
-            // Part of the snapshot. The ballot counts all the same.
-            Record::Accepted(accept) if slot <= self.covers => self.promise(accept.ballot),
-            Record::Chosen { .. } if slot <= self.covers => {}
+            // Part of the snapshot, or written again by a replica that mended: the ballot counts all the same.
+            Record::Accepted(accept) if slot <= self.slots.commit_index() => {
+                self.promise(accept.ballot);
+            }
+            Record::Chosen { .. } if slot <= self.slots.commit_index() => {}
             Record::Accepted(accept) => self.accepted(accept, out),
             Record::Chosen { slot, .. } if self.mending.is_some() => {
                 if let Some(mending) = &mut self.mending {

@@ -321,10 +321,11 @@ impl<S: Seams> Member<S> {
             .advance(running.wal.claimed_durable(), agreement)?;
         self.shadow.covered(self.snapshots.covers());
         let covers = self.snapshots.highest();
-        if running.driver.replica().may_promise() {
-            running
-                .wal
-                .check_trim(self.id, self.shadow.floor(), covers)?;
+        // A replica whose snapshots are damaged gets back what it trimmed before it takes part again.
+        if let Some(floor) = running.wal.take_trimmed()
+            && running.driver.replica().may_promise()
+        {
+            self.shadow.check_trim(floor, covers)?;
         }
         let installed = running.driver.replica().installed();
         let installed_now = running.committed < installed;

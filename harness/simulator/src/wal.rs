@@ -4,13 +4,13 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use synod_engine::ids::{Lsn, ReplicaId, Slot};
+use synod_engine::ids::{Lsn, Slot};
 use synod_engine::message::{Record, Value};
 use synod_engine::seams::{Wal, WalFailed, WalRead};
 use synod_storage::WalCore;
 use synod_storage::backend::MemoryBackend;
 
-use crate::checker::{DURABILITY, Seen, Violation};
+use crate::checker::Seen;
 
 /// A handle: clones share the WAL.
 #[derive(Clone)]
@@ -56,26 +56,9 @@ impl SimulatedWal {
         self.0.borrow().durable
     }
 
-    /// Nothing is trimmed before the record of the floor is durable, and a snapshot that holds what goes.
-    pub fn check_trim(
-        &self,
-        replica: ReplicaId,
-        durable_floor: Slot,
-        covers: Slot,
-    ) -> Result<(), Violation> {
-        let Some(floor) = self.0.borrow_mut().trimmed.take() else {
-            return Ok(());
-        };
-        if floor > durable_floor {
-            let what =
-                format!("{replica} trims to {floor}, durable is the floor {durable_floor} only");
-            return Err(Violation::new(DURABILITY, what));
-        }
-        if floor.previous() > covers {
-            let what = format!("{replica} trims to {floor}, its snapshots cover {covers} only");
-            return Err(Violation::new(DURABILITY, what));
-        }
-        Ok(())
+    /// The floor that it was told to trim to since the simulation looked last.
+    pub fn take_trimmed(&self) -> Option<Slot> {
+        self.0.borrow_mut().trimmed.take()
     }
 
     pub fn take_appended(&self, into: &mut Vec<Appended>) {

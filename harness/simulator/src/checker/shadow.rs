@@ -231,9 +231,18 @@ impl Shadow {
         self.settled = self.settled.max(slot);
     }
 
-    /// The highest floor whose record is durable.
-    pub fn floor(&self) -> Slot {
-        self.floor
+    /// Nothing is trimmed before the record of the floor is durable, and a snapshot that holds what goes.
+    pub fn check_trim(&self, floor: Slot, covers: Slot) -> Result<(), Violation> {
+        let (replica, durable) = (self.replica, self.floor);
+        if floor > durable {
+            let what = format!("{replica} trims to {floor}, durable is the floor {durable} only");
+            return Err(Violation::new(DURABILITY, what));
+        }
+        if floor.previous() > covers {
+            let what = format!("{replica} trims to {floor}, its snapshots cover {covers} only");
+            return Err(Violation::new(DURABILITY, what));
+        }
+        Ok(())
     }
 
     /// What was lost is durable no more, until it is written again.
