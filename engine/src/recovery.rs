@@ -34,6 +34,8 @@ pub struct Hole {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OnDisk {
     pub incarnation: Incarnation,
+    /// The last record, visited or not.
+    pub last: Lsn,
     /// Carried over from segments that are gone, or were not read because the snapshot covers them.
     pub promised: Ballot,
     pub trim_floor: Slot,
@@ -102,6 +104,7 @@ impl<M: StateMachine> Recovery<M> {
         mut snapshots: S,
         disk: OnDisk,
     ) -> Result<Driver<W, N, M, S>, RecoveryError> {
+        let last = self.last.max(disk.last);
         self.replay.promise(disk.promised);
         self.replay.trim(disk.trim_floor);
         let (floor, covers) = (self.replay.trim_floor(), self.replay.covers());
@@ -112,9 +115,7 @@ impl<M: StateMachine> Recovery<M> {
         wal.trim(floor);
         snapshots.drop_below(floor.previous().min(covers));
         let complete = snapshots.complete();
-        let replica = self
-            .replay
-            .finish(now, self.last, disk.incarnation, complete);
+        let replica = self.replay.finish(now, last, disk.incarnation, complete);
         Ok(Driver::new(replica, self.state, wal, network, snapshots))
     }
 }

@@ -109,6 +109,7 @@ impl<M: StateMachine + Default> Replica<M> {
         announce(&settings, &report)?;
         let on_disk = OnDisk {
             incarnation: report.incarnation,
+            last: report.last_lsn,
             promised: report.promised,
             trim_floor: report.trim_floor,
         };

@@ -160,10 +160,12 @@ fn what_was_carried_over_from_segments_that_are_gone_counts() {
         incarnation: Incarnation(4),
         promised: ballot(3, 3),
         trim_floor: Slot::ZERO,
+        last: Lsn(9),
     };
     let driver = start(recovery(), disk).expect("nothing was trimmed");
     assert_eq!(driver.replica().promised(), ballot(3, 3));
     assert_eq!(driver.replica().incarnation(), Incarnation(4));
+    assert_eq!(driver.replica().appended(), Lsn(9));
 }
 
 #[test]
@@ -175,6 +177,7 @@ fn a_lone_replica_whose_wal_begins_later_needs_what_came_before() {
             trim_floor,
             promised: Ballot::ZERO,
             incarnation: Incarnation::FOUNDING,
+            last: Lsn::ZERO,
         };
         let error = start(recovery, disk).err();
         let covers = Slot::ZERO;

@@ -221,6 +221,7 @@ impl<S: Seams> Member<S> {
             seams.snapshots(self.id, store.clone()),
             OnDisk {
                 incarnation: opened.incarnation,
+                last: opened.last,
                 promised: opened.carried.promised,
                 trim_floor: opened.carried.trim_floor,
             },
