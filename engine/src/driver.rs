@@ -105,7 +105,7 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
         self.replicate();
         self.apply();
         self.announce();
-        self.read_back()?;
+        self.read_back(now)?;
         self.run_snapshots(now);
         self.out.clear();
         self.door.tidy(&self.state.sessions);
@@ -301,7 +301,7 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
     }
 
     /// Hands what peers asked for, or this replica wants back for itself, to the WAL's reader, and what it read to them.
-    fn read_back(&mut self) -> Result<(), WalFailed> {
+    fn read_back(&mut self, now: Time) -> Result<(), WalFailed> {
         let bytes_max = self.replica.config().limits.fetch_bytes_max;
         let own = self.replica.config().replica;
         for read in self.out.reads.drain(..) {
@@ -325,7 +325,10 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
             let to = self.reading.pop_front().expect("a read was asked for");
             if to == own {
                 self.recalled = Some(read);
-            } else if !read.values.is_empty() {
+            } else if read.values.is_empty() {
+                self.replica
+                    .offer_snapshot(now, to, read.from, &mut self.out);
+            } else {
                 self.send_chosen(to, read);
             }
         }

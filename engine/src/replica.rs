@@ -102,6 +102,8 @@ pub struct Counters {
     /// Times that such a slot turned out to be unreadable.
     pub slots_unreadable: u64,
     pub readmissions_proposed: u64,
+    /// Times that a peer was given a snapshot in place of slots.
+    pub snapshots_offered: u64,
     pub downloads_begun: u64,
     pub downloads_failed: u64,
     pub snapshot_parts_asked: u64,
@@ -235,7 +237,7 @@ impl Replica {
             Message::Accept(accept) => self.on_accept(now, from, accept, out),
             Message::Accepted(accepted) => self.on_accepted(now, from, accepted, out),
             Message::Heartbeat(heartbeat) => self.on_heartbeat(now, from, heartbeat, out),
-            Message::Fetch(fetch) => self.on_fetch(from, fetch, out),
+            Message::Fetch(fetch) => self.on_fetch(now, from, fetch, out),
             Message::Chosen(chosen) => self.on_chosen(now, chosen, out),
             Message::FetchSnapshot(fetch) => self.on_fetch_snapshot(now, from, &fetch, out),
             Message::SnapshotPart(part) => self.on_snapshot_part(now, from, part, out),

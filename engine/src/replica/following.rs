@@ -223,11 +223,14 @@ impl Replica {
         }
     }
 
-    pub(super) fn on_fetch(&mut self, from: ReplicaId, fetch: Fetch, out: &mut Output) {
+    pub(super) fn on_fetch(&mut self, now: Time, from: ReplicaId, fetch: Fetch, out: &mut Output) {
         let through = fetch.through.min(self.slots.commit_index());
         let first = fetch.from.max(Slot(1));
-        if first > through || first < self.acceptor.trim_floor() {
+        if first > through {
             return;
+        }
+        if first < self.acceptor.trim_floor() {
+            return self.offer_snapshot(now, from, first, out);
         }
         self.counters.fetches_served += 1;
         if first < self.slots.base() {

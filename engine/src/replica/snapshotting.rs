@@ -85,6 +85,21 @@ impl Replica {
             .extend(self.retention.serve(now, from, fetch, appended));
     }
 
+    /// A peer asked for slots from `from` on that this replica can't give: trimmed, or below its snapshot and
+    /// unreadable. It gets the beginning of the newest snapshot instead.
+    pub fn offer_snapshot(&mut self, now: Time, to: ReplicaId, from: Slot, out: &mut Output) {
+        if self.retention.newest().slot < from {
+            return;
+        }
+        let fetch = FetchSnapshot {
+            snapshot: None,
+            offset: 0,
+            bytes: self.config.limits.snapshot_part_bytes,
+        };
+        self.counters.snapshots_offered += 1;
+        self.on_fetch_snapshot(now, to, &fetch, out);
+    }
+
     /// Whether a snapshot is on its way here, with signs of life.
     pub(super) fn is_downloading(&self, now: Time) -> bool {
         let silence_ns = self.config.timers.election_timeout_ns;
@@ -167,6 +182,12 @@ impl Replica {
     ) {
         let commit_index = self.slots.commit_index();
         let leads = self.leads();
+        let offered = self.download.is_none() && part.offset == 0;
+        if offered && self.may_install(part.snapshot.slot) {
+            self.counters.downloads_begun += 1;
+            let part_bytes = self.config.limits.snapshot_part_bytes;
+            self.download = Some(Download::new(now, from, part_bytes));
+        }
         let Some(download) = &mut self.download else {
             return;
         };
@@ -248,6 +269,7 @@ impl Replica {
         report("snapshots_failed", kept.snapshots_failed);
         report("snapshots_installed", kept.snapshots_installed);
         report("pins_expired", kept.pins_expired);
+        report("snapshots_offered", own.snapshots_offered);
         report("downloads_begun", own.downloads_begun);
         report("downloads_failed", own.downloads_failed);
         report("snapshot_parts_asked", own.snapshot_parts_asked);
