@@ -111,8 +111,9 @@ impl<M: StateMachine> Recovery<M> {
         if self.replay.is_alone() && floor > covers.next() {
             return Err(RecoveryError::Trimmed { floor, covers });
         }
-        // A crash may have come between the record of the floor and what follows from it.
-        wal.trim(floor);
+        // A crash may have come between the record of the floor and what follows from it. If the snapshot that stood
+        // for the floor is damaged, the WAL may hold what a former one lacks: then that stays.
+        wal.trim(floor.min(covers.next()));
         snapshots.drop_below(floor.previous().min(covers));
         let complete = snapshots.complete();
         let replica = self.replay.finish(now, last, disk.incarnation, complete);

@@ -32,10 +32,10 @@ pub(super) struct Snapshots<S, M> {
 /// What the store is writing.
 enum Writing<M> {
     Nothing,
-    Taking(Taking),
+    Taking(Box<Taking>),
     /// Every byte is with the store.
     Taken(Slot),
-    Receiving(SnapshotInfo, Restoring<M>),
+    Receiving(SnapshotInfo, Box<Restoring<M>>),
     /// Every byte came, is intact and with the store.
     Received(SnapshotInfo, Box<Restored<M>>),
 }
@@ -182,7 +182,7 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
             self.replica.snapshot_begun();
             let members = self.replica.members();
             let taking = Taking::begin(&mut self.state, members, &mut snapshots.store);
-            snapshots.writing = Writing::Taking(taking);
+            snapshots.writing = Writing::Taking(Box::new(taking));
             snapshots.step_at = now;
         }
         let Writing::Taking(taking) = &mut snapshots.writing else {
@@ -213,7 +213,7 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
                 self.snapshots.store.abandon();
                 self.stop_taking();
                 let restoring = Restoring::new(self.state.machine.empty());
-                self.snapshots.writing = Writing::Receiving(snapshot, restoring);
+                self.snapshots.writing = Writing::Receiving(snapshot, Box::new(restoring));
                 self.snapshots.store.begin(snapshot.slot);
             }
             Incoming::Part(bytes) => {

@@ -87,7 +87,7 @@ impl Writer {
 /// What comes out of a body, in its order.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Item {
-    Header(Slot, Members),
+    Header(Slot, Box<Members>),
     Piece(Kind, Bytes),
     End(u64),
 }
@@ -177,7 +177,7 @@ impl Reader {
             "it is of more replicas than can be",
         ))?;
         self.begun = true;
-        Ok(Some(Item::Header(slot, members)))
+        Ok(Some(Item::Header(slot, Box::new(members))))
     }
 
     fn cut(&mut self, length: usize) -> Bytes {

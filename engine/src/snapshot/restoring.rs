@@ -55,7 +55,7 @@ impl<M: StateMachine> Restoring<M> {
         while self.checksum.is_none() {
             match self.reader.next()? {
                 None => return Ok(()),
-                Some(Item::Header(slot, members)) => self.header = Some((slot, members)),
+                Some(Item::Header(slot, members)) => self.header = Some((slot, *members)),
                 Some(Item::Piece(Kind::Sessions, piece)) => {
                     if !self.sessions.restore(piece) {
                         return Err(RestoreError::Malformed("its sessions can't be"));

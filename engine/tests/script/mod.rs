@@ -15,6 +15,9 @@
 //! trimmed R FLOOR        R's WAL begins at FLOOR, as if trimmed
 //! damage R FIRST LAST    crashes R; its records FIRST to LAST are a hole from now on
 //! wipe R INCARNATION     crashes R; its disk is empty, and of another incarnation from now on
+//! snapshot R BYTES       R's snapshot of its commit index is durable, of so many bytes
+//! part A B SLOT TOTAL OFFSET   A sends B the part at OFFSET of its snapshot of SLOT
+//! install R SLOT TOTAL   the snapshot that came to R is durable
 //! ```
 
 mod brief;
@@ -30,9 +33,14 @@ use synod_engine::config::Config;
 use synod_engine::ids::{
     Ballot, CommandNumber, Incarnation, Lsn, ReplicaId, SessionId, Slot, Time,
 };
-use synod_engine::message::{AcceptedValue, Message, Promise, Record, Value};
-use synod_engine::output::Output;
+use synod_engine::members::Members;
+use synod_engine::message::{AcceptedValue, Message, Promise, Record, SnapshotPart, Value};
+use synod_engine::output::{Incoming, Output, PartForPeer};
 use synod_engine::replica::{Input, Replay, Replica};
+use synod_engine::seams::SnapshotInfo;
+
+/// Bytes of one part of a snapshot in the scripts.
+const PART_BYTES: u64 = 100;
 
 pub fn replay(file: &str) -> String {
     let mut script = Script::default();
@@ -117,10 +125,33 @@ fn id(word: &str) -> ReplicaId {
     ReplicaId(word.parse().expect("a replica's number"))
 }
 
+fn number(word: &str) -> u64 {
+    word.parse().expect("a number")
+}
+
+/// A snapshot as the scripts have them: named by its slot.
+fn info(slot: Slot, bytes: u64) -> SnapshotInfo {
+    SnapshotInfo {
+        slot,
+        bytes,
+        checksum: slot.0,
+    }
+}
+
+fn part(slot: Slot, total: u64, offset: u64) -> SnapshotPart {
+    let bytes = (total - offset).min(PART_BYTES);
+    SnapshotPart {
+        snapshot: info(slot, total),
+        offset,
+        bytes: vec![0; bytes as usize].into(),
+    }
+}
+
 fn config(replica: ReplicaId, replicas: u8) -> Config {
     let mut config = Config::new(replica, replicas, 7);
     // Without randomness the scripts say who stands when.
     config.timers.election_jitter_ns = 1;
+    config.limits.snapshot_part_bytes = PART_BYTES as u32;
     config
 }
 
@@ -177,6 +208,15 @@ impl Script {
                 member.records.clear();
                 member.durable = Lsn::ZERO;
                 member.incarnation = Incarnation(incarnation.parse().expect("a number"));
+            }
+            ["snapshot", replica, bytes] => self.snapshot(id(replica), number(bytes)),
+            ["part", from, to, slot, total, offset] => {
+                let part = part(Slot(number(slot)), number(total), number(offset));
+                let (from, message) = (id(from), Message::SnapshotPart(part));
+                self.step(id(to), Input::Message { from, message });
+            }
+            ["install", replica, slot, total] => {
+                self.install(id(replica), info(Slot(number(slot)), number(total)));
             }
             ["promise", to, from, accepted @ ..] => self.promise(id(to), id(from), accepted),
             ["show", "heartbeats"] => self.show_heartbeats = true,
@@ -279,6 +319,7 @@ impl Script {
             let from = read.from;
             self.step(replica, Input::Recalled { from, values });
         }
+        self.print_snapshots(replica, &out.parts, &out.incoming, out.trim);
         if let Some(leadership) = out.leadership {
             let _ = writeln!(
                 self.printed,
@@ -286,6 +327,52 @@ impl Script {
                 leadership.ballot, leadership.leader
             );
         }
+    }
+
+    fn print_snapshots(
+        &mut self,
+        replica: ReplicaId,
+        parts: &[PartForPeer],
+        incoming: &[Incoming],
+        trim: Option<Slot>,
+    ) {
+        for part in parts {
+            let (slot, offset) = (part.snapshot.slot, part.offset);
+            let _ = writeln!(
+                self.printed,
+                "{replica} is to send {} the snapshot of {slot} from byte {offset}",
+                part.to
+            );
+        }
+        for incoming in incoming {
+            let what = match incoming {
+                Incoming::Begin(snapshot) => format!("begins the snapshot of {}", snapshot.slot),
+                Incoming::Part(bytes) => format!("stores {} bytes of it", bytes.len()),
+                Incoming::Complete => "has all of it".into(),
+                Incoming::Abandon => "gives it up".into(),
+            };
+            let _ = writeln!(self.printed, "{replica} {what}");
+        }
+        if let Some(floor) = trim {
+            let _ = writeln!(self.printed, "{replica} trims its WAL to {floor}");
+        }
+    }
+
+    fn snapshot(&mut self, replica: ReplicaId, bytes: u64) {
+        let member = self.member(replica);
+        let running = member.replica.as_mut().expect("it runs");
+        running.snapshot_begun();
+        running.snapshot_taken(info(running.commit_index(), bytes));
+        self.turn(replica);
+    }
+
+    fn install(&mut self, replica: ReplicaId, snapshot: SnapshotInfo) {
+        let now = Time(self.now);
+        let mut out = Output::default();
+        let running = self.member(replica).replica.as_mut().expect("it runs");
+        running.install(now, snapshot, Members::default(), &mut out);
+        running.flush(now, &mut out);
+        self.collect(replica, out);
     }
 
     /// Takes the oldest message of a link; heartbeats are only taken by `hear` and `deliver all`.

@@ -243,7 +243,9 @@ mod tests {
         ]
     }
 
-    fn contents(table: &Table) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
+
+    fn contents(table: &Table) -> Contents {
         table
             .iter()
             .map(|(k, v)| (k.to_vec(), v.to_vec()))
@@ -256,7 +258,7 @@ mod tests {
             acts in proptest::collection::vec(act(), 0..120),
         ) {
             let mut table = Table::default();
-            let mut walked: Option<(BTreeMap<Vec<u8>, Vec<u8>>, BytesMut)> = None;
+            let mut walked: Option<(Contents, BytesMut)> = None;
             let mut oracle = BTreeMap::new();
             for act in acts {
                 match act {
