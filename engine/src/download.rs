@@ -160,3 +160,110 @@ impl Download {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RETRY_NS: u64 = 100;
+    const PART: u64 = 10;
+
+    fn info(slot: u64, bytes: u64) -> SnapshotInfo {
+        SnapshotInfo {
+            slot: Slot(slot),
+            bytes,
+            checksum: slot,
+        }
+    }
+
+    fn part(snapshot: SnapshotInfo, offset: u64, length: u64) -> SnapshotPart {
+        SnapshotPart {
+            snapshot,
+            offset,
+            bytes: vec![0; length as usize].into(),
+        }
+    }
+
+    fn asked(download: &mut Download, now: u64) -> Vec<u64> {
+        std::iter::from_fn(|| download.ask(Time(now), RETRY_NS))
+            .map(|fetch| fetch.offset)
+            .collect()
+    }
+
+    fn begun(snapshot: SnapshotInfo) -> Download {
+        let mut download = Download::new(Time(0), ReplicaId(2), PART as u32);
+        assert_eq!(asked(&mut download, 0), [0]);
+        let taken = download.take(Time(1), &part(snapshot, 0, PART), Slot(3));
+        assert_eq!(taken, Taken::First);
+        download
+    }
+
+    #[test]
+    fn a_few_parts_are_asked_for_ahead_and_lost_ones_again() {
+        let snapshot = info(9, 75);
+        let mut download = begun(snapshot);
+        assert_eq!(asked(&mut download, 1), [10, 20, 30, 40]);
+        assert_eq!(asked(&mut download, 2), [0; 0]);
+        assert_eq!(
+            download.take(Time(5), &part(snapshot, 20, PART), Slot(3)),
+            Taken::Unwanted
+        );
+        assert_eq!(
+            download.take(Time(5), &part(snapshot, 10, PART), Slot(3)),
+            Taken::Next
+        );
+        assert_eq!(asked(&mut download, 5), [50]);
+        let again = download.deadline(RETRY_NS);
+        assert_eq!(again, Time(105));
+        // Not before a pause, and then only what is missing.
+        assert_eq!(asked(&mut download, 104), [0; 0]);
+        assert_eq!(asked(&mut download, 105), [20, 30, 40, 50]);
+        for offset in (20..70).step_by(10) {
+            let next = part(snapshot, offset, PART);
+            assert_eq!(download.take(Time(110), &next, Slot(3)), Taken::Next);
+        }
+        assert!(!download.is_complete());
+        let last = part(snapshot, 70, 5);
+        assert_eq!(download.take(Time(111), &last, Slot(3)), Taken::Next);
+        assert!(download.is_complete());
+        // The source learns now and then that what comes behind is still needed.
+        assert_eq!(download.ask(Time(150), RETRY_NS), None);
+        let sign = download.ask(Time(205), RETRY_NS);
+        assert_eq!(sign.map(|fetch| fetch.offset), Some(75));
+    }
+
+    #[test]
+    fn a_newer_snapshot_starts_over_and_an_older_or_odd_one_does_not() {
+        let mut download = begun(info(9, 75));
+        for odd in [
+            part(info(8, 75), 0, PART),
+            part(info(9, 74), 0, PART),
+            part(info(11, 75), 10, PART),
+            part(info(11, 75), 0, 7),
+            part(info(11, 75), 0, 0),
+            part(info(11, 5), 0, PART),
+        ] {
+            assert_eq!(
+                download.take(Time(2), &odd, Slot(3)),
+                Taken::Unwanted,
+                "{odd:?}"
+            );
+        }
+        let newer = part(info(11, 75), 0, PART);
+        assert_eq!(download.take(Time(2), &newer, Slot(11)), Taken::Unwanted);
+        assert_eq!(download.take(Time(2), &newer, Slot(10)), Taken::First);
+        assert_eq!(download.slot(), Some(Slot(11)));
+        assert_eq!(asked(&mut download, 2), [10, 20, 30, 40]);
+    }
+
+    #[test]
+    fn nothing_is_asked_for_while_the_disk_cannot_follow() {
+        let snapshot = info(9, 75);
+        let mut download = begun(snapshot);
+        assert!(!download.pace(Time(2), false));
+        assert_eq!(asked(&mut download, 2), [0; 0]);
+        assert!(download.pace(Time(900), true));
+        assert!(download.silent_ns(Time(950)) < RETRY_NS);
+        assert_eq!(asked(&mut download, 950), [10, 20, 30, 40]);
+    }
+}

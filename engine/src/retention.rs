@@ -210,3 +210,145 @@ impl Retention {
         Some(floor)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: ReplicaId = ReplicaId(3);
+
+    fn config() -> Config {
+        let mut config = Config::new(ReplicaId(1), 3, 1);
+        config.limits.snapshot_distance_bytes = 1_000;
+        config.limits.snapshot_pin_bytes_max = 5_000;
+        config
+    }
+
+    fn info(slot: u64, bytes: u64) -> SnapshotInfo {
+        SnapshotInfo {
+            slot: Slot(slot),
+            bytes,
+            checksum: slot,
+        }
+    }
+
+    fn with(slots: &[u64]) -> Retention {
+        let mut retention = Retention::new(&config(), &[], 0);
+        for slot in slots {
+            retention.taken(info(*slot, 100));
+        }
+        retention
+    }
+
+    fn floor(retention: &mut Retention, now: u64, bytes: u64) -> u64 {
+        retention.floor(Time(now), &config(), bytes).0
+    }
+
+    fn newest() -> FetchSnapshot {
+        FetchSnapshot {
+            snapshot: None,
+            offset: 0,
+            bytes: 10,
+        }
+    }
+
+    #[test]
+    fn the_floor_is_that_of_the_older_of_the_two_newest() {
+        assert_eq!(floor(&mut with(&[]), 0, 0), 1);
+        assert_eq!(floor(&mut with(&[5]), 0, 0), 1);
+        assert_eq!(floor(&mut with(&[5, 9]), 0, 0), 6);
+        assert_eq!(floor(&mut with(&[5, 9, 12]), 0, 0), 10);
+        let mut lost = with(&[5, 9, 12]);
+        lost.lost(Slot(12));
+        assert_eq!(floor(&mut lost, 0, 0), 6);
+    }
+
+    #[test]
+    fn snapshots_are_due_by_distance_and_behind_large_ones_later() {
+        let mut retention = with(&[]);
+        assert!(!retention.due(999, Slot(4)));
+        assert!(retention.due(1_000, Slot(4)));
+        retention.begun(&config().limits, 1_000);
+        retention.taken(info(4, 3_000));
+        assert!(!retention.due(2_000, Slot(4)), "nothing is new");
+        assert!(retention.due(2_000, Slot(5)));
+        retention.begun(&config().limits, 2_000);
+        assert!(!retention.due(4_999, Slot(9)));
+        assert!(retention.due(5_000, Slot(9)));
+        retention.failed(&config().limits, 5_100);
+        assert!(!retention.due(5_349, Slot(9)));
+        assert!(retention.due(5_350, Slot(9)));
+    }
+
+    #[test]
+    fn replicas_take_their_first_one_at_different_times() {
+        let due = |replica| {
+            let mut config = config();
+            config.replica = ReplicaId(replica);
+            Retention::new(&config, &[], 0).due_at_bytes
+        };
+        assert_eq!([due(1), due(2), due(3)], [1_000, 1_333, 1_666]);
+        assert_eq!(
+            Retention::new(&config(), &[info(3, 10)], 700).due_at_bytes,
+            300
+        );
+    }
+
+    #[test]
+    fn trap_31_what_a_peer_needs_behind_its_snapshot_is_pinned_within_bounds() {
+        let pinned = || {
+            let mut retention = with(&[5, 9]);
+            let part = retention.serve(Time(0), PEER, &newest(), 100);
+            assert_eq!(part.map(|part| part.snapshot.slot), Some(Slot(9)));
+            retention.taken(info(12, 100));
+            retention.taken(info(15, 100));
+            assert_eq!(floor(&mut retention, 1, 100), 10);
+            retention
+        };
+        // Without a sign of life, or with too much WAL behind, it is given up.
+        let timeout = config().timers.election_timeout_ns;
+        assert_eq!(floor(&mut pinned(), PIN_TIMEOUTS * timeout, 100), 13);
+        assert_eq!(floor(&mut pinned(), 2, 5_100), 10);
+        let mut expired = pinned();
+        assert_eq!(floor(&mut expired, 2, 5_101), 13);
+        assert_eq!(expired.counters.pins_expired, 1);
+        // While it catches up, the floor follows it.
+        let mut followed = pinned();
+        followed.hear(Time(2), PEER, Slot(10));
+        assert_eq!(floor(&mut followed, 3, 100), 11);
+        followed.hear(Time(4), ReplicaId(2), Slot(99));
+        assert_eq!(floor(&mut followed, 5, 100), 11);
+        followed.hear(Time(6), PEER, Slot(15));
+        assert_eq!(floor(&mut followed, 7, 100), 13);
+    }
+
+    #[test]
+    fn a_peer_gets_the_part_it_asks_for_or_the_beginning_of_the_newest() {
+        let mut retention = with(&[5, 9]);
+        let ask = |snapshot, offset| FetchSnapshot {
+            snapshot,
+            offset,
+            bytes: 10,
+        };
+        let mut serve = |fetch| {
+            let part = retention.serve(Time(0), PEER, &fetch, 0)?;
+            Some((part.snapshot.slot.0, part.offset, part.bytes))
+        };
+        assert_eq!(serve(ask(Some(info(5, 100)), 40)), Some((5, 40, 10)));
+        assert_eq!(serve(ask(Some(info(5, 99)), 40)), Some((9, 0, 10)));
+        assert_eq!(serve(ask(Some(info(4, 100)), 40)), Some((9, 0, 10)));
+        assert_eq!(serve(ask(Some(info(9, 100)), 100)), None);
+        assert_eq!(with(&[]).serve(Time(0), PEER, &newest(), 0), None);
+    }
+
+    #[test]
+    fn a_floor_is_reported_once_when_its_record_is_durable() {
+        let mut retention = with(&[5, 9]);
+        retention.trimming(Lsn(4), Slot(6));
+        assert!(retention.is_trimming());
+        assert_eq!(retention.trimmed(Lsn(3)), None);
+        assert_eq!(retention.trimmed(Lsn(4)), Some(Slot(6)));
+        assert_eq!(retention.trimmed(Lsn(5)), None);
+        assert!(!retention.is_trimming());
+    }
+}

@@ -25,3 +25,6 @@ pub use taking::{Step, Taking, kept_bytes};
 pub const PART_BYTES_MAX: usize = 1 << 20;
 /// Parts that a replica has asked for and not received: what may be on the way to it.
 pub const PARTS_AHEAD: u64 = 4;
+
+#[cfg(test)]
+mod tests;
