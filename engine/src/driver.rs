@@ -109,6 +109,7 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
         self.run_snapshots(now);
         self.out.clear();
         self.door.tidy(&self.state.sessions);
+        self.door.pace.turn(now, self.replica.intake_bytes());
         self.serving = self.replica.serves();
         self.network.flush();
         self.check();

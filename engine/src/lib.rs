@@ -21,6 +21,7 @@ pub mod members;
 pub mod mending;
 pub mod message;
 pub mod output;
+pub mod pace;
 pub mod persist;
 pub mod quorum;
 pub mod recovery;

@@ -184,6 +184,11 @@ impl Replica {
         self.intake.bytes() + length <= self.config.limits.intake_bytes_max
     }
 
+    /// Bytes of requests admitted and not yet proposed.
+    pub fn intake_bytes(&self) -> usize {
+        self.intake.bytes()
+    }
+
     pub fn config(&self) -> &Config {
         &self.config
     }

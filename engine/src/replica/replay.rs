@@ -172,6 +172,9 @@ impl Replay {
         complete: &[SnapshotInfo],
     ) -> Replica {
         self.acceptor.live_as(incarnation);
+        // What the WAL holds of slots below may be stale: the snapshot may have come from a peer just before a crash. So
+        // nobody is given any of it; the floor on disk, and with it what is kept, stays.
+        self.acceptor.trim(self.covers.next());
         let mut learner = Learner::new();
         if let Some(mending) = &mut self.mending {
             mending.restarted(self.acceptor.promised());
