@@ -1,9 +1,8 @@
 //! What one replica is told: who it is, its timers, and a limit on everything.
 
+use crate::budget::memory_budget;
 use crate::ids::{REPLICAS_MAX, ReplicaId};
-use crate::persist::OWED_BYTES_MAX;
 use crate::quorum::Quorums;
-use crate::sessions::REPLY_BYTES_MAX;
 use crate::snapshot::PART_BYTES_MAX;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -208,18 +207,7 @@ impl Config {
 
     /// The named limits of what the engine holds in memory, in bytes: their sum is printed at start.
     pub fn memory_budget(&self) -> Vec<(&'static str, u64)> {
-        let limits = &self.limits;
-        vec![
-            ("intake_bytes_max", limits.intake_bytes_max as u64),
-            (
-                "accept_ahead_bytes_max",
-                self.accept_ahead_bytes_max() as u64,
-            ),
-            ("cache_bytes_max", limits.cache_bytes_max as u64),
-            ("owed_bytes_max", OWED_BYTES_MAX as u64),
-            ("reply_bytes_max", REPLY_BYTES_MAX as u64),
-            ("fetch_bytes_max", limits.fetch_bytes_max as u64),
-        ]
+        memory_budget(self)
     }
 
     /// Bytes of values accepted and not known to be chosen. A leader has at most one window open, and may hear of

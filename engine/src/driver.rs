@@ -22,7 +22,7 @@ use crate::state::State;
 use snapshots::Snapshots;
 
 /// Fetches that wait for the WAL's reader.
-const READS_WAITING_MAX: usize = 16;
+pub(crate) const READS_WAITING_MAX: usize = 16;
 
 /// How long a client should wait that cannot open a session now, in microseconds.
 const OPEN_RETRY_US: u32 = 100_000;

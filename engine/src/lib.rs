@@ -5,6 +5,7 @@
 
 pub mod acceptor;
 pub mod batch;
+pub mod budget;
 pub mod candidate;
 pub mod client;
 pub mod codec;

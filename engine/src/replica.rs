@@ -28,7 +28,7 @@ use crate::slots::Slots;
 pub use replay::Replay;
 
 /// Slots whose chosen values may stay in memory for peers that lag, whatever their size.
-const CACHE_SLOTS_MAX: u64 = 65_536;
+pub(crate) const CACHE_SLOTS_MAX: u64 = 65_536;
 
 #[derive(Clone, Debug)]
 pub struct Replica {

@@ -18,7 +18,7 @@ mod taking;
 pub use body::PIECE_BYTES_MAX;
 pub use none::NoSnapshots;
 pub use restoring::{RestoreError, Restored, Restoring};
-pub use serving::Serving;
+pub use serving::{READING_MAX, Serving};
 pub use taking::{Step, Taking, kept_bytes};
 
 /// Bytes of one part of a snapshot on its way to a peer, at most.

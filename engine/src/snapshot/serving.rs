@@ -10,7 +10,7 @@ use super::{PART_BYTES_MAX, PARTS_AHEAD};
 /// Parts that may wait to be read; what is asked for beyond is asked for again.
 const WAITING_MAX: usize = 32;
 /// Parts that the store reads at once.
-const READING_MAX: usize = 8;
+pub const READING_MAX: usize = 8;
 
 #[derive(Clone, Debug, Default)]
 pub struct Serving {
