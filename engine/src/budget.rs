@@ -40,10 +40,7 @@ pub fn memory_budget(config: &Config) -> Vec<(&'static str, u64)> {
             "snapshot_backlog_bytes_max",
             (limits.snapshot_backlog_bytes_max + piece) as u64,
         ),
-        (
-            "snapshot_parts_out",
-            (READING_MAX * PART_BYTES_MAX) as u64,
-        ),
+        ("snapshot_parts_out", (READING_MAX * PART_BYTES_MAX) as u64),
         (
             "snapshot_parts_in",
             PARTS_AHEAD * u64::from(limits.snapshot_part_bytes),

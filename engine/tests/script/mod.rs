@@ -21,26 +21,23 @@
 //! ```
 
 mod brief;
+mod snapshots;
 
 use std::collections::VecDeque;
 use std::fmt::Write;
 
 use brief::{brief, brief_record, bytes};
 use bytes::{BufMut, Bytes, BytesMut};
+use snapshots::{PART_BYTES, info, part};
 
 use synod_engine::client::Request;
 use synod_engine::config::Config;
 use synod_engine::ids::{
     Ballot, CommandNumber, Incarnation, Lsn, ReplicaId, SessionId, Slot, Time,
 };
-use synod_engine::members::Members;
-use synod_engine::message::{AcceptedValue, Message, Promise, Record, SnapshotPart, Value};
-use synod_engine::output::{Incoming, Output, PartForPeer};
+use synod_engine::message::{AcceptedValue, Message, Promise, Record, Value};
+use synod_engine::output::Output;
 use synod_engine::replica::{Input, Replay, Replica};
-use synod_engine::seams::SnapshotInfo;
-
-/// Bytes of one part of a snapshot in the scripts.
-const PART_BYTES: u64 = 100;
 
 pub fn replay(file: &str) -> String {
     let mut script = Script::default();
@@ -127,24 +124,6 @@ fn id(word: &str) -> ReplicaId {
 
 fn number(word: &str) -> u64 {
     word.parse().expect("a number")
-}
-
-/// A snapshot as the scripts have them: named by its slot.
-fn info(slot: Slot, bytes: u64) -> SnapshotInfo {
-    SnapshotInfo {
-        slot,
-        bytes,
-        checksum: slot.0,
-    }
-}
-
-fn part(slot: Slot, total: u64, offset: u64) -> SnapshotPart {
-    let bytes = (total - offset).min(PART_BYTES);
-    SnapshotPart {
-        snapshot: info(slot, total),
-        offset,
-        bytes: vec![0; bytes as usize].into(),
-    }
 }
 
 fn config(replica: ReplicaId, replicas: u8) -> Config {
@@ -327,52 +306,6 @@ impl Script {
                 leadership.ballot, leadership.leader
             );
         }
-    }
-
-    fn print_snapshots(
-        &mut self,
-        replica: ReplicaId,
-        parts: &[PartForPeer],
-        incoming: &[Incoming],
-        trim: Option<Slot>,
-    ) {
-        for part in parts {
-            let (slot, offset) = (part.snapshot.slot, part.offset);
-            let _ = writeln!(
-                self.printed,
-                "{replica} is to send {} the snapshot of {slot} from byte {offset}",
-                part.to
-            );
-        }
-        for incoming in incoming {
-            let what = match incoming {
-                Incoming::Begin(snapshot) => format!("begins the snapshot of {}", snapshot.slot),
-                Incoming::Part(bytes) => format!("stores {} bytes of it", bytes.len()),
-                Incoming::Complete => "has all of it".into(),
-                Incoming::Abandon => "gives it up".into(),
-            };
-            let _ = writeln!(self.printed, "{replica} {what}");
-        }
-        if let Some(floor) = trim {
-            let _ = writeln!(self.printed, "{replica} trims its WAL to {floor}");
-        }
-    }
-
-    fn snapshot(&mut self, replica: ReplicaId, bytes: u64) {
-        let member = self.member(replica);
-        let running = member.replica.as_mut().expect("it runs");
-        running.snapshot_begun();
-        running.snapshot_taken(info(running.commit_index(), bytes));
-        self.turn(replica);
-    }
-
-    fn install(&mut self, replica: ReplicaId, snapshot: SnapshotInfo) {
-        let now = Time(self.now);
-        let mut out = Output::default();
-        let running = self.member(replica).replica.as_mut().expect("it runs");
-        running.install(now, snapshot, Members::default(), &mut out);
-        running.flush(now, &mut out);
-        self.collect(replica, out);
     }
 
     /// Takes the oldest message of a link; heartbeats are only taken by `hear` and `deliver all`.

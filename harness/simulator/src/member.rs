@@ -26,6 +26,10 @@ use crate::witness::Witness;
 
 pub const CLUSTER: ClusterId = ClusterId(0x5e0d);
 
+/// The production event loop over simulated disk, network and snapshots.
+pub type SimulatedDriver<S> =
+    Driver<<S as Seams>::Wal, <S as Seams>::Network, Witness, <S as Seams>::Snapshots>;
+
 pub struct Member<S: Seams> {
     pub id: ReplicaId,
     pub disk: MemoryDisk,
@@ -71,7 +75,7 @@ pub enum Impairment {
 }
 
 pub struct Running<S: Seams> {
-    pub driver: Driver<S::Wal, S::Network, Witness, S::Snapshots>,
+    pub driver: SimulatedDriver<S>,
     pub wal: SimulatedWal,
     pub store: SimulatedStore,
     /// What the store has under way and an end is scheduled for.

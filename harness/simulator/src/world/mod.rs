@@ -1,6 +1,7 @@
 //! A whole cluster with its clients in simulated time: one queue of events, everything else follows.
 
 mod clients;
+mod disks;
 mod event;
 mod healing;
 mod lives;
@@ -12,7 +13,6 @@ use std::collections::BinaryHeap;
 
 use bytes::Bytes;
 
-use synod_engine::driver::Driver;
 use synod_engine::ids::{ReplicaId, Slot};
 use synod_engine::seams::{Arrival, Lane, WalFailed};
 
@@ -22,14 +22,13 @@ use crate::clock::{Clock, RATE_TRUE_PPM};
 use crate::disk;
 use crate::faults::{Fault, Strikes};
 use crate::links::Links;
-use crate::member::Member;
+use crate::member::{Member, SimulatedDriver};
 use crate::milestones::Milestones;
 use crate::outbox::Sent;
 use crate::random::Random;
 use crate::seams::{Honest, Seams};
 use crate::swarm::Plan;
 use crate::trace::Trace;
-use crate::witness::Witness;
 
 use clients::Connection;
 use event::{Entry, Event};
@@ -170,10 +169,7 @@ impl<S: Seams> World<S> {
         self.member(replica).running.is_some()
     }
 
-    pub fn driver(
-        &self,
-        replica: ReplicaId,
-    ) -> Option<&Driver<S::Wal, S::Network, Witness, S::Snapshots>> {
+    pub fn driver(&self, replica: ReplicaId) -> Option<&SimulatedDriver<S>> {
         let running = self.member(replica).running.as_ref();
         running.map(|running| &running.driver)
     }
@@ -398,86 +394,6 @@ impl<S: Seams> World<S> {
         }
         self.trace_line(format_args!("{at} stops: {why}"));
         self.stop_and_restart(at);
-    }
-
-    /// Gives each write that the last turn started its time.
-    fn start_writes(&mut self, at: ReplicaId) {
-        let (min, jitter) = (self.plan.disk_min_ns, self.plan.disk_jitter_ns);
-        let index = usize::from(at.0) - 1;
-        let life = self.members[index].life;
-        let Some(running) = &mut self.members[index].running else {
-            return;
-        };
-        let running_writes = running.wal.writes_under_way();
-        let mut started = Vec::new();
-        while running.writes.len() < running_writes {
-            running.next_write += 1;
-            running.writes.push(running.next_write);
-            started.push(running.next_write);
-        }
-        for write in started {
-            let due = self.now + min + self.disks.exponential(jitter);
-            self.schedule(due, Event::Written { at, life, write });
-        }
-    }
-
-    fn written(&mut self, at: ReplicaId, life: u64, write: u64) {
-        let now = self.now;
-        let member = self.member_mut(at);
-        if member.life != life {
-            return;
-        }
-        if now < member.stalled_until {
-            let due = member.stalled_until;
-            return self.schedule(due, Event::Written { at, life, write });
-        }
-        let Some(running) = &mut member.running else {
-            return;
-        };
-        // One that waited for the end of a stall may have ended earlier, when the disk was healed.
-        let Some(place) = running.writes.iter().position(|known| *known == write) else {
-            return;
-        };
-        running.writes.remove(place);
-        running.wal.complete(place);
-        self.turn_soon(at);
-    }
-
-    /// Gives what the last turn asked of the place of snapshots its time.
-    fn start_storing(&mut self, at: ReplicaId) {
-        let (min, jitter) = (self.plan.disk_min_ns, self.plan.disk_jitter_ns);
-        let index = usize::from(at.0) - 1;
-        let life = self.members[index].life;
-        let Some(running) = &mut self.members[index].running else {
-            return;
-        };
-        let under_way = running.store.under_way();
-        let started = under_way.saturating_sub(running.stored);
-        running.stored = under_way;
-        for _ in 0..started {
-            let due = self.now + min + self.stores.exponential(jitter);
-            self.schedule(due, Event::Stored { at, life });
-        }
-    }
-
-    fn stored(&mut self, at: ReplicaId, life: u64) {
-        let now = self.now;
-        let member = self.member_mut(at);
-        if member.life != life {
-            return;
-        }
-        if now < member.stalled_until {
-            let due = member.stalled_until;
-            return self.schedule(due, Event::Stored { at, life });
-        }
-        let Some(running) = &mut member.running else {
-            return;
-        };
-        running.store.complete_next();
-        running.stored = running
-            .store
-            .under_way()
-            .min(running.stored.saturating_sub(1));
     }
 
     /// Picks up what a replica sent: checks it, and hands it to links and clients.
