@@ -198,14 +198,6 @@ pub const BUGS: &[Bug] = &[
         }],
     },
     Bug {
-        name: "stale suffix after an install",
-        edits: &[Edit {
-            file: "engine/src/slots.rs",
-            find: "while self.base <= slot\n            && let Some",
-            replace: "while self.base <= slot.min(self.commit_index)\n            && let Some",
-        }],
-    },
-    Bug {
         name: "the wrong session is evicted",
         edits: &[Edit {
             file: "engine/src/sessions.rs",
