@@ -6,9 +6,9 @@ use std::path::Path;
 use rustix::fs::{FlockOperation, flock};
 use synod_engine::ids::{Ballot, Lsn, Slot};
 
+use crate::data_directory::identity_of;
 use crate::disk::{Disk, RealDisk};
 use crate::error::OpenError;
-use crate::file_wal::identity_of;
 use crate::format::{Identity, LOCK_FILE, Sequence};
 use crate::recovery::{Cut, Hole, Replayed, Segment, recover};
 

@@ -1,0 +1,561 @@
+//! Snapshot files: complete and intact, or a line that names them and an older one; whatever the disk does.
+
+mod common;
+
+use bytes::Bytes;
+use synod_engine::ids::{ClusterId, ReplicaId, Slot};
+use synod_engine::seams::{SnapshotEvent, SnapshotInfo, SnapshotStore};
+use synod_storage::backend::{Fault, MemoryDisk};
+use synod_storage::config::SNAPSHOT_READS_MAX;
+use synod_storage::disk::Disk;
+use synod_storage::snapshot::format::{CHUNK_BODY, name};
+use synod_storage::snapshot::{Owner, Snapshots};
+
+type Store = Snapshots<MemoryDisk>;
+
+const OWNER: Owner = Owner {
+    cluster: ClusterId(0xc1),
+    replica: ReplicaId(2),
+};
+
+fn store(disk: &MemoryDisk) -> Store {
+    Snapshots::open(disk.clone(), OWNER, 7, None).expect("a memory disk can be listed")
+}
+
+/// Every byte tells of slot and place.
+fn body(slot: u64, bytes: usize) -> Vec<u8> {
+    (0..bytes)
+        .map(|i| (slot.wrapping_mul(131) ^ i as u64 ^ (i as u64 >> 8) ^ (i as u64 >> 16)) as u8)
+        .collect()
+}
+
+fn checksum(body: &[u8]) -> u64 {
+    body.iter()
+        .fold(7, |sum, byte| u64::rotate_left(sum, 5) ^ u64::from(*byte))
+}
+
+fn info(slot: u64, body: &[u8]) -> SnapshotInfo {
+    SnapshotInfo {
+        slot: Slot(slot),
+        bytes: body.len() as u64,
+        checksum: checksum(body),
+    }
+}
+
+fn append(store: &mut Store, body: &[u8]) {
+    for piece in body.chunks(100_000) {
+        store.append(Bytes::copy_from_slice(piece));
+    }
+}
+
+fn write(store: &mut Store, slot: u64, body: &[u8]) -> Option<SnapshotEvent> {
+    store.begin(Slot(slot));
+    append(store, body);
+    store.finish(checksum(body));
+    store.poll()
+}
+
+/// Two complete ones, of two chunks and a bit each.
+fn two() -> (MemoryDisk, [Vec<u8>; 2]) {
+    let disk = MemoryDisk::new();
+    let mut store = store(&disk);
+    let bodies = [
+        body(10, 2 * CHUNK_BODY + 5000),
+        body(20, 2 * CHUNK_BODY + 6000),
+    ];
+    for (slot, body) in [10, 20].into_iter().zip(&bodies) {
+        let event = write(&mut store, slot, body);
+        assert_eq!(event, Some(SnapshotEvent::Durable(info(slot, body))));
+    }
+    (disk, bodies)
+}
+
+/// What a start would make use of, checked as the engine checks it.
+fn restored(store: &mut Store) -> Option<(u64, Vec<u8>)> {
+    let found = store.restore(|info, parts| {
+        let mut whole = Vec::new();
+        for part in parts {
+            whole.extend_from_slice(&part.map_err(|error| error.to_string())?);
+        }
+        match checksum(&whole) == info.checksum {
+            true => Ok(whole),
+            false => Err("the engine's checksum is wrong".to_string()),
+        }
+    });
+    found.map(|(info, whole)| (info.slot.0, whole))
+}
+
+fn temporary_files(disk: &MemoryDisk) -> usize {
+    let files = disk.list().unwrap();
+    files
+        .iter()
+        .filter(|(name, _)| name.ends_with(".tmp"))
+        .count()
+}
+
+fn counter(store: &Store, wanted: &str) -> u64 {
+    let mut found = None;
+    store.counters(&mut |name, value| {
+        if name == wanted {
+            found = Some(value);
+        }
+    });
+    found.unwrap_or_else(|| panic!("no counter is called {wanted}"))
+}
+
+#[test]
+fn a_snapshot_comes_back_as_it_was_written() {
+    let full = CHUNK_BODY;
+    for bytes in [
+        0,
+        1,
+        4088,
+        4089,
+        full - 1,
+        full,
+        full + 1,
+        2 * full,
+        3 * full + 77,
+    ] {
+        let disk = MemoryDisk::new();
+        let body = body(5, bytes);
+        let mut writer = store(&disk);
+        assert_eq!(writer.complete(), []);
+        let event = write(&mut writer, 5, &body);
+        assert_eq!(event, Some(SnapshotEvent::Durable(info(5, &body))));
+        assert_eq!((writer.poll(), writer.backlog()), (None, 0));
+        let crashed = disk.crash(|_| false, |_| false);
+        let mut store = store(&crashed);
+        assert_eq!(store.complete(), [info(5, &body)]);
+        assert_eq!(restored(&mut store), Some((5, body.clone())));
+        assert_eq!(store.notes().take(), [""; 0]);
+        for (offset, bytes_max) in [(0, 1), (0, bytes + 1), (bytes / 2, full + 9), (bytes, 10)] {
+            assert!(store.read(Slot(5), offset as u64, bytes_max));
+            let part = Bytes::copy_from_slice(&body[offset..bytes.min(offset + bytes_max)]);
+            let expected = SnapshotEvent::Read {
+                slot: Slot(5),
+                offset: offset as u64,
+                bytes: part,
+            };
+            assert_eq!(
+                store.poll(),
+                Some(expected),
+                "{bytes_max} bytes from {offset}"
+            );
+        }
+    }
+}
+
+/// Begin, append, finish, replace, abandon and remove, until something fails. Returns what was said to be durable and
+/// not dropped since: for each slot the bodies that may be found under it.
+fn live(disk: &MemoryDisk) -> Vec<(u64, Vec<Vec<u8>>)> {
+    let mut store = store(disk);
+    let mut kept: Vec<(u64, Vec<Vec<u8>>)> = Vec::new();
+    for (slot, bytes) in [(10, 9000), (20, 5000), (20, 7000), (30, 100), (40, 5000)] {
+        let content = body(slot + bytes as u64, bytes);
+        let event = write(&mut store, slot, &content);
+        let durable = event == Some(SnapshotEvent::Durable(info(slot, &content)));
+        match kept.iter_mut().find(|(kept, _)| *kept == slot) {
+            // One or the other, until the answer is there.
+            Some((_, bodies)) if durable => *bodies = vec![content],
+            Some((_, bodies)) => bodies.push(content),
+            None if durable => kept.push((slot, vec![content])),
+            None => {}
+        }
+        if slot == 30 {
+            store.begin(Slot(35));
+            append(&mut store, &body(35, 9000));
+            store.abandon();
+            store.drop_below(Slot(20));
+            kept.retain(|(slot, _)| *slot >= 20);
+        }
+    }
+    kept
+}
+
+/// Traps 17 and 24: what was answered to be durable outlives the power at any moment, names included; and what was
+/// not is either complete or not there.
+#[test]
+fn the_power_may_fail_at_any_call() {
+    let calls = {
+        let disk = MemoryDisk::new();
+        assert_eq!(live(&disk).len(), 3);
+        disk.changes()
+    };
+    assert!(calls > 30);
+    for call in 1..=calls {
+        for choice in 0..8u32 {
+            let disk = MemoryDisk::new();
+            disk.power_off_at(call);
+            let kept = live(&disk);
+            let crashed = disk.crash(
+                |i| choice == 1 || choice > 1 && !(i as u32 * 7 + choice).is_multiple_of(3),
+                |i| choice == 1 || choice > 1 && choice >> (i % 3) & 1 == 1,
+            );
+            let what = format!("power off at call {call}, choice {choice}");
+            let mut store = store(&crashed);
+            assert_eq!(store.notes().take(), [""; 0], "{what}");
+            let found: Vec<u64> = store.complete().iter().map(|info| info.slot.0).collect();
+            for (slot, bodies) in kept.iter().rev() {
+                assert!(
+                    found.contains(slot),
+                    "{what}: {slot} is gone, {found:?} is left"
+                );
+                store = open_only(&crashed, *slot);
+                let (_, whole) = restored(&mut store).unwrap_or_else(|| panic!("{what}: {slot}"));
+                assert!(bodies.contains(&whole), "{what}: slot {slot} is another");
+            }
+            let mut store = self::store(&crashed);
+            let event = write(&mut store, 50, b"after");
+            assert_eq!(
+                event,
+                Some(SnapshotEvent::Durable(info(50, b"after"))),
+                "{what}"
+            );
+            assert_eq!(
+                restored(&mut store),
+                Some((50, b"after".to_vec())),
+                "{what}"
+            );
+            assert_eq!(temporary_files(&crashed), 0, "{what}");
+        }
+    }
+}
+
+/// A store that lists only the snapshot of this slot and older ones.
+fn open_only(disk: &MemoryDisk, slot: u64) -> Store {
+    let copy = disk.copy();
+    for (name, _) in copy.list().unwrap() {
+        let of = synod_storage::snapshot::slot_of_name(&name);
+        if of.is_some_and(|of| of.0 > slot) {
+            copy.lose(&name);
+        }
+    }
+    store(&copy)
+}
+
+/// Any flipped bit is found, by the listing or by the read, and the older snapshot is used instead.
+#[test]
+fn of_a_damaged_snapshot_a_line_is_left_and_the_older_one_is_used() {
+    let (disk, bodies) = two();
+    let file = name(Slot(20));
+    let size = disk.contents(&file).len();
+    let places = (0..72)
+        .chain(4096..4110)
+        .chain((80..size).step_by(997))
+        .chain(size - 4096..size - 4096 + 72)
+        .chain([size - 1]);
+    for place in places {
+        let damaged = disk.copy();
+        damaged.tamper(&file, |bytes| bytes[place] ^= 1 << (place % 8));
+        check_older_is_used(&damaged, &bodies[0], &format!("a flipped bit at {place}"));
+    }
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage); 6] = [
+        ("cut", |bytes| bytes.truncate(bytes.len() - 4096)),
+        ("cut within a page", |bytes| bytes.truncate(bytes.len() - 1)),
+        ("empty", |bytes| bytes.clear()),
+        ("longer", |bytes| bytes.extend([0; 4096])),
+        ("a chunk is lost", |bytes| {
+            bytes[4096..4096 + (256 << 10)].fill(0)
+        }),
+        ("chunks are swapped", |bytes| {
+            let (front, back) = bytes[4096..].split_at_mut(256 << 10);
+            front.swap_with_slice(&mut back[..256 << 10]);
+        }),
+    ];
+    for (what, damage) in damages {
+        let damaged = disk.copy();
+        damaged.tamper(&file, damage);
+        check_older_is_used(&damaged, &bodies[0], what);
+    }
+    // Of another snapshot, at the same place: as if its blocks were given out twice.
+    let damaged = disk.copy();
+    let other = disk.contents(&name(Slot(10)));
+    damaged.tamper(&file, |bytes| {
+        bytes[4096..4096 + (256 << 10)].copy_from_slice(&other[4096..4096 + (256 << 10)]);
+    });
+    check_older_is_used(&damaged, &bodies[0], "another's chunk");
+    let damaged = disk.copy();
+    damaged.tamper(&file, |bytes| *bytes = other);
+    check_older_is_used(&damaged, &bodies[0], "another's contents");
+}
+
+fn check_older_is_used(disk: &MemoryDisk, older: &[u8], what: &str) {
+    let mut store = store(disk);
+    assert_eq!(restored(&mut store), Some((10, older.to_vec())), "{what}");
+    let notes = store.notes().take();
+    assert_eq!(notes.len(), 1, "{what}: {notes:?}");
+    assert!(notes[0].contains(&name(Slot(20))), "{what}: {notes:?}");
+    assert_eq!(store.complete().len(), 1, "{what}");
+    assert_eq!(counter(&store, "snapshot_files_unreadable"), 1);
+    // It stays for whoever wants to look, until newer ones are there.
+    store.drop_below(Slot(20));
+    assert!(
+        disk.list()
+            .unwrap()
+            .iter()
+            .any(|(file, _)| *file == name(Slot(20)))
+    );
+    store.drop_below(Slot(21));
+    assert_eq!(disk.list().unwrap(), [], "{what}");
+}
+
+#[test]
+fn what_the_engine_refuses_is_not_used_either() {
+    let (disk, _) = two();
+    let mut store = store(&disk);
+    let found = store.restore(|info, _| match info.slot {
+        Slot(20) => Err("it is of body version 9".to_string()),
+        slot => Ok(slot),
+    });
+    assert_eq!(found.map(|(_, slot)| slot), Some(Slot(10)));
+    let notes = store.notes().take();
+    assert!(notes.len() == 1 && notes[0].contains("body version 9; the one of slot 10 is tried"));
+    let none = store.restore(|_, _| Err::<(), _>("no".to_string()));
+    assert!(none.is_none() && store.complete().is_empty());
+    let notes = store.notes().take();
+    assert!(notes[0].ends_with("there is no other"), "{notes:?}");
+}
+
+/// Files of others and of other builds are told, not used, and not touched.
+#[test]
+fn foreign_files_and_other_versions_are_left_alone() {
+    let others = [
+        (
+            "cluster",
+            Owner {
+                cluster: ClusterId(0xc2),
+                ..OWNER
+            },
+        ),
+        (
+            "replica",
+            Owner {
+                replica: ReplicaId(3),
+                ..OWNER
+            },
+        ),
+    ];
+    for (what, owner) in others {
+        let (disk, bodies) = two();
+        let mut other = Snapshots::open(disk.clone(), owner, 7, None).unwrap();
+        other.notes().take();
+        write(&mut other, 15, b"theirs");
+        check_left_alone(&disk, what, &bodies[1]);
+    }
+    let (disk, bodies) = two();
+    let mut mine = store(&disk);
+    write(&mut mine, 15, b"of the future");
+    disk.tamper(&name(Slot(15)), |bytes| bytes[8] = 12);
+    check_left_alone(&disk, "version 12", &bodies[1]);
+}
+
+fn check_left_alone(disk: &MemoryDisk, what: &str, newest: &[u8]) {
+    let file = name(Slot(15));
+    let mut store = store(disk);
+    let notes = store.notes().take();
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(
+        notes[0].contains(&file) && notes[0].contains(what),
+        "{notes:?}"
+    );
+    let slots: Vec<u64> = store.complete().iter().map(|info| info.slot.0).collect();
+    assert_eq!(slots, [10, 20]);
+    assert_eq!(restored(&mut store), Some((20, newest.to_vec())));
+    store.drop_below(Slot(100));
+    let files: Vec<String> = disk
+        .list()
+        .unwrap()
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(files, [file]);
+}
+
+/// Trap 32, and any other failure: it costs the attempt, leaves nothing behind, and the next one works.
+#[test]
+fn a_failure_at_any_call_costs_the_attempt_only() {
+    let content = body(30, CHUNK_BODY + 100);
+    for fault in [Fault::Io, Fault::Full, Fault::Short(512)] {
+        // Make, header, chunk, chunk, footer, sync, rename, directory sync.
+        for call in 0..8 {
+            let (disk, bodies) = two();
+            let mut store = store(&disk);
+            let mut faults = vec![Fault::None; call];
+            faults.push(fault);
+            disk.inject(&faults);
+            let event = write(&mut store, 30, &content);
+            let what = format!("{fault:?} at call {call}");
+            let Some(SnapshotEvent::Failed { slot, why }) = event else {
+                panic!("{what}: {event:?}");
+            };
+            assert!(
+                slot == Slot(30) && why.contains("/memory/snap-new.tmp"),
+                "{why}"
+            );
+            assert_eq!(store.poll(), None, "{what}");
+            assert_eq!(store.backlog(), 0, "{what}");
+            assert_eq!(disk.list().unwrap().len(), 2, "{what}");
+            assert_eq!(store.complete().len(), 2, "{what}");
+            assert_eq!(counter(&store, "snapshot_files_failed"), 1);
+            assert_eq!(store.notes().take().len(), 1);
+            assert_eq!(
+                restored(&mut self::store(&disk)),
+                Some((20, bodies[1].clone()))
+            );
+            let event = write(&mut store, 31, &content);
+            assert_eq!(
+                event,
+                Some(SnapshotEvent::Durable(info(31, &content))),
+                "{what}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_is_met_again_and_again_until_there_is_room() {
+    let (disk, bodies) = two();
+    let mut store = store(&disk);
+    disk.fill(true);
+    for slot in 30..40 {
+        store.begin(Slot(slot));
+        append(&mut store, &bodies[0]);
+        assert!(matches!(store.poll(), Some(SnapshotEvent::Failed { .. })));
+        append(&mut store, &bodies[0]);
+        store.finish(1);
+        assert_eq!((store.poll(), store.backlog()), (None, 0));
+        assert_eq!(disk.list().unwrap().len(), 2);
+    }
+    disk.fill(false);
+    let event = write(&mut store, 40, &bodies[0]);
+    assert_eq!(event, Some(SnapshotEvent::Durable(info(40, &bodies[0]))));
+}
+
+/// A name that is not durable may hold the old one after a crash or the new one; both are of that slot.
+#[test]
+fn a_replacement_that_fails_at_the_last_call_leaves_one_of_the_two() {
+    let (disk, bodies) = two();
+    let mut store = store(&disk);
+    let newer = body(99, 5000);
+    let mut faults = vec![Fault::None; 6];
+    faults.push(Fault::Io);
+    disk.inject(&faults);
+    let event = write(&mut store, 20, &newer);
+    assert!(
+        matches!(event, Some(SnapshotEvent::Failed { .. })),
+        "{event:?}"
+    );
+    assert_eq!(store.complete(), [info(10, &bodies[0]), info(20, &newer)]);
+    for keep in [false, true] {
+        let crashed = disk.crash(|_| false, |_| keep);
+        let expected = if keep { &newer } else { &bodies[1] };
+        assert_eq!(
+            restored(&mut self::store(&crashed)),
+            Some((20, expected.clone()))
+        );
+    }
+}
+
+#[test]
+fn an_abandoned_snapshot_is_gone_without_a_word() {
+    let (disk, bodies) = two();
+    let mut store = store(&disk);
+    for _ in 0..3 {
+        store.begin(Slot(30));
+        append(&mut store, &bodies[0]);
+        store.abandon();
+        assert_eq!((store.poll(), store.backlog()), (None, 0));
+        assert_eq!(temporary_files(&disk), 0);
+    }
+    store.begin(Slot(30));
+    disk.inject(&[Fault::Io]);
+    append(&mut store, &bodies[0]);
+    store.abandon();
+    assert_eq!(store.poll(), None, "nor is its failure told");
+    assert_eq!(counter(&store, "snapshot_files_abandoned"), 4);
+    let event = write(&mut store, 30, &bodies[0]);
+    assert_eq!(event, Some(SnapshotEvent::Durable(info(30, &bodies[0]))));
+    store.abandon();
+    assert_eq!(store.complete().len(), 3);
+}
+
+#[test]
+fn reads_are_bounded_and_damage_ends_them() {
+    let (disk, bodies) = two();
+    let mut store = store(&disk);
+    for _ in 0..SNAPSHOT_READS_MAX {
+        assert!(store.read(Slot(10), 5, 100));
+    }
+    assert!(!store.read(Slot(10), 5, 100));
+    assert_eq!(counter(&store, "snapshot_reads_refused"), 1);
+    let expected = Bytes::copy_from_slice(&bodies[0][5..105]);
+    for _ in 0..SNAPSHOT_READS_MAX {
+        let event = store.poll();
+        assert!(matches!(event, Some(SnapshotEvent::Read { bytes, .. }) if bytes == expected));
+    }
+    assert!(store.read(Slot(11), 0, 10));
+    assert!(matches!(
+        store.poll(),
+        Some(SnapshotEvent::Unreadable { slot: Slot(11), .. })
+    ));
+    assert_eq!(store.notes().take().len(), 0);
+    // The second chunk is damaged: what is before it can still be read.
+    disk.tamper(&name(Slot(20)), |bytes| bytes[4096 + (256 << 10) + 50] ^= 1);
+    assert!(store.read(Slot(20), 0, CHUNK_BODY));
+    assert!(matches!(store.poll(), Some(SnapshotEvent::Read { .. })));
+    assert!(store.read(Slot(20), 0, CHUNK_BODY + 1));
+    assert!(matches!(
+        store.poll(),
+        Some(SnapshotEvent::Unreadable { slot: Slot(20), .. })
+    ));
+    assert_eq!(store.complete(), [info(10, &bodies[0])]);
+    let notes = store.notes().take();
+    assert!(
+        notes.len() == 1 && notes[0].contains("offset 266240"),
+        "{notes:?}"
+    );
+}
+
+/// A transfer that goes on while its snapshot is replaced must not be given a mixture.
+#[test]
+fn a_read_is_of_the_snapshot_that_is_listed() {
+    let (disk, bodies) = two();
+    let mut store = store(&disk);
+    assert!(store.read(Slot(20), 0, 10));
+    let newer = body(77, 3 * CHUNK_BODY);
+    write(&mut store, 20, &newer);
+    while store.poll().is_some() {}
+    assert!(store.read(Slot(20), 0, 10));
+    let Some(SnapshotEvent::Read { bytes, .. }) = store.poll() else {
+        panic!("it can be read");
+    };
+    assert_eq!(bytes, newer[..10]);
+    assert_ne!(bytes, bodies[1][..10]);
+}
+
+#[test]
+fn only_what_is_below_is_dropped() {
+    let (disk, _) = two();
+    let mut store = store(&disk);
+    for (below, left) in [(10, 2), (11, 1), (11, 1), (20, 1), (21, 0), (21, 0)] {
+        store.drop_below(Slot(below));
+        assert_eq!((store.complete().len(), store.poll()), (left, None));
+        assert_eq!(disk.list().unwrap().len(), left);
+    }
+    assert_eq!(counter(&store, "snapshot_files_removed"), 2);
+}
+
+/// A file that can't be removed now goes with the next removal.
+#[test]
+fn a_removal_that_fails_is_tried_again() {
+    let (disk, _) = two();
+    let mut store = store(&disk);
+    disk.inject(&[Fault::Io]);
+    store.drop_below(Slot(20));
+    assert_eq!((store.poll(), store.complete().len()), (None, 1));
+    assert_eq!(disk.list().unwrap().len(), 2);
+    store.drop_below(Slot(20));
+    assert_eq!(disk.list().unwrap().len(), 1);
+}
