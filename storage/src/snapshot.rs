@@ -125,6 +125,7 @@ impl<D: Disk> Snapshots<D> {
     }
 
     /// Has the newest snapshot restored that is intact as a whole and that `attempt` can make use of, and says which.
+    /// What `attempt` is given ends early where a file is damaged; its result counts only if the whole is intact.
     /// The others get a line each and are complete no more. Blocks: for the start, before the loop.
     pub fn restore<T>(
         &mut self,
@@ -154,9 +155,7 @@ impl<D: Disk> Snapshots<D> {
         let mut body = Body::new(SnapshotFile::open(&self.disk, self.owner, info.slot)?);
         let restored = attempt(info, &mut body);
         // Damage explains a refusal better than the attempt can, and counts without one.
-        if let Some(damage) = body.find_map(Result::err) {
-            return Err(damage);
-        }
+        body.finish()?;
         restored.map_err(|why| SnapshotError::Refused {
             path: self.disk.path(&format::name(info.slot)),
             why,
@@ -297,10 +296,11 @@ impl<D: Disk> Snapshots<D> {
 
     fn take_read(&mut self, done: ReadDone) {
         let ReadDone {
-            slot,
+            info,
             offset,
             outcome,
         } = done;
+        let slot = info.slot;
         let event = match outcome {
             Ok(bytes) => SnapshotEvent::Read {
                 slot,
@@ -308,7 +308,8 @@ impl<D: Disk> Snapshots<D> {
                 bytes,
             },
             Err(why) => {
-                if self.complete.iter().any(|info| info.slot == slot) {
+                // It may have been dropped meanwhile, or replaced by one that is intact.
+                if self.complete.contains(&info) {
                     self.complete.retain(|info| info.slot != slot);
                     self.waste.push(slot);
                     self.counts.unreadable += 1;

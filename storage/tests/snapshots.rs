@@ -8,7 +8,7 @@ use synod_engine::seams::{SnapshotEvent, SnapshotInfo, SnapshotStore};
 use synod_storage::backend::{Fault, MemoryDisk};
 use synod_storage::config::SNAPSHOT_READS_MAX;
 use synod_storage::disk::Disk;
-use synod_storage::snapshot::format::{CHUNK_BODY, name};
+use synod_storage::snapshot::format::{CHUNK_BODY, Header, name, seal_chunk};
 use synod_storage::snapshot::{Owner, Snapshots};
 
 type Store = Snapshots<MemoryDisk>;
@@ -70,17 +70,11 @@ fn two() -> (MemoryDisk, [Vec<u8>; 2]) {
     (disk, bodies)
 }
 
-/// What a start would make use of, checked as the engine checks it.
+/// What a start would make use of. The engine checks more; here the store has to find the damage by itself.
 fn restored(store: &mut Store) -> Option<(u64, Vec<u8>)> {
-    let found = store.restore(|info, parts| {
-        let mut whole = Vec::new();
-        for part in parts {
-            whole.extend_from_slice(&part.map_err(|error| error.to_string())?);
-        }
-        match checksum(&whole) == info.checksum {
-            true => Ok(whole),
-            false => Err("the engine's checksum is wrong".to_string()),
-        }
+    let found = store.restore(|_, parts| {
+        let whole: Vec<Bytes> = parts.collect();
+        Ok(whole.concat())
     });
     found.map(|(info, whole)| (info.slot.0, whole))
 }
@@ -127,7 +121,7 @@ fn a_snapshot_comes_back_as_it_was_written() {
         let crashed = disk.crash(|_| false, |_| false);
         let mut store = store(&crashed);
         assert_eq!(store.complete(), [info(5, &body)]);
-        assert_eq!(restored(&mut store), Some((5, body.clone())));
+        assert!(restored(&mut store) == Some((5, body.clone())));
         assert_eq!(store.notes().take(), [""; 0]);
         for (offset, bytes_max) in [(0, 1), (0, bytes + 1), (bytes / 2, full + 9), (bytes, 10)] {
             assert!(store.read(Slot(5), offset as u64, bytes_max));
@@ -212,9 +206,8 @@ fn the_power_may_fail_at_any_call() {
                 Some(SnapshotEvent::Durable(info(50, b"after"))),
                 "{what}"
             );
-            assert_eq!(
-                restored(&mut store),
-                Some((50, b"after".to_vec())),
+            assert!(
+                restored(&mut store) == Some((50, b"after".to_vec())),
                 "{what}"
             );
             assert_eq!(temporary_files(&crashed), 0, "{what}");
@@ -267,23 +260,46 @@ fn of_a_damaged_snapshot_a_line_is_left_and_the_older_one_is_used() {
     for (what, damage) in damages {
         let damaged = disk.copy();
         damaged.tamper(&file, damage);
+        check_part_is_unreadable(&damaged, what);
         check_older_is_used(&damaged, &bodies[0], what);
     }
+    // A chunk that is right by itself, and not what was written: only the seal of the whole tells.
+    let damaged = disk.copy();
+    damaged.tamper(&file, |bytes| {
+        let nonce = Header::decode(&bytes[..4096]).unwrap().nonce;
+        let chunk = &mut bytes[4096..4096 + (256 << 10)];
+        chunk[100] ^= 1;
+        seal_chunk(chunk, nonce, 0, CHUNK_BODY);
+    });
+    check_older_is_used(&damaged, &bodies[0], "a chunk was written anew");
     // Of another snapshot, at the same place: as if its blocks were given out twice.
     let damaged = disk.copy();
     let other = disk.contents(&name(Slot(10)));
     damaged.tamper(&file, |bytes| {
         bytes[4096..4096 + (256 << 10)].copy_from_slice(&other[4096..4096 + (256 << 10)]);
     });
+    check_part_is_unreadable(&damaged, "another's chunk");
     check_older_is_used(&damaged, &bodies[0], "another's chunk");
     let damaged = disk.copy();
     damaged.tamper(&file, |bytes| *bytes = other);
     check_older_is_used(&damaged, &bodies[0], "another's contents");
 }
 
+/// A peer gets nothing of a damaged chunk, though nobody reads the whole for it.
+fn check_part_is_unreadable(disk: &MemoryDisk, what: &str) {
+    let mut store = store(disk);
+    assert!(store.read(Slot(20), 0, 10));
+    let event = store.poll();
+    let unreadable = matches!(
+        event,
+        Some(SnapshotEvent::Unreadable { slot: Slot(20), .. })
+    );
+    assert!(unreadable, "{what}: {event:?}");
+}
+
 fn check_older_is_used(disk: &MemoryDisk, older: &[u8], what: &str) {
     let mut store = store(disk);
-    assert_eq!(restored(&mut store), Some((10, older.to_vec())), "{what}");
+    assert!(restored(&mut store) == Some((10, older.to_vec())), "{what}");
     let notes = store.notes().take();
     assert_eq!(notes.len(), 1, "{what}: {notes:?}");
     assert!(notes[0].contains(&name(Slot(20))), "{what}: {notes:?}");
@@ -362,7 +378,7 @@ fn check_left_alone(disk: &MemoryDisk, what: &str, newest: &[u8]) {
     );
     let slots: Vec<u64> = store.complete().iter().map(|info| info.slot.0).collect();
     assert_eq!(slots, [10, 20]);
-    assert_eq!(restored(&mut store), Some((20, newest.to_vec())));
+    assert!(restored(&mut store) == Some((20, newest.to_vec())));
     store.drop_below(Slot(100));
     let files: Vec<String> = disk
         .list()
@@ -400,10 +416,7 @@ fn a_failure_at_any_call_costs_the_attempt_only() {
             assert_eq!(store.complete().len(), 2, "{what}");
             assert_eq!(counter(&store, "snapshot_files_failed"), 1);
             assert_eq!(store.notes().take().len(), 1);
-            assert_eq!(
-                restored(&mut self::store(&disk)),
-                Some((20, bodies[1].clone()))
-            );
+            assert!(restored(&mut self::store(&disk)) == Some((20, bodies[1].clone())));
             let event = write(&mut store, 31, &content);
             assert_eq!(
                 event,
@@ -451,10 +464,7 @@ fn a_replacement_that_fails_at_the_last_call_leaves_one_of_the_two() {
     for keep in [false, true] {
         let crashed = disk.crash(|_| false, |_| keep);
         let expected = if keep { &newer } else { &bodies[1] };
-        assert_eq!(
-            restored(&mut self::store(&crashed)),
-            Some((20, expected.clone()))
-        );
+        assert!(restored(&mut self::store(&crashed)) == Some((20, expected.clone())));
     }
 }
 
@@ -533,6 +543,24 @@ fn a_read_is_of_the_snapshot_that_is_listed() {
     };
     assert_eq!(bytes, newer[..10]);
     assert_ne!(bytes, bodies[1][..10]);
+    // Replaced, and that is not known here yet: the read is of one that is gone, and costs the new one nothing. A
+    // file that is being read goes on being read; at its end it is closed.
+    assert!(store.read(Slot(20), newer.len() as u64 - 1, 10));
+    assert!(store.poll().is_some());
+    store.begin(Slot(20));
+    append(&mut store, &bodies[1]);
+    store.finish(checksum(&bodies[1]));
+    assert!(store.read(Slot(20), 10, 10));
+    assert_eq!(
+        store.poll(),
+        Some(SnapshotEvent::Durable(info(20, &bodies[1])))
+    );
+    assert!(matches!(
+        store.poll(),
+        Some(SnapshotEvent::Unreadable { slot: Slot(20), .. })
+    ));
+    assert_eq!(store.complete().len(), 2);
+    assert!(restored(&mut store) == Some((20, bodies[1].clone())));
 }
 
 #[test]

@@ -210,12 +210,13 @@ fn check_owner(header: &Header, owner: Owner, path: &std::path::Path) -> Result<
     Ok(())
 }
 
-/// The body of a snapshot from its first byte to its last, chunk by chunk. It ends with the check of the whole.
+/// The body of a snapshot from its first byte to its last, chunk by chunk. It ends early where the file is damaged;
+/// whether it is intact as a whole only [`Body::finish`] tells.
 pub struct Body<D: Disk> {
     file: SnapshotFile<D>,
     next: u64,
     seal: u32,
-    ended: bool,
+    damage: Option<SnapshotError>,
 }
 
 impl<D: Disk> Body<D> {
@@ -224,31 +225,43 @@ impl<D: Disk> Body<D> {
             file,
             next: 0,
             seal: 0,
-            ended: false,
+            damage: None,
+        }
+    }
+
+    /// Reads what was not taken, and checks the whole.
+    pub fn finish(mut self) -> Result<(), SnapshotError> {
+        self.by_ref().for_each(drop);
+        let footer = &self.file.footer;
+        let why = "the seal of the whole is wrong";
+        match self.damage {
+            Some(damage) => Err(damage),
+            None if self.seal != footer.seal => {
+                Err(self.file.damaged(footer_at(footer.bytes), why))
+            }
+            None => Ok(()),
         }
     }
 }
 
 impl<D: Disk> Iterator for Body<D> {
-    type Item = Result<Bytes, SnapshotError>;
+    type Item = Bytes;
 
-    fn next(&mut self) -> Option<Result<Bytes, SnapshotError>> {
-        if self.ended {
+    fn next(&mut self) -> Option<Bytes> {
+        let is_all = self.next == chunks(self.file.footer.bytes);
+        if is_all || self.damage.is_some() {
             return None;
         }
-        let footer = &self.file.footer;
-        if self.next == chunks(footer.bytes) {
-            self.ended = true;
-            let why = "the seal of the whole is wrong";
-            return (self.seal != footer.seal)
-                .then(|| Err(self.file.damaged(footer_at(footer.bytes), why)));
+        match self.file.chunk(self.next) {
+            Ok((bytes, crc)) => {
+                self.seal = add_to_seal(self.seal, crc);
+                self.next += 1;
+                Some(bytes)
+            }
+            Err(damage) => {
+                self.damage = Some(damage);
+                None
+            }
         }
-        let chunk = self.file.chunk(self.next);
-        match &chunk {
-            Ok((_, crc)) => self.seal = add_to_seal(self.seal, *crc),
-            Err(_) => self.ended = true,
-        }
-        self.next += 1;
-        Some(chunk.map(|(bytes, _)| bytes))
     }
 }

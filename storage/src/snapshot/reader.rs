@@ -1,7 +1,6 @@
 //! Reads parts of complete snapshots for peers, beside the loop.
 
 use bytes::{Bytes, BytesMut};
-use synod_engine::ids::Slot;
 use synod_engine::seams::SnapshotInfo;
 
 use super::file::{Owner, SnapshotError, SnapshotFile};
@@ -14,7 +13,7 @@ pub struct ReadJob {
 }
 
 pub struct ReadDone {
-    pub slot: Slot,
+    pub info: SnapshotInfo,
     pub offset: u64,
     pub outcome: Result<Bytes, String>,
 }
@@ -52,7 +51,7 @@ impl<D: Disk> Reader<D> {
             self.open = None;
         }
         ReadDone {
-            slot: job.info.slot,
+            info: job.info,
             offset: job.offset,
             outcome,
         }
