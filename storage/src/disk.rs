@@ -24,7 +24,7 @@ pub enum OpenMode {
 pub trait Disk: Clone + Send + 'static {
     type File: Clone + Send + 'static;
 
-    /// Names and sizes of the regular files.
+    /// Names and sizes of the regular files. One that is renamed meanwhile may be missing.
     fn list(&self) -> io::Result<Vec<(String, u64)>>;
     fn open(&self, name: &str, mode: OpenMode) -> io::Result<Self::File>;
     /// Reads exactly the buffer's length.
@@ -119,7 +119,12 @@ impl Disk for RealDisk {
         let mut files = Vec::new();
         for item in fs::read_dir(self.directory.as_path())? {
             let item = item?;
-            let metadata = item.metadata()?;
+            let metadata = match item.metadata() {
+                Ok(metadata) => metadata,
+                // Renamed or removed since it was listed, by another thread of this process.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
             if metadata.is_file() {
                 let name = item.file_name().to_string_lossy().into_owned();
                 files.push((name, metadata.len()));

@@ -34,7 +34,7 @@ fn live_on(
         for _ in 0..16 {
             slot += 1;
             history.append(&mut wal, accepted(slot, 3500));
-            if slot % 4 == 0 {
+            if slot.is_multiple_of(4) {
                 history.append(&mut wal, trimmed(slot - 1));
             }
             wal.submit();
@@ -42,7 +42,7 @@ fn live_on(
                 Ok(lsn) => durable = lsn,
                 Err(_) => return durable,
             }
-            if slot % 4 == 0 {
+            if slot.is_multiple_of(4) {
                 wal.trim(Slot(slot - 1));
             }
         }
