@@ -11,6 +11,7 @@ use synod_engine::ids::{Ballot, Incarnation, Time};
 use synod_engine::machine::{KvMachine, LogMachine};
 use synod_engine::recovery::{Hole, OnDisk, Recovery};
 use synod_engine::seams::StateMachine;
+use synod_engine::snapshot::NoSnapshots;
 use synod_storage::{FileWal, Notes, OpenReport, Replayed};
 use synod_transport::{Inbox, Limits, MTU_MAX_DEFAULT, QuicNetwork, TransportConfig};
 use tokio::signal::unix::{SignalKind, signal};
@@ -64,7 +65,7 @@ async fn serve<M: StateMachine + Default>(
         () = parent_gone => tracing::info!("the parent is gone: stopping"),
     }
     // Nothing is owed to the disk that anyone was told about. Peers and clients learn at once that we are gone.
-    let (wal, network) = replica.driver.into_parts();
+    let (wal, network, _) = replica.driver.into_parts();
     network.close().await;
     drop(wal);
     Ok(())
@@ -108,11 +109,12 @@ impl<M: StateMachine + Default> Replica<M> {
         announce(&settings, &report)?;
         let on_disk = OnDisk {
             incarnation: report.incarnation,
+            last: report.last_lsn,
             promised: report.promised,
             trim_floor: report.trim_floor,
         };
         let driver = recovery
-            .start(now(clock), wal, network, on_disk)
+            .start(now(clock), wal, network, NoSnapshots::default(), on_disk)
             .map_err(usage)?;
         warn_of_losses(driver.replica());
         Ok(Replica {

@@ -72,7 +72,11 @@ impl Carried {
     pub fn absorb(&mut self, record: &Record) {
         match record {
             Record::Promised { ballot } => self.promised = self.promised.max(*ballot),
-            Record::Accepted(accept) => self.slot_max = self.slot_max.max(accept.slot),
+            Record::Accepted(accept) => {
+                // To accept at a ballot is to promise it, whether a Prepare of it ever came or not.
+                self.promised = self.promised.max(accept.ballot);
+                self.slot_max = self.slot_max.max(accept.slot);
+            }
             Record::Chosen { slot, .. } => self.slot_max = self.slot_max.max(*slot),
             Record::Trimmed { floor } => self.trim_floor = self.trim_floor.max(*floor),
         }

@@ -181,6 +181,7 @@ impl Replica {
         }
         self.learner
             .hear(now, commit_index, self.slots.commit_index());
+        self.retention.hear(now, from, commit_index);
         let role = heartbeat.role;
         self.election.on_heartbeat(now, from, heartbeat);
         match role {
@@ -292,6 +293,9 @@ impl Replica {
         out: &mut Output,
     ) {
         let commit_index = self.slots.commit_index();
+        if self.download.is_some() {
+            return self.continue_download(now, out);
+        }
         if commit_index >= self.learner.known() || !self.learner.should_fetch(now, patience_ns) {
             return;
         }
@@ -311,6 +315,12 @@ impl Replica {
                     .best_source(now, &self.config, commit_index, None)
             });
         let Some(source) = source else {
+            if let Some(source) =
+                self.election
+                    .snapshot_source(now, &self.config, commit_index, except)
+            {
+                return self.begin_download(now, source, out);
+            }
             return self.learner.fetch_sent(
                 now,
                 self.config.replica,

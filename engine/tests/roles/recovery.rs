@@ -13,6 +13,7 @@ use synod_engine::message::{Record, Value};
 use synod_engine::recovery::{Hole, OnDisk, Recovery, RecoveryError};
 use synod_engine::seams::{Frame, Lane, Network, StateMachine, Wal, WalFailed, WalRead};
 use synod_engine::sessions::session_id;
+use synod_engine::snapshot::NoSnapshots;
 
 use super::ballot;
 use super::one::config;
@@ -57,7 +58,7 @@ impl Network for Nothing {
 type Started = Result<Driver<Nothing, Nothing, LogMachine>, RecoveryError>;
 
 fn start(recovery: Recovery<LogMachine>, disk: OnDisk) -> Started {
-    recovery.start(Time(0), Nothing, Nothing, disk)
+    recovery.start(Time(0), Nothing, Nothing, NoSnapshots::default(), disk)
 }
 
 fn recovery() -> Recovery<LogMachine> {
@@ -159,23 +160,29 @@ fn what_was_carried_over_from_segments_that_are_gone_counts() {
         incarnation: Incarnation(4),
         promised: ballot(3, 3),
         trim_floor: Slot::ZERO,
+        last: Lsn(9),
     };
     let driver = start(recovery(), disk).expect("nothing was trimmed");
     assert_eq!(driver.replica().promised(), ballot(3, 3));
     assert_eq!(driver.replica().incarnation(), Incarnation(4));
+    assert_eq!(driver.replica().appended(), Lsn(9));
 }
 
 #[test]
-fn a_wal_that_begins_later_needs_what_came_before() {
+fn a_lone_replica_whose_wal_begins_later_needs_what_came_before() {
     for (floor, starts) in [(0, true), (1, true), (2, false), (9, false)] {
         let trim_floor = Slot(floor);
+        let recovery = Recovery::new(config(1), LogMachine::default());
         let disk = OnDisk {
             trim_floor,
             promised: Ballot::ZERO,
             incarnation: Incarnation::FOUNDING,
+            last: Lsn::ZERO,
         };
-        let error = start(recovery(), disk).err();
-        let wanted = (!starts).then_some(RecoveryError::Trimmed { floor: trim_floor });
+        let error = start(recovery, disk).err();
+        let covers = Slot::ZERO;
+        let floor = trim_floor;
+        let wanted = (!starts).then_some(RecoveryError::Trimmed { floor, covers });
         assert_eq!(error, wanted, "{floor}");
     }
 }

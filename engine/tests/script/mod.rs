@@ -209,7 +209,7 @@ impl Script {
                 Some(_) | None => replay.record(record.clone(), &mut out),
             }
         }
-        member.replica = Some(replay.finish(now, member.durable, member.incarnation));
+        member.replica = Some(replay.finish(now, member.durable, member.incarnation, &[]));
         for (slot, value) in &out.chosen {
             let _ = writeln!(self.printed, "{replica} replays {slot} {}", bytes(value));
         }

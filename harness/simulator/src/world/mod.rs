@@ -23,6 +23,7 @@ use crate::disk;
 use crate::faults::{Fault, Strikes};
 use crate::links::Links;
 use crate::member::Member;
+use crate::milestones::Milestones;
 use crate::outbox::Sent;
 use crate::random::Random;
 use crate::seams::{Honest, Seams};
@@ -47,6 +48,7 @@ mod stream {
     pub const CLIENTS: u64 = 4;
     pub const HEALING: u64 = 5;
     pub const CLOCKS: u64 = 6;
+    pub const STORES: u64 = 7;
     pub const CLIENT: u64 = 100;
     pub const FAULT: u64 = 1_000;
 }
@@ -74,6 +76,7 @@ pub struct World<S: Seams = Honest> {
     healed: bool,
     opens_flooded: u64,
     disks: Random,
+    stores: Random,
     turns: Random,
     client_links: Random,
     /// One per fault.
@@ -111,6 +114,7 @@ impl<S: Seams> World<S> {
             healed: false,
             opens_flooded: 0,
             disks: Random::new(seed, stream::DISKS),
+            stores: Random::new(seed, stream::STORES),
             turns: Random::new(seed, stream::TURNS),
             client_links: Random::new(seed, stream::CLIENTS),
             faults: Fault::ALL
@@ -166,7 +170,10 @@ impl<S: Seams> World<S> {
         self.member(replica).running.is_some()
     }
 
-    pub fn driver(&self, replica: ReplicaId) -> Option<&Driver<S::Wal, S::Network, Witness>> {
+    pub fn driver(
+        &self,
+        replica: ReplicaId,
+    ) -> Option<&Driver<S::Wal, S::Network, Witness, S::Snapshots>> {
         let running = self.member(replica).running.as_ref();
         running.map(|running| &running.driver)
     }
@@ -180,6 +187,18 @@ impl<S: Seams> World<S> {
 
     pub fn counter(&self, replica: ReplicaId, name: &str) -> u64 {
         self.member(replica).counter(name)
+    }
+
+    pub fn milestones(&self) -> Milestones {
+        let mut milestones = Milestones {
+            sessions_evicted: self.model.evictions(),
+            ..Milestones::default()
+        };
+        for member in &self.members {
+            milestones.merge(&member.milestones);
+            milestones.snapshots_durable += member.snapshots.kept();
+        }
+        milestones
     }
 
     /// Commands that the agreed log executes.
@@ -273,6 +292,7 @@ impl<S: Seams> World<S> {
             }
             Event::Wake { at, life } => self.wake(at, life),
             Event::Written { at, life, write } => self.written(at, life, write),
+            Event::Stored { at, life } => self.stored(at, life),
             Event::ToClient { connection, frame } => self.hand_to_client(connection, frame),
             Event::Client { index } => self.client_due(index),
             Event::Connect { client, replica } => self.connect(client, replica),
@@ -365,6 +385,7 @@ impl<S: Seams> World<S> {
         let observed = member.observe(now, &mut self.agreement, &mut self.model);
         self.violate(observed);
         self.start_writes(at);
+        self.start_storing(at);
         self.post(at);
         self.wake_at_deadline(at);
     }
@@ -420,6 +441,43 @@ impl<S: Seams> World<S> {
         running.writes.remove(place);
         running.wal.complete(place);
         self.turn_soon(at);
+    }
+
+    /// Gives what the last turn asked of the place of snapshots its time.
+    fn start_storing(&mut self, at: ReplicaId) {
+        let (min, jitter) = (self.plan.disk_min_ns, self.plan.disk_jitter_ns);
+        let index = usize::from(at.0) - 1;
+        let life = self.members[index].life;
+        let Some(running) = &mut self.members[index].running else {
+            return;
+        };
+        let under_way = running.store.under_way();
+        let started = under_way.saturating_sub(running.stored);
+        running.stored = under_way;
+        for _ in 0..started {
+            let due = self.now + min + self.stores.exponential(jitter);
+            self.schedule(due, Event::Stored { at, life });
+        }
+    }
+
+    fn stored(&mut self, at: ReplicaId, life: u64) {
+        let now = self.now;
+        let member = self.member_mut(at);
+        if member.life != life {
+            return;
+        }
+        if now < member.stalled_until {
+            let due = member.stalled_until;
+            return self.schedule(due, Event::Stored { at, life });
+        }
+        let Some(running) = &mut member.running else {
+            return;
+        };
+        running.store.complete_next();
+        running.stored = running
+            .store
+            .under_way()
+            .min(running.stored.saturating_sub(1));
     }
 
     /// Picks up what a replica sent: checks it, and hands it to links and clients.
