@@ -97,10 +97,11 @@ impl<D: Disk> Snapshots<D> {
         let threads = OpenError::io("starting the threads of", disk.path(""));
         let paces = signal.is_some();
         let (writer, reader) = workers(&disk, owner, seed, paces, signal).map_err(threads)?;
+        let (complete, refused) = list(&disk, owner)?;
         let mut snapshots = Snapshots {
             disk,
             owner,
-            complete: Vec::new(),
+            complete,
             waste: Vec::new(),
             writing: None,
             attempts: 0,
@@ -115,7 +116,10 @@ impl<D: Disk> Snapshots<D> {
             notes: Notes::default(),
             counts: Counts::default(),
         };
-        snapshots.list()?;
+        for (slot, error) in refused {
+            snapshots.refuse(slot, &error);
+            snapshots.notes.add(format!("{error}; it is not used"));
+        }
         Ok(snapshots)
     }
 
@@ -160,24 +164,6 @@ impl<D: Disk> Snapshots<D> {
             path: self.disk.path(&format::name(info.slot)),
             why,
         })
-    }
-
-    fn list(&mut self) -> Result<(), OpenError> {
-        let files = self
-            .disk
-            .list()
-            .map_err(OpenError::io("listing", self.disk.path("")))?;
-        for slot in files.iter().filter_map(|(name, _)| slot_of_name(name)) {
-            match SnapshotFile::open(&self.disk, self.owner, slot) {
-                Ok(file) => self.complete.push(file.info()),
-                Err(error) => {
-                    self.refuse(slot, &error);
-                    self.notes.add(format!("{error}; it is not used"));
-                }
-            }
-        }
-        self.complete.sort_by_key(|info| info.slot);
-        Ok(())
     }
 
     fn refuse(&mut self, slot: Slot, error: &SnapshotError) {
@@ -451,6 +437,25 @@ impl<D: Disk> SnapshotStore for Snapshots<D> {
         report("snapshot_reads", counts.reads);
         report("snapshot_reads_refused", counts.reads_refused);
     }
+}
+
+/// Files that no start would use, and why.
+pub type Refused = Vec<(Slot, SnapshotError)>;
+
+/// The snapshots of a directory, oldest first, by their headers and footers; and why the other files are none of them.
+pub fn list<D: Disk>(disk: &D, owner: Owner) -> Result<(Vec<SnapshotInfo>, Refused), OpenError> {
+    let files = disk
+        .list()
+        .map_err(OpenError::io("listing", disk.path("")))?;
+    let (mut complete, mut refused) = (Vec::new(), Vec::new());
+    for slot in files.iter().filter_map(|(name, _)| slot_of_name(name)) {
+        match SnapshotFile::open(disk, owner, slot) {
+            Ok(file) => complete.push(file.info()),
+            Err(error) => refused.push((slot, error)),
+        }
+    }
+    complete.sort_by_key(|info| info.slot);
+    Ok((complete, refused))
 }
 
 type Workers = (Worker<Job, Outcome>, Worker<ReadJob, ReadDone>);
