@@ -5,6 +5,7 @@
 //! Three logs: *recycled* is trimmed all the time and writes into the files it dropped; *new* is trimmed as well, but
 //! keeps no file, so that each segment is made, filled with zeros, and removed again; *growing* is never trimmed.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -38,8 +39,11 @@ struct Appender {
     log: Log,
     lsn: Lsn,
     slot: Slot,
-    trimmed_at: u64,
-    segment_bytes: u64,
+    /// Where the distances between trims end, the last two.
+    marks: VecDeque<Slot>,
+    /// Bytes of values since the last of them.
+    since: u64,
+    distance: u64,
     _directory: tempfile::TempDir,
 }
 
@@ -58,7 +62,7 @@ impl Appender {
         if log == Log::New {
             config.segments_recycled_max = 0;
         }
-        let segment_bytes = config.segment_bytes;
+        let distance = TRIM_SEGMENTS * config.segment_bytes;
         synod_storage::init(&config).expect("a fresh directory can be initialised");
         let (wal, _) = synod_storage::open(config, &mut |_| {}).expect("a fresh WAL opens");
         Appender {
@@ -66,8 +70,9 @@ impl Appender {
             log,
             lsn: Lsn::ZERO,
             slot: Slot::ZERO,
-            trimmed_at: 0,
-            segment_bytes,
+            marks: VecDeque::new(),
+            since: 0,
+            distance,
             _directory: directory,
         }
     }
@@ -87,7 +92,7 @@ impl Appender {
     /// Writes that many bytes of values, and how long each record took.
     fn write(&mut self, load: &Load, bytes: u64) -> Vec<Duration> {
         let records = bytes.div_ceil(load.value.len() as u64);
-        let mut started = std::collections::VecDeque::new();
+        let mut started = VecDeque::new();
         let mut took = Vec::with_capacity(records as usize);
         for _ in 0..records {
             self.slot = self.slot.next();
@@ -106,22 +111,27 @@ impl Appender {
                 self.wait_for(Lsn(self.lsn.0 + 1 - load.depth));
                 took.extend(started.pop_front().map(|at| at.elapsed()));
             }
-            self.trim(load);
+            self.trim(load.value.len());
         }
         self.wait_for(self.lsn);
         took
     }
 
-    fn trim(&mut self, load: &Load) {
-        let distance = TRIM_SEGMENTS * self.segment_bytes / load.value.len() as u64;
-        if self.log == Log::Growing || self.slot.0 < self.trimmed_at + 2 * distance {
+    /// As if a snapshot was taken at each distance, and the one before last was dropped.
+    fn trim(&mut self, bytes: usize) {
+        self.since += bytes as u64;
+        if self.log == Log::Growing || self.since < self.distance {
             return;
         }
-        self.trimmed_at += distance;
-        let floor = Slot(self.trimmed_at);
-        self.append(&Record::Trimmed { floor });
-        self.wait_for(self.lsn);
-        self.wal.trim(floor);
+        self.since = 0;
+        self.marks.push_back(self.slot);
+        if self.marks.len() > 1
+            && let Some(floor) = self.marks.pop_front()
+        {
+            self.append(&Record::Trimmed { floor });
+            self.wait_for(self.lsn);
+            self.wal.trim(floor);
+        }
     }
 
     fn counter(&self, wanted: &str) -> u64 {
@@ -140,7 +150,7 @@ fn measure(log: Log, load: &Load, bytes: u64) -> Figures {
     // Until files are recycled, all logs are the same.
     let warm = match log {
         Log::Growing => 0,
-        Log::Recycled | Log::New => (3 * TRIM_SEGMENTS + 1) * appender.segment_bytes,
+        Log::Recycled | Log::New => 4 * appender.distance,
     };
     let fast = Load {
         name: "warm",
@@ -149,7 +159,6 @@ fn measure(log: Log, load: &Load, bytes: u64) -> Figures {
         share: 1.0,
     };
     appender.write(&fast, warm);
-    appender.trimmed_at = appender.slot.0;
     let created = appender.counter("wal_segments_created");
     let waits = appender.counter("wal_waits_for_segment");
     let started = Instant::now();
