@@ -14,6 +14,12 @@ pub const IN_FLIGHT_BYTES_MAX: usize = 256 << 10;
 pub const PENDING_BYTES_MAX: usize = 1 << 30;
 /// Reads asked for and not yet taken.
 pub const READS_IN_FLIGHT_MAX: usize = 8;
+/// Bytes of a snapshot appended and not yet written. The engine stops far below; beyond it is a bug.
+pub const SNAPSHOT_BACKLOG_BYTES_MAX: usize = 64 << 20;
+/// Largest part of a snapshot that one read gives, in bytes.
+pub const SNAPSHOT_READ_BYTES_MAX: usize = 4 << 20;
+/// Reads of snapshots asked for and not yet taken.
+pub const SNAPSHOT_READS_MAX: usize = 16;
 /// Slots that one read answers at most.
 pub const READ_SLOTS_MAX: usize = 65_536;
 /// Groups that one read looks into at most.

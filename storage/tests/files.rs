@@ -173,11 +173,11 @@ fn a_foreign_directory_is_refused_and_left_as_it_is() {
 
     let identity = config.directory.join("identity");
     let mut later = std::fs::read(&identity).unwrap();
-    later[8] = 5;
+    later[8] = 7;
     std::fs::write(&identity, &later).unwrap();
     let error = refused(config.clone());
     assert!(
-        matches!(error, OpenError::Version { found: 5, .. }),
+        matches!(error, OpenError::Version { found: 7, .. }),
         "{error}"
     );
     std::fs::remove_file(&identity).unwrap();

@@ -292,14 +292,15 @@ fn each_record_moves_its_own_mark() {
         value: value(slot, 1),
     };
     for (record, marks) in [
-        (accepted(5, 1), (0, 0, 5)),
-        (chosen(7), (0, 0, 7)),
-        (promised(3), (3, 0, 7)),
-        (trimmed(4), (3, 4, 7)),
-        (chosen(6), (3, 4, 7)),
-        (accepted(6, 1), (3, 4, 7)),
-        (promised(2), (3, 4, 7)),
-        (trimmed(2), (3, 4, 7)),
+        // To accept at ballot 3 is to promise it.
+        (accepted(5, 1), (3, 0, 5)),
+        (chosen(7), (3, 0, 7)),
+        (promised(4), (4, 0, 7)),
+        (trimmed(4), (4, 4, 7)),
+        (chosen(6), (4, 4, 7)),
+        (accepted(6, 1), (4, 4, 7)),
+        (promised(2), (4, 4, 7)),
+        (trimmed(2), (4, 4, 7)),
     ] {
         carried.absorb(&record);
         let now = (
@@ -309,7 +310,7 @@ fn each_record_moves_its_own_mark() {
         );
         assert_eq!(now, marks, "{record:?}");
     }
-    assert_eq!(carried.promised, ballot(3));
+    assert_eq!(carried.promised, ballot(4));
     let other = Carried {
         promised: ballot(1),
         trim_floor: Slot(9),

@@ -53,7 +53,7 @@ impl MemoryBackend {
         MemoryBackend::open_above(disk, options, Slot::ZERO, visit)
     }
 
-    /// The same with a snapshot, as [`crate::open_above`] does.
+    /// The same with a snapshot, as [`crate::DataDirectory::open_wal`] does.
     pub fn open_above(
         disk: &MemoryDisk,
         options: Options,

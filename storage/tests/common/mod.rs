@@ -1,6 +1,8 @@
 //! A WAL on the memory disk, and records to fill it with.
 #![allow(dead_code)]
 
+pub mod snapshots;
+
 use bytes::Bytes;
 use synod_engine::ids::{Ballot, ClusterId, Lsn, ReplicaId, Slot};
 use synod_engine::message::{Accept, Record};
