@@ -38,6 +38,7 @@ use crate::output::say;
 use crate::run::cluster::Cluster;
 use crate::run::layout::Layout;
 use crate::run::progress::{Progress, thousands};
+use crate::run::target::Target;
 use crate::run::{check, evidence_of, write_json};
 use crate::toml_file;
 use crate::verify::{ClientAccount, Evidence};
@@ -205,7 +206,7 @@ async fn bombard(
     progress: &Progress,
 ) -> anyhow::Result<Bombarded> {
     progress.step(&format!("starting {} replicas", plan.replicas));
-    let mut cluster = Cluster::start(layout).await?;
+    let mut cluster = Cluster::start(layout, None).await?;
     let leader = cluster.wait_for_leader().await?;
     let backend = cluster.backend.clone();
     progress.step(&format!(

@@ -4,6 +4,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
+use synod_engine::seams::WalFailed;
 
 /// A check or a run failed: the system did not do what it promises.
 const EXIT_FAILED: u8 = 1;
@@ -17,11 +18,6 @@ const EXIT_WAL_FAILED: u8 = 3;
 #[error("{0}")]
 pub struct Usage(pub String);
 
-/// Marks an error as a failed disk.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct DiskFailed(pub String);
-
 /// An error that the caller can correct.
 pub fn usage(message: impl fmt::Display) -> anyhow::Error {
     Usage(message.to_string()).into()
@@ -32,7 +28,7 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     eprintln!("synod: {}", one_line(&describe(error)));
     if error.downcast_ref::<Usage>().is_some() {
         ExitCode::from(EXIT_USAGE)
-    } else if error.downcast_ref::<DiskFailed>().is_some() {
+    } else if error.downcast_ref::<WalFailed>().is_some() {
         ExitCode::from(EXIT_WAL_FAILED)
     } else {
         ExitCode::from(EXIT_FAILED)

@@ -6,7 +6,7 @@ mod client_loop;
 pub mod event;
 pub mod in_flight;
 pub mod load_file;
-mod pace;
+pub mod pace;
 mod publish;
 pub mod recorder;
 pub mod schedule;
@@ -14,16 +14,22 @@ pub mod workload;
 
 use std::cell::{Cell, RefCell};
 use std::io::Write;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rustix::time::{ClockId, clock_gettime};
+use serde::Serialize;
+use tokio::task::JoinHandle;
+
+pub use crate::verify::ClientAccount;
+pub use client_loop::ClientEnd;
 
 use crate::cli::LoadArguments;
 use crate::{parent, toml_file};
 use client_loop::ClientLoop;
-use event::{Event, Phase};
+use event::{Event, LoadResult, Phase};
 use load_file::LoadFile;
 use recorder::Recorder;
 
@@ -40,6 +46,21 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// The clock of the load starts here.
+    pub fn new(warmup_s: u32, seconds: u32) -> anyhow::Result<Shared> {
+        let window_start_ns = u64::from(warmup_s) * 1_000_000_000;
+        let window_end_ns = window_start_ns + u64::from(seconds) * 1_000_000_000;
+        Ok(Shared {
+            origin: Instant::now(),
+            recorder: RefCell::new(Recorder::new(window_start_ns, window_end_ns)?),
+            window_start_ns,
+            window_end_ns,
+            stopping: Cell::new(false),
+            stop: tokio::sync::Notify::new(),
+            outstanding: Cell::new(0),
+        })
+    }
+
     pub fn now_ns(&self) -> u64 {
         self.origin.elapsed().as_nanos() as u64
     }
@@ -66,32 +87,35 @@ async fn load(file: LoadFile) -> anyhow::Result<()> {
         clients.push(ClientLoop::connect(&file, index).await?);
     }
     tell(&Event::Connected)?;
-    let window_start_ns = u64::from(file.warmup_s) * 1_000_000_000;
-    let window_end_ns = window_start_ns + u64::from(file.seconds) * 1_000_000_000;
-    let shared = Rc::new(Shared {
-        origin: Instant::now(),
-        recorder: RefCell::new(Recorder::new(window_start_ns, window_end_ns)?),
-        window_start_ns,
-        window_end_ns,
-        stopping: Cell::new(false),
-        stop: tokio::sync::Notify::new(),
-        outstanding: Cell::new(0),
-    });
-    let progress = tokio::task::spawn_local(report_progress(Rc::clone(&shared)));
-    let loops: Vec<_> = clients
+    let shared = Rc::new(Shared::new(file.warmup_s, file.seconds)?);
+    let loops = clients
         .into_iter()
         .map(|client| tokio::task::spawn_local(client.run(Rc::clone(&shared))))
         .collect();
-    let (cpu_us, unix_seconds) = measure(&shared).await?;
+    let result = conduct(&shared, loops, &file.out).await?;
+    tell(&Event::Result(Box::new(result)))
+}
+
+/// Leads running clients through the window, tells how it goes, writes the files, and adds the books up.
+///
+/// The clients of other systems (`harness/baselines/external`) come here as well, so that one clock, one recorder and
+/// one definition of a gap hold for all. It needs a `LocalSet`, as its clients do.
+pub async fn conduct(
+    shared: &Rc<Shared>,
+    loops: Vec<JoinHandle<ClientEnd>>,
+    out: &Path,
+) -> anyhow::Result<LoadResult> {
+    let progress = tokio::task::spawn_local(report_progress(Rc::clone(shared)));
+    let (cpu_us, unix_seconds) = measure(shared).await?;
     let mut ends = Vec::new();
     for task in loops {
         ends.push(task.await.context("a client task panicked")?);
     }
     progress.abort();
     shared.recorder.borrow_mut().finish()?;
-    publish::write_files(&file.out, &shared.recorder.borrow(), unix_seconds)?;
+    publish::write_files(out, &shared.recorder.borrow(), unix_seconds)?;
     let result = publish::result(&shared.recorder.borrow(), cpu_us, ends);
-    tell(&Event::Result(Box::new(result)))
+    Ok(result)
 }
 
 /// Marks the window's ends in time, and returns the CPU that this process took inside it.
@@ -144,7 +168,8 @@ fn cpu_us() -> u64 {
     time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
 }
 
-fn tell(event: &Event) -> anyhow::Result<()> {
+/// One line of JSON for whoever started this load.
+pub fn tell(event: &impl Serialize) -> anyhow::Result<()> {
     let mut line = serde_json::to_string(event)?;
     line.push('\n');
     let mut stdout = std::io::stdout().lock();

@@ -1,28 +1,22 @@
 //! `synod replica`: one replica in the foreground.
-//!
-//! One thread owns everything mutable: it takes what arrived, gives the driver a turn, and sleeps until something
-//! arrives, the disk finishes something, or the driver's deadline comes.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use synod_engine::driver::Driver;
 use synod_engine::ids::{Ballot, Incarnation, Time};
 use synod_engine::machine::{KvMachine, LogMachine};
 use synod_engine::recovery::{Hole, OnDisk, Recovery};
-use synod_engine::seams::StateMachine;
+use synod_engine::seams::{Arrival, Network, StateMachine};
 use synod_engine::snapshot::NoSnapshots;
 use synod_storage::{FileWal, Notes, OpenReport, Replayed};
 use synod_transport::{Inbox, Limits, MTU_MAX_DEFAULT, QuicNetwork, TransportConfig};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{DurabilityChoice, MachineChoice, ReplicaArguments};
-use crate::counter_fd::CounterFd;
 use crate::environment::Disk;
-use crate::failure::{DiskFailed, usage};
-use crate::idle_spin::IdleSpin;
+use crate::failure::usage;
+use crate::node::{self, Node, Opened};
 use crate::output::say;
-use crate::parent;
 use crate::replica_file::ReplicaSettings;
 
 pub fn run(arguments: &ReplicaArguments) -> anyhow::Result<()> {
@@ -44,126 +38,99 @@ async fn serve<M: StateMachine + Default>(
     settings: ReplicaSettings,
     arguments: &ReplicaArguments,
 ) -> anyhow::Result<()> {
-    // Signals are caught before anything is open, so that an early SIGTERM is graceful as well.
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    // A limit on file sizes is an error of the write that meets it, reported like a full disk; the signal would end
-    // the process without a word.
-    let _file_size_limit = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
-    let exit_with_parent = arguments.exit_with_parent;
-    let parent_gone = async move {
-        match exit_with_parent {
-            true => parent::gone().await,
-            false => std::future::pending().await,
-        }
-    };
-    let mut replica = Replica::<M>::open(settings)?;
-    tokio::select! {
-        result = replica.turns() => return result,
-        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
-        () = parent_gone => tracing::info!("the parent is gone: stopping"),
+    node::run(arguments.exit_with_parent, |clock| {
+        let links = |settings: &mut _| listen(settings, Limits::default());
+        open::<QuicNetwork, M>(clock, settings, links)
+    })
+    .await
+}
+
+/// Links that can be given back in an orderly way.
+pub trait Links: Network {
+    /// Tells peers and clients that this replica goes.
+    fn close(self) -> impl Future<Output = ()>;
+}
+
+impl Links for QuicNetwork {
+    fn close(self) -> impl Future<Output = ()> {
+        QuicNetwork::close(self)
     }
-    // Nothing is owed to the disk that anyone was told about. Peers and clients learn at once that we are gone.
-    let (wal, network, _) = replica.driver.into_parts();
-    network.close().await;
-    drop(wal);
-    Ok(())
 }
 
-struct Replica<M: StateMachine> {
-    driver: Driver<FileWal, QuicNetwork, M>,
-    inbox: Inbox,
-    wal_event: CounterFd,
+/// This engine as the node of an event loop.
+pub struct Replica<N: Network, M: StateMachine> {
+    driver: Driver<FileWal, N, M>,
     wal_notes: Notes,
-    idle_spin: IdleSpin,
-    clock: Instant,
 }
 
-impl<M: StateMachine + Default> Replica<M> {
-    fn open(settings: ReplicaSettings) -> anyhow::Result<Replica<M>> {
-        let mut recovery = Recovery::new(settings.engine.clone(), M::default());
-        let (wal, report) =
-            synod_storage::open(settings.storage.clone(), &mut |replayed| match replayed {
-                Replayed::Record(at, record) => recovery.visit(at.lsn, record),
-                Replayed::Hole(hole) => recovery.hole(Hole {
-                    next: hole.next,
-                    promised: hole.carried.promised,
-                    trim_floor: hole.carried.trim_floor,
-                    slot_max: hole.carried.slot_max,
-                }),
-            })
-            .map_err(usage)?;
-        for note in &report.notes {
+/// Reads the disk, binds the port by `links`, and says that the replica is ready.
+pub fn open<N: Links, M: StateMachine + Default>(
+    clock: Instant,
+    mut settings: ReplicaSettings,
+    links: impl FnOnce(&mut ReplicaSettings) -> anyhow::Result<(N, Inbox)>,
+) -> anyhow::Result<Opened<Replica<N, M>>> {
+    let mut recovery = Recovery::new(settings.engine.clone(), M::default());
+    let (wal, report) =
+        synod_storage::open(settings.storage.clone(), &mut |replayed| match replayed {
+            Replayed::Record(at, record) => recovery.visit(at.lsn, record),
+            Replayed::Hole(hole) => recovery.hole(Hole {
+                next: hole.next,
+                promised: hole.carried.promised,
+                trim_floor: hole.carried.trim_floor,
+                slot_max: hole.carried.slot_max,
+            }),
+        })
+        .map_err(usage)?;
+    let (network, inbox) = links(&mut settings)?;
+    let wal_event = wal
+        .event_fd()
+        .try_clone_to_owned()
+        .context("the event of the WAL cannot be shared")?;
+    let wal_notes = wal.notes();
+    announce(&settings, &report)?;
+    let on_disk = OnDisk {
+        incarnation: report.incarnation,
+        last: report.last_lsn,
+        promised: report.promised,
+        trim_floor: report.trim_floor,
+    };
+    let driver = recovery
+        .start(node::now(clock), wal, network, NoSnapshots::default(), on_disk)
+        .map_err(usage)?;
+    warn_of_losses(driver.replica());
+    Ok(Opened {
+        node: Replica { driver, wal_notes },
+        inbox,
+        wal_event,
+        idle_spin: settings.idle_spin(),
+    })
+}
+
+impl<N: Links, M: StateMachine> Node for Replica<N, M> {
+    fn turn(&mut self, now: Time, arrivals: &mut Vec<Arrival>) -> anyhow::Result<()> {
+        self.driver.turn(now, arrivals)?;
+        for note in self.wal_notes.take() {
             tracing::warn!("{note}");
         }
-        let (network, inbox) = listen(&settings)?;
-        let wal_event = wal
-            .event_fd()
-            .try_clone_to_owned()
-            .context("the event of the WAL cannot be shared")?;
-        let wal_event =
-            CounterFd::new(wal_event).context("the event of the WAL cannot be watched")?;
-        let wal_notes = wal.notes();
-        let clock = Instant::now();
-        announce(&settings, &report)?;
-        let on_disk = OnDisk {
-            incarnation: report.incarnation,
-            last: report.last_lsn,
-            promised: report.promised,
-            trim_floor: report.trim_floor,
-        };
-        let driver = recovery
-            .start(now(clock), wal, network, NoSnapshots::default(), on_disk)
-            .map_err(usage)?;
-        warn_of_losses(driver.replica());
-        Ok(Replica {
-            driver,
-            inbox,
-            wal_event,
-            wal_notes,
-            idle_spin: IdleSpin::new(settings.idle_spin()),
-            clock,
-        })
+        self.check_membership()
     }
 
-    /// Runs until the disk fails.
-    async fn turns(&mut self) -> anyhow::Result<()> {
-        let mut arrivals = Vec::new();
-        let sleep = tokio::time::sleep(Duration::ZERO);
-        tokio::pin!(sleep);
-        loop {
-            self.inbox.drain(&mut arrivals);
-            self.idle_spin.note(now(self.clock), &arrivals);
-            self.driver
-                .turn(now(self.clock), &mut arrivals)
-                .map_err(|failed| DiskFailed(failed.to_string()))?;
-            for note in self.wal_notes.take() {
-                tracing::warn!("{note}");
-            }
-            self.check_membership()?;
-            let deadline = self.clock + Duration::from_nanos(self.driver.deadline().0);
-            if sleep.deadline() != deadline.into() {
-                sleep.as_mut().reset(deadline.into());
-            }
-            // Everything that is ready now comes in before the next turn, so that batches grow under load.
-            tokio::task::yield_now().await;
-            if self.idle_spin.worthwhile(now(self.clock)) {
-                self.spin().await;
-            }
-            tokio::select! {
-                biased;
-                () = self.inbox.notified() => {}
-                result = self.wal_event.counted() => {
-                    result.context("the event of the WAL is gone")?;
-                }
-                () = &mut sleep => {}
-            }
-        }
+    fn deadline(&self) -> Time {
+        self.driver.deadline()
+    }
+
+    fn has_news(&mut self) -> bool {
+        self.driver.has_durable_news()
+    }
+
+    async fn close(self) {
+        let (wal, network, _) = self.driver.into_parts();
+        network.close().await;
+        drop(wal);
     }
 }
 
-impl<M: StateMachine> Replica<M> {
+impl<N: Network, M: StateMachine> Replica<N, M> {
     /// A disk whose place another one has taken must not serve again: its promises are of a life that is over.
     fn check_membership(&self) -> anyhow::Result<()> {
         let replica = self.driver.replica();
@@ -175,14 +142,6 @@ impl<M: StateMachine> Replica<M> {
             )));
         }
         Ok(())
-    }
-
-    /// Stays awake for a moment, until there is news or somebody else wants the core.
-    async fn spin(&mut self) {
-        let mut spinning = self.idle_spin.start();
-        while self.inbox.is_empty() && !self.driver.has_durable_news() && spinning.goes_on() {
-            tokio::task::yield_now().await;
-        }
     }
 }
 
@@ -224,13 +183,12 @@ fn warn_of_losses(replica: &synod_engine::replica::Replica) {
     }
 }
 
-fn now(clock: Instant) -> Time {
-    Time(clock.elapsed().as_nanos() as u64)
-}
-
-fn listen(settings: &ReplicaSettings) -> anyhow::Result<(QuicNetwork, Inbox)> {
+/// Binds the port of a replica and starts its links and the gateway to its clients.
+pub fn listen(
+    settings: &ReplicaSettings,
+    mut limits: Limits,
+) -> anyhow::Result<(QuicNetwork, Inbox)> {
     let file = &settings.file;
-    let mut limits = Limits::default();
     if let Some(clients_max) = file.limits.clients_max {
         limits.clients_max = clients_max;
     }
@@ -248,8 +206,11 @@ fn listen(settings: &ReplicaSettings) -> anyhow::Result<(QuicNetwork, Inbox)> {
 }
 
 /// Says what a person has to know before relying on this replica, and tells a supervisor that it is ready.
-fn announce(settings: &ReplicaSettings, report: &OpenReport) -> anyhow::Result<()> {
+pub fn announce(settings: &ReplicaSettings, report: &OpenReport) -> anyhow::Result<()> {
     let file = &settings.file;
+    for note in &report.notes {
+        tracing::warn!("{note}");
+    }
     if file.durability == DurabilityChoice::None {
         tracing::warn!("durability = none: a power cut loses acknowledged commands");
     }

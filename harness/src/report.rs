@@ -14,11 +14,9 @@ mod view;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
-
 use crate::cli::ReportArguments;
 use crate::failure::usage;
-use crate::output::say;
+use crate::output::{say, write_whole};
 use crate::results::Collection;
 use view::View;
 
@@ -37,43 +35,40 @@ pub fn run(arguments: &ReportArguments) -> anyhow::Result<()> {
             html.display()
         )));
     }
-    // Everything is made before anything is written.
-    let view = View::new(&collection);
-    let sections = plots::sections(&view);
-    let mut files = vec![
-        (html.clone(), page::html(&view, &sections)?),
-        (beside(&html, "summary.csv"), csv::summary(&view)),
-    ];
-    for plot in sections.iter().flat_map(|section| &section.plots) {
-        let name = format!("plots/{}.svg", plot.name);
-        files.push((beside(&html, &name), plot.svg(true)?));
-    }
-    for (path, content) in &files {
-        write(path, content)?;
-    }
+    let plots = write(&collection, &html)?;
     say!(
-        "{} ({} plots, also in {})",
+        "{} ({plots} plots, also in {})",
         html.display(),
-        files.len() - 2,
         beside(&html, "plots").display()
     )
 }
 
-fn beside(html: &Path, name: &str) -> PathBuf {
-    html.parent().unwrap_or(Path::new("")).join(name)
+/// The report of a folder, inside it.
+pub fn write_beside(directory: &Path) -> anyhow::Result<()> {
+    let collection = Collection::read(directory)?;
+    write(&collection, &directory.join("report.html"))?;
+    Ok(())
 }
 
-/// A reader never sees half of a file.
-fn write(path: &Path, content: &str) -> anyhow::Result<()> {
-    let unwritten = || format!("{}: cannot be written", path.display());
-    if let Some(directory) = path
-        .parent()
-        .filter(|directory| !directory.as_os_str().is_empty())
-    {
-        std::fs::create_dir_all(directory).with_context(unwritten)?;
+/// Returns how many plots there are.
+fn write(collection: &Collection, html: &Path) -> anyhow::Result<usize> {
+    // Everything is made before anything is written.
+    let view = View::new(collection);
+    let sections = plots::sections(&view);
+    let mut files = vec![
+        (html.to_owned(), page::html(&view, &sections)?),
+        (beside(html, "summary.csv"), csv::summary(&view)),
+    ];
+    for plot in sections.iter().flat_map(|section| &section.plots) {
+        let name = format!("plots/{}.svg", plot.name);
+        files.push((beside(html, &name), plot.svg(true)?));
     }
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    std::fs::write(&partial, content).with_context(unwritten)?;
-    std::fs::rename(&partial, path).with_context(unwritten)
+    for (path, content) in &files {
+        write_whole(path, content)?;
+    }
+    Ok(files.len() - 2)
+}
+
+fn beside(html: &Path, name: &str) -> PathBuf {
+    html.parent().unwrap_or(Path::new("")).join(name)
 }

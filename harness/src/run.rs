@@ -2,17 +2,19 @@
 
 pub mod cluster;
 pub mod counters;
+mod external;
 mod faults;
 pub mod layout;
-mod load_process;
-mod outcome;
+pub mod load_process;
+pub mod outcome;
 pub mod plan;
 pub mod process;
 pub mod progress;
 pub mod table;
+pub mod target;
+mod usage;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use anyhow::Context;
 use synod_engine::ids::{ReplicaId, Slot};
@@ -22,20 +24,40 @@ use crate::cli::RunArguments;
 use crate::environment::Environment;
 use crate::load::event::LoadResult;
 use crate::output::say;
+use crate::system::Family;
 use crate::verify::{self, Evidence, ReplicaEvidence, Verdict};
-use cluster::Cluster;
+use cluster::{Cluster, Program};
 use counters::{Status, WindowCounters};
+use external::External;
 use faults::FaultReport;
 use layout::Layout;
-use load_process::LoadProcess;
 use outcome::{Measured, Outcome};
 use plan::Plan;
 use progress::{Progress, thousands};
+use target::Target;
 
 pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
-    let plan = Plan::new(arguments)?;
     let progress = Arc::new(Progress::new());
-    let layout = Layout::create(&plan)?;
+    let plan = Plan::find(arguments, &progress)?;
+    let outcome = perform(&plan, &progress)?;
+    if arguments.json {
+        say!("{}", serde_json::to_string_pretty(&outcome)?)?;
+    } else {
+        say!("{}", table::table(&plan, &outcome))?;
+    }
+    progress.step(&format!("results: {}", plan.out.join(&plan.name).display()));
+    anyhow::ensure!(outcome.ok, "{}", outcome.problems.join("; "));
+    Ok(())
+}
+
+/// A signal ended the run.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}: the replicas and the load were killed")]
+pub struct Stopped(&'static str);
+
+/// Does a whole run and writes its results.
+pub fn perform(plan: &Plan, progress: &Arc<Progress>) -> anyhow::Result<Outcome> {
+    let layout = Layout::create(plan)?;
     let environment = Environment::look(&layout.data);
     for spoiler in environment.spoilers() {
         progress.step(&format!("warning: {spoiler}"));
@@ -51,88 +73,89 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         tokio::select! {
-            result = experiment(&plan, &layout, &progress) => result,
-            _ = interrupt.recv() => anyhow::bail!("interrupted: the replicas and the load were killed"),
-            _ = terminate.recv() => anyhow::bail!("terminated: the replicas and the load were killed"),
+            result = start_and_measure(plan, &layout, progress) => result,
+            _ = interrupt.recv() => Err(Stopped("interrupted").into()),
+            _ = terminate.recv() => Err(Stopped("terminated").into()),
         }
     });
     // A check that still reads gigabytes must not hold up an interrupted run.
     runtime.shutdown_background();
     progress.clear();
-    let outcome = Outcome::new(&plan, environment, measured?);
+    let outcome = Outcome::new(plan, environment, measured?);
     write_json(&layout, "result.json", &outcome)?;
-    if arguments.json {
-        say!("{}", serde_json::to_string_pretty(&outcome)?)?;
-    } else {
-        say!("{}", table::table(&plan, &outcome))?;
-    }
-    progress.step(&format!("results: {}", layout.results.display()));
-    anyhow::ensure!(outcome.ok, "{}", outcome.problems.join("; "));
-    Ok(())
+    Ok(outcome)
 }
 
-async fn experiment(
+async fn start_and_measure(
     plan: &Plan,
     layout: &Layout,
     progress: &Arc<Progress>,
 ) -> anyhow::Result<Measured> {
-    progress.step(&format!("starting {} replicas", plan.replicas));
-    let mut cluster = Cluster::start(layout).await?;
-    let leader = cluster.wait_for_leader().await?;
+    let subject = &plan.subject;
+    progress.step(&format!(
+        "starting {} replicas of {}",
+        plan.replicas,
+        subject.label()
+    ));
+    let program = match (
+        subject.system.family(subject.transport),
+        subject.program.as_deref(),
+    ) {
+        (Family::External, Some(adapter)) => {
+            let servers = External::start(layout, plan, adapter).await?;
+            return experiment(plan, servers, progress).await;
+        }
+        (Family::Product | Family::Baseline | Family::External, None) => None,
+        (Family::Product | Family::Baseline, Some(path)) => Some(Program {
+            path,
+            transport: subject.transport,
+        }),
+    };
+    let cluster = Cluster::start(layout, program).await?;
+    experiment(plan, cluster, progress).await
+}
+
+async fn experiment(
+    plan: &Plan,
+    mut target: impl Target,
+    progress: &Arc<Progress>,
+) -> anyhow::Result<Measured> {
+    let leader = target.wait_for_leader().await?;
     progress.step(&format!(
         "replica {} leads; {}",
         leader.0,
         plan.load.label()
     ));
-    let backend = cluster.backend.clone();
-    let (load, counters, faults) = measure(plan, layout, &mut cluster, progress).await?;
-    progress.step("load done; waiting until all replicas have applied the same slots");
-    let (commit_index, hashes) = cluster.settle().await?;
-    let complaints = cluster.stop().await?;
-    let evidence = Evidence {
-        machine: plan.state_machine,
-        commit_index,
-        replicas: evidence_of(layout, hashes),
-        holes: false,
-        clients: load.accounts.clone(),
-    };
-    let started = Instant::now();
-    let verdict = check(evidence, progress).await?;
-    let verify_seconds = started.elapsed().as_secs_f64();
-    progress.step(&format!(
-        "checked {} commands in {verify_seconds:.1} s",
-        thousands(verdict.executed)
-    ));
+    let backend = target.backend();
+    let (load, counters, faults) = measure(plan, &mut target, progress).await?;
+    let conclusion = target.conclude(plan, &load, progress).await?;
     Ok(Measured {
         backend,
         load,
         counters,
         faults,
-        verdict,
-        verify_seconds,
-        complaints,
+        conclusion,
     })
 }
 
 /// From the first command of the load to its last reply.
 async fn measure(
     plan: &Plan,
-    layout: &Layout,
-    cluster: &mut Cluster<'_>,
+    target: &mut impl Target,
     progress: &Arc<Progress>,
 ) -> anyhow::Result<(LoadResult, Status, Vec<FaultReport>)> {
-    let mut load = LoadProcess::start(layout, Arc::clone(progress))?;
+    let mut load = target.start_load(progress)?;
     load.window_start().await?;
     let window_start = tokio::time::Instant::now();
     let mut window = WindowCounters::default();
-    window.begin(&cluster.statuses().await?);
+    window.begin(&target.statuses().await?);
     let mut faults = Vec::new();
     if let Some(fault) = plan.fault {
-        faults.push(faults::inject(fault, window_start, cluster, &mut window, progress).await?);
+        faults.push(faults::inject(fault, window_start, target, &mut window, progress).await?);
     }
     load.window_end().await?;
-    cluster.check().await?;
-    let counters = window.end(&cluster.statuses().await?);
+    target.check().await?;
+    let counters = window.end(&target.statuses().await?);
     Ok((load.result().await?, counters, faults))
 }
 

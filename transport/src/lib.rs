@@ -33,7 +33,7 @@ pub use certificates::make_certificates;
 pub use client::{Client, ClientConfig, ClientCounters, ClientError};
 pub use endpoint::{CONNECTION_BYTES_MAX, MTU_MIN};
 pub use identity::{Identity, IdentityError, client_name, replica_name};
-pub use inbox::Inbox;
+pub use inbox::{Inbox, InboxShared};
 pub use limits::Limits;
 pub use network::{QuicNetwork, start};
 

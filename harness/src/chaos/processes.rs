@@ -15,6 +15,7 @@ use super::shared::{Shared, Strike};
 use crate::run::cluster::Cluster;
 use crate::run::layout::{Layout, last_line};
 use crate::run::process::describe;
+use crate::run::target::Target;
 
 /// How often the replicas are looked at.
 const WATCH: Duration = Duration::from_millis(100);

@@ -52,6 +52,19 @@ pub struct LoadResult {
     pub client_counters: std::collections::BTreeMap<String, u64>,
     /// Why a client stopped early, if one did.
     pub errors: Vec<String>,
+    /// Of systems whose disks can't be checked: what the load found when it read its writes back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_back: Option<ReadBack>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadBack {
+    /// Acknowledged writes that had to be there.
+    pub checked: u64,
+    /// Those that were not.
+    pub lost: u64,
+    /// Found more than once: attempts that were repeated although they had happened.
+    pub repeated: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -63,6 +63,8 @@ pub fn result(recorder: &Recorder, client_cpu_us: u64, ends: Vec<ClientEnd>) -> 
         accounts: ends.iter().map(|end| end.account).collect(),
         client_counters,
         errors: ends.into_iter().filter_map(|end| end.error).collect(),
+        // Synod's are read from the disks.
+        read_back: None,
     }
 }
 

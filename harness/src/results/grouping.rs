@@ -108,13 +108,20 @@ fn cell(directory: &Path, runs: Vec<RunFolder>) -> LoadedCell {
         durability: first.durability.clone(),
         state_machine: first.state_machine.clone(),
         equality: Vec::new(),
-        settings: first.backend.clone(),
+        settings: settings(first),
         runs: runs.iter().map(relative).collect(),
         flags: flags(&runs, &summary),
         summary,
         ratio: None,
     };
     LoadedCell { cell, runs }
+}
+
+/// How a system is set up, and how it writes its log.
+fn settings(run: &RunResult) -> String {
+    let told = [run.settings.as_str(), run.backend.as_str()];
+    let told: Vec<&str> = told.into_iter().filter(|text| !text.is_empty()).collect();
+    told.join("; log by ")
 }
 
 /// `None` without runs.
@@ -192,7 +199,7 @@ fn set_ratios(cells: &mut [LoadedCell]) {
             continue;
         };
         let ratio = ratios(&baseline.runs, &this.runs);
-        let equality = equality(&baseline.cell, &this.cell);
+        let equality = equality(&baseline.runs[0].result, &this.runs[0].result);
         cells[index].cell.ratio = ratio;
         cells[index].cell.equality = equality;
     }
@@ -214,19 +221,26 @@ fn ratios(baseline: &[RunFolder], other: &[RunFolder]) -> Option<Ratios> {
     })
 }
 
-fn equality(baseline: &Cell, cell: &Cell) -> Vec<Equality> {
-    let row = |what: &str, of: fn(&Cell) -> String| Equality {
+/// What was the same for a system as for the baseline, and what was not.
+fn equality(baseline: &RunResult, run: &RunResult) -> Vec<Equality> {
+    let row = |what: &str, of: fn(&RunResult) -> String| Equality {
         what: what.into(),
-        value: of(cell),
-        equal: of(cell) == of(baseline),
+        value: of(run),
+        equal: of(run) == of(baseline),
     };
+    // A system that has nothing in common with ours but the promise says for itself how far that goes.
+    if !run.equality.is_empty() {
+        return run.equality.clone();
+    }
     vec![
-        row("durability", |cell| cell.durability.clone()),
-        row("transport", |cell| cell.transport.clone()),
-        row("state machine", |cell| cell.state_machine.clone()),
-        row("log", |cell| cell.settings.clone()),
-        row("measured", |cell| {
-            format!("{} s after {} s", cell.seconds, cell.warmup_s)
+        row("durability", |run| run.durability.clone()),
+        row("transport and encryption", |run| run.transport.clone()),
+        row("client path", |run| run.client_path.clone()),
+        row("batching and settings", |run| run.settings.clone()),
+        row("state machine", |run| run.state_machine.clone()),
+        row("log", |run| run.backend.clone()),
+        row("measured", |run| {
+            format!("{} s after {} s", run.seconds, run.warmup_s)
         }),
     ]
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::comparison::Equality;
 use crate::environment::Environment;
 use crate::load::load_file::Load;
 use crate::results::file;
@@ -31,6 +32,8 @@ pub struct RunResult {
     pub name: String,
     #[serde(default)]
     pub version: String,
+    #[serde(default)]
+    pub settings: String,
     #[serde(default)]
     pub unix_time_s: u64,
     #[serde(default)]
@@ -76,6 +79,10 @@ pub struct RunResult {
     pub backend: String,
     #[serde(default)]
     pub transport: String,
+    #[serde(default)]
+    pub client_path: String,
+    #[serde(default)]
+    pub equality: Vec<Equality>,
     pub seconds: u32,
     #[serde(default)]
     pub warmup_s: u32,

@@ -1,6 +1,8 @@
 //! The replicas of a run, each a process of its own, and the client that asks them how they are.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -9,9 +11,18 @@ use synod_transport::Client;
 use tokio::time::Instant;
 
 use crate::client_file::client_config;
+use crate::load::event::LoadResult;
 use crate::run::counters::Status;
 use crate::run::layout::{Layout, last_line};
+use crate::run::load_process::LoadProcess;
+use crate::run::plan::Plan;
 use crate::run::process::Process;
+use crate::run::progress::{Progress, thousands};
+use crate::run::target::{Conclusion, Target};
+use crate::run::usage::Usage;
+use crate::run::{self, evidence_of};
+use crate::system::Transport;
+use crate::verify::Evidence;
 
 /// A replica that recovers a long WAL takes its time.
 const READY_MAX: Duration = Duration::from_secs(60);
@@ -22,8 +33,16 @@ const STATUS_MAX: Duration = Duration::from_secs(5);
 const SETTLE_MAX: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
 
+/// What runs as a replica instead of `synod replica`, with the same flags and files.
+#[derive(Clone, Copy)]
+pub struct Program<'a> {
+    pub path: &'a Path,
+    pub transport: Transport,
+}
+
 pub struct Cluster<'a> {
     layout: &'a Layout,
+    program: Option<Program<'a>>,
     replicas: BTreeMap<ReplicaId, Process>,
     client: Client,
     /// How the WAL is written, as the replicas said when they were ready.
@@ -32,10 +51,13 @@ pub struct Cluster<'a> {
 
 impl<'a> Cluster<'a> {
     /// Starts every replica with a new data directory and waits until all are ready.
-    pub async fn start(layout: &'a Layout) -> anyhow::Result<Cluster<'a>> {
+    pub async fn start(
+        layout: &'a Layout,
+        program: Option<Program<'a>>,
+    ) -> anyhow::Result<Cluster<'a>> {
         let mut replicas = BTreeMap::new();
         for (id, _) in &layout.addresses {
-            replicas.insert(*id, start_replica(layout, *id, &["--init"])?);
+            replicas.insert(*id, start_replica(layout, program, *id, &["--init"])?);
         }
         let mut backend = String::new();
         for process in replicas.values_mut() {
@@ -50,71 +72,16 @@ impl<'a> Cluster<'a> {
         let client = Client::observe(config)?;
         Ok(Cluster {
             layout,
+            program,
             replicas,
             client,
             backend,
         })
     }
 
-    pub async fn wait_for_leader(&mut self) -> anyhow::Result<ReplicaId> {
-        let deadline = Instant::now() + LEADER_MAX;
-        loop {
-            self.check().await?;
-            if let Some(leader) = self.leader().await {
-                return Ok(leader);
-            }
-            anyhow::ensure!(
-                Instant::now() < deadline,
-                "no leader within {} s; the replicas' logs are in {}",
-                LEADER_MAX.as_secs(),
-                self.layout.results.display()
-            );
-            tokio::time::sleep(POLL).await;
-        }
-    }
-
-    /// Fails if a replica ended that nobody killed.
-    pub async fn check(&mut self) -> anyhow::Result<()> {
-        for process in self.replicas.values_mut() {
-            process.check().await?;
-        }
-        Ok(())
-    }
-
-    /// Every replica's counters and watermarks.
-    pub async fn statuses(&self) -> anyhow::Result<BTreeMap<ReplicaId, Status>> {
-        let mut statuses = BTreeMap::new();
-        for id in self.replicas.keys() {
-            statuses.insert(*id, self.status(*id).await?);
-        }
-        Ok(statuses)
-    }
-
-    /// SIGKILL to `victims`, all before any of them is waited for.
-    pub async fn kill(&mut self, victims: &[ReplicaId]) -> anyhow::Result<()> {
-        for id in victims {
-            self.process(*id)?.kill()?;
-        }
-        for id in victims {
-            self.process(*id)?.reap().await?;
-        }
-        Ok(())
-    }
-
-    /// Starts killed replicas again on what their disks hold, and waits until they are ready.
-    pub async fn restart(&mut self, victims: &[ReplicaId]) -> anyhow::Result<()> {
-        for id in victims {
-            *self.process(*id)? = start_replica(self.layout, *id, &[])?;
-        }
-        for id in victims {
-            wait_ready(self.process(*id)?).await?;
-        }
-        Ok(())
-    }
-
     /// Starts one replica that is not running, with `flags` added.
     pub async fn start_with(&mut self, id: ReplicaId, flags: &[&str]) -> anyhow::Result<()> {
-        *self.process(id)? = start_replica(self.layout, id, flags)?;
+        *self.process(id)? = start_replica(self.layout, self.program, id, flags)?;
         wait_ready(self.process(id)?).await?;
         Ok(())
     }
@@ -163,16 +130,6 @@ impl<'a> Cluster<'a> {
         Ok(complaints)
     }
 
-    /// The leader of the highest ballot, if a replica says that it leads.
-    pub async fn leader(&self) -> Option<ReplicaId> {
-        let statuses = self.statuses().await.ok()?;
-        statuses
-            .iter()
-            .filter(|(_, status)| status.get("leading") == Some(&1))
-            .max_by_key(|(_, status)| status.get("ballot_round").copied())
-            .map(|(id, _)| *id)
-    }
-
     /// Waits for a replica that has just started again.
     pub async fn status(&self, id: ReplicaId) -> anyhow::Result<Status> {
         let status = self.client.status(id).await?;
@@ -186,16 +143,136 @@ impl<'a> Cluster<'a> {
     }
 }
 
-fn start_replica(layout: &Layout, id: ReplicaId, flags: &[&str]) -> anyhow::Result<Process> {
+impl Target for Cluster<'_> {
+    fn backend(&self) -> String {
+        self.backend.clone()
+    }
+
+    async fn wait_for_leader(&mut self) -> anyhow::Result<ReplicaId> {
+        let deadline = Instant::now() + LEADER_MAX;
+        loop {
+            self.check().await?;
+            if let Some(leader) = self.leader().await {
+                return Ok(leader);
+            }
+            anyhow::ensure!(
+                Instant::now() < deadline,
+                "no leader within {} s; the replicas' logs are in {}",
+                LEADER_MAX.as_secs(),
+                self.layout.results.display()
+            );
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    async fn leader(&self) -> Option<ReplicaId> {
+        let statuses = self.statuses().await.ok()?;
+        statuses
+            .iter()
+            .filter(|(_, status)| status.get("leading") == Some(&1))
+            .max_by_key(|(_, status)| status.get("ballot_round").copied())
+            .map(|(id, _)| *id)
+    }
+
+    async fn statuses(&self) -> anyhow::Result<BTreeMap<ReplicaId, Status>> {
+        let mut statuses = BTreeMap::new();
+        for id in self.replicas.keys() {
+            let mut status = self.status(*id).await?;
+            let usage = Usage::of(self.replicas[id].id()?)?;
+            status.insert("disk_bytes_written".into(), usage.disk_bytes_written);
+            statuses.insert(*id, status);
+        }
+        Ok(statuses)
+    }
+
+    async fn check(&mut self) -> anyhow::Result<()> {
+        for process in self.replicas.values_mut() {
+            process.check().await?;
+        }
+        Ok(())
+    }
+
+    async fn kill(&mut self, victims: &[ReplicaId]) -> anyhow::Result<()> {
+        for id in victims {
+            self.process(*id)?.kill()?;
+        }
+        for id in victims {
+            self.process(*id)?.reap().await?;
+        }
+        Ok(())
+    }
+
+    async fn restart(&mut self, victims: &[ReplicaId]) -> anyhow::Result<()> {
+        for id in victims {
+            *self.process(*id)? = start_replica(self.layout, self.program, *id, &[])?;
+        }
+        for id in victims {
+            wait_ready(self.process(*id)?).await?;
+        }
+        Ok(())
+    }
+
+    fn start_load(&self, progress: &Arc<Progress>) -> anyhow::Result<LoadProcess> {
+        let config = self.layout.load_config();
+        let config = config.to_str().context("--out is not valid UTF-8")?;
+        let arguments = ["load", "--config", config];
+        let process = Process::start("the load", &arguments, &self.layout.load_log())?;
+        Ok(LoadProcess::follow(process, Arc::clone(progress)))
+    }
+
+    async fn conclude(
+        mut self,
+        plan: &Plan,
+        load: &LoadResult,
+        progress: &Arc<Progress>,
+    ) -> anyhow::Result<Conclusion> {
+        progress.step("load done; waiting until all replicas have applied the same slots");
+        let (commit_index, hashes) = self.settle().await?;
+        let layout = self.layout;
+        let complaints = self.stop().await?;
+        let evidence = Evidence {
+            machine: plan.state_machine,
+            commit_index,
+            replicas: evidence_of(layout, hashes),
+            holes: false,
+            clients: load.accounts.clone(),
+        };
+        let started = Instant::now();
+        let verdict = run::check(evidence, progress).await?;
+        let verify_seconds = started.elapsed().as_secs_f64();
+        progress.step(&format!(
+            "checked {} commands in {verify_seconds:.1} s",
+            thousands(verdict.executed)
+        ));
+        Ok(Conclusion {
+            verdict,
+            verify_seconds,
+            complaints,
+        })
+    }
+}
+
+fn start_replica(
+    layout: &Layout,
+    program: Option<Program<'_>>,
+    id: ReplicaId,
+    flags: &[&str],
+) -> anyhow::Result<Process> {
     let config = layout.replica_config(id);
     let config = config.to_str().context("--out is not valid UTF-8")?;
-    let mut arguments = vec!["replica", "--config", config, "--exit-with-parent"];
+    let mut arguments = vec!["--config", config, "--exit-with-parent"];
     arguments.extend_from_slice(flags);
-    Process::start(
-        &format!("replica {}", id.0),
-        &arguments,
-        &layout.replica_log(id),
-    )
+    let (name, log) = (format!("replica {}", id.0), layout.replica_log(id));
+    match program {
+        Some(program) => {
+            arguments.extend(["--transport", program.transport.name()]);
+            Process::start_program(program.path, &name, &arguments, &log)
+        }
+        None => {
+            arguments.insert(0, "replica");
+            Process::start(&name, &arguments, &log)
+        }
+    }
 }
 
 /// Returns the backend that the ready line names.

@@ -7,10 +7,10 @@ use serde::Serialize;
 use synod_engine::ids::ReplicaId;
 use tokio::time::Instant;
 
-use crate::run::cluster::Cluster;
 use crate::run::counters::WindowCounters;
 use crate::run::plan::Fault;
 use crate::run::progress::Progress;
+use crate::run::target::Target;
 
 /// A killed leader returns after its successor is at work.
 const LEADER_RETURNS_AFTER: Duration = Duration::from_secs(1);
@@ -30,7 +30,7 @@ pub struct FaultReport {
 pub async fn inject(
     fault: Fault,
     window_start: Instant,
-    cluster: &mut Cluster<'_>,
+    cluster: &mut impl Target,
     window: &mut WindowCounters,
     progress: &Progress,
 ) -> anyhow::Result<FaultReport> {

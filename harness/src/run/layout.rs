@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,8 @@ use crate::certs::draw_cluster;
 use crate::client_file::Certificates;
 use crate::failure::usage;
 use crate::load::load_file::{Load, LoadFile};
+use crate::output::make_folder;
+use crate::ports;
 use crate::replica_file::{LimitsTable, ReplicaFile, StorageTable, TimersTable};
 use crate::run::plan::Plan;
 use crate::toml_file;
@@ -67,14 +69,14 @@ impl Layout {
 
     /// Makes the directories and certificates, and finds addresses.
     pub fn prepare(place: &Place<'_>) -> anyhow::Result<Layout> {
-        let results = make_directory(&place.out.join(place.name))
+        let results = make_folder(&place.out.join(place.name))
             .map_err(|error| usage(format!("--out: {error:#}")))?;
         let data = match place.data {
             // A directory of our own inside it, so that removing it never removes anything else.
             Some(data) => data.join(place.name),
             None => results.join("data"),
         };
-        let data = make_directory(&data).map_err(|error| usage(format!("--data: {error:#}")))?;
+        let data = make_folder(&data).map_err(|error| usage(format!("--data: {error:#}")))?;
         let layout = Layout {
             results,
             data,
@@ -223,21 +225,14 @@ pub fn last_line(log: &Path) -> String {
     line.map_or_else(|| "its log is empty".into(), |line| line.trim().to_owned())
 }
 
-fn make_directory(path: &Path) -> anyhow::Result<PathBuf> {
-    std::fs::create_dir_all(path)
-        .and_then(|()| path.canonicalize())
-        .with_context(|| format!("{} cannot be made", path.display()))
-}
-
-/// All of them are bound at once, so that none is given twice.
 fn free_addresses(replicas: u8) -> anyhow::Result<Vec<(ReplicaId, SocketAddr)>> {
-    let sockets = (0..replicas)
-        .map(|_| UdpSocket::bind("127.0.0.1:0"))
-        .collect::<Result<Vec<_>, _>>()
-        .context("no free UDP port on 127.0.0.1")?;
-    sockets
-        .iter()
-        .zip(1..)
-        .map(|(socket, id)| Ok((ReplicaId(id), socket.local_addr()?)))
-        .collect()
+    let ports = ports::free(usize::from(replicas))?;
+    let ids = (1..).map(ReplicaId);
+    Ok(ids
+        .zip(
+            ports
+                .into_iter()
+                .map(|port| (Ipv4Addr::LOCALHOST, port).into()),
+        )
+        .collect())
 }

@@ -7,7 +7,6 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::load::event::{Event, LoadResult, Phase};
-use crate::run::layout::Layout;
 use crate::run::process::Process;
 use crate::run::progress::{Progress, thousands};
 
@@ -18,19 +17,13 @@ pub struct LoadProcess {
 }
 
 impl LoadProcess {
-    pub fn start(layout: &Layout, progress: Arc<Progress>) -> anyhow::Result<LoadProcess> {
-        let config = layout.load_config();
-        let config = config.to_str().context("--out is not valid UTF-8")?;
-        let process = Process::start(
-            "the load",
-            &["load", "--config", config],
-            &layout.load_log(),
-        )?;
+    /// Reads what `process` prints, to its end.
+    pub fn follow(process: Process, progress: Arc<Progress>) -> LoadProcess {
         let (sender, milestones) = mpsc::unbounded_channel();
-        Ok(LoadProcess {
+        LoadProcess {
             milestones,
             follower: tokio::spawn(follow(process, sender, progress)),
-        })
+        }
     }
 
     pub async fn window_start(&mut self) -> anyhow::Result<()> {

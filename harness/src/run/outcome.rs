@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::cli::{DurabilityChoice, MachineChoice};
+use crate::cli::DurabilityChoice;
+use crate::comparison::Equality;
 use crate::environment::Environment;
 use crate::load::event::{Latency, LoadResult, TimelineSummary};
 use crate::load::load_file::Load;
 use crate::run::counters::Status;
 use crate::run::faults::FaultReport;
 use crate::run::plan::Plan;
-use crate::verify::Verdict;
+use crate::run::target::Conclusion;
+use crate::system::System;
 
 /// Raised when a key changes its meaning or goes away.
 const SCHEMA_VERSION: u32 = 1;
@@ -21,7 +23,10 @@ const RATE_HELD_MIN: f64 = 0.99;
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
     pub schema_version: u32,
-    pub system: &'static str,
+    pub system: System,
+    pub version: String,
+    /// How the system was set up, in one line.
+    pub settings: String,
     pub name: String,
     pub unix_time_s: u64,
     pub commit: String,
@@ -49,15 +54,21 @@ pub struct Outcome {
     /// Commands that one sync of one replica carried, on average.
     pub commands_per_sync: f64,
     pub elections: u64,
+    /// Summed over all replicas, as the kernel counts.
+    pub disk_bytes_per_command: f64,
 
     pub load: Load,
     pub loop_kind: &'static str,
     pub replicas: u8,
     pub payload_bytes: u32,
-    pub state_machine: MachineChoice,
+    pub state_machine: String,
+    /// What is the same as for Synod, where a system says it itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub equality: Vec<Equality>,
     pub durability: DurabilityChoice,
     pub backend: String,
     pub transport: &'static str,
+    pub client_path: String,
     pub mtu_max: u16,
     pub seed: u64,
     pub seconds: u32,
@@ -86,10 +97,7 @@ pub struct Measured {
     pub load: LoadResult,
     pub counters: Status,
     pub faults: Vec<FaultReport>,
-    pub verdict: Verdict,
-    pub verify_seconds: f64,
-    /// Processes that did not stop as they should.
-    pub complaints: Vec<String>,
+    pub conclusion: Conclusion,
 }
 
 impl Outcome {
@@ -100,10 +108,13 @@ impl Outcome {
             load,
             counters,
             faults,
+            conclusion,
+        } = measured;
+        let Conclusion {
             verdict,
             verify_seconds,
             complaints: _,
-        } = measured;
+        } = conclusion;
         let counter = |name: &str| counters.get(name).copied().unwrap_or(0);
         let syncs = match plan.durability {
             DurabilityChoice::Sync => counter("wal_syncs"),
@@ -113,7 +124,9 @@ impl Outcome {
         let syncs_of_one = syncs as f64 / f64::from(plan.replicas);
         Outcome {
             schema_version: SCHEMA_VERSION,
-            system: "synod",
+            system: plan.subject.system,
+            version: plan.subject.version.clone(),
+            settings: plan.subject.settings.clone(),
             name: plan.name.clone(),
             unix_time_s: crate::utc::unix_seconds_now(),
             commit: machine.commit.clone(),
@@ -134,6 +147,7 @@ impl Outcome {
             syncs,
             commands_per_sync: ratio(commands, syncs_of_one, 2),
             elections: counter("elections"),
+            disk_bytes_per_command: ratio(counter("disk_bytes_written") as f64, commands, 1),
             load: plan.load,
             loop_kind: match plan.load {
                 Load::Closed { .. } => "closed loop",
@@ -141,10 +155,16 @@ impl Outcome {
             },
             replicas: plan.replicas,
             payload_bytes: plan.payload_bytes,
-            state_machine: plan.state_machine,
+            state_machine: plan.machine_name(),
+            equality: plan
+                .subject
+                .recipe
+                .as_ref()
+                .map_or_else(Vec::new, |recipe| recipe.equality.clone()),
             durability: plan.durability,
             backend,
-            transport: "quic, mTLS 1.3",
+            transport: plan.subject.transport.describe(),
+            client_path: plan.subject.client_path.clone(),
             mtu_max: plan.mtu_max,
             seed: plan.seed,
             seconds: plan.seconds,
@@ -167,9 +187,9 @@ impl Outcome {
 
 /// Everything that makes a run fail, in words.
 fn problems(plan: &Plan, measured: &Measured) -> Vec<String> {
-    let verdict = &measured.verdict;
+    let verdict = &measured.conclusion.verdict;
     let load = &measured.load;
-    let mut problems = measured.complaints.clone();
+    let mut problems = measured.conclusion.complaints.clone();
     for (count, what) in [
         (verdict.lost, "acknowledged commands were lost"),
         (verdict.duplicated, "commands were executed twice"),

@@ -9,11 +9,19 @@ use synod_engine::sessions::SESSION_OUTSTANDING_MAX;
 use synod_transport::client::OUTSTANDING_BYTES_MAX;
 
 use crate::cli::{BackendChoice, DurabilityChoice, MachineChoice, RunArguments};
+use crate::environment::COMMIT;
 use crate::failure::usage;
 use crate::load::load_file::Load;
 use crate::load::workload::payload_bytes_min;
+use crate::run::external::Recipe;
+use crate::run::progress::Progress;
+use crate::system::{Description, Family, Programs, System, Transport};
 use crate::utc;
 
+/// Of everything in the box.
+const CLIENT_PATH: &str = "Synod's client library, QUIC with mTLS, exactly-once sessions";
+/// How Synod is set up.
+const SETTINGS: &str = "a batch per slot and turn, slots in flight follow the latency";
 const OUTSTANDING_DEFAULT: u32 = 1_024;
 /// A command without a reply for this long has failed: far beyond a change of leader or a restart of everything.
 const DEADLINE_MS: u64 = 15_000;
@@ -36,9 +44,29 @@ pub struct Plan {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<PathBuf>,
     pub keep_data: bool,
+    pub subject: Subject,
     pub load: Load,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<Fault>,
+}
+
+/// The system under test.
+#[derive(Clone, Debug, Serialize)]
+pub struct Subject {
+    pub system: System,
+    pub transport: Transport,
+    /// Version of the library or server; of Synod it is the commit.
+    pub version: String,
+    /// How it was set up, in one line.
+    pub settings: String,
+    /// How commands get there and replies come back.
+    pub client_path: String,
+    /// What is started instead of ourselves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub program: Option<PathBuf>,
+    /// What its adapter says about a system of somebody else.
+    #[serde(skip)]
+    pub recipe: Option<Recipe>,
 }
 
 /// What is done to the cluster, in seconds from the start of the measured window.
@@ -65,7 +93,15 @@ impl Fault {
 }
 
 impl Plan {
-    pub fn new(arguments: &RunArguments) -> anyhow::Result<Plan> {
+    /// Finds the programs of the system under test, or builds them.
+    pub fn find(arguments: &RunArguments, progress: &Progress) -> anyhow::Result<Plan> {
+        let programs = Programs::new(arguments.programs.as_deref())?;
+        let transport = transport(arguments);
+        let subject = Subject::find(arguments.system, transport, &programs, progress)?;
+        Plan::new(arguments, subject)
+    }
+
+    pub fn new(arguments: &RunArguments, subject: Subject) -> anyhow::Result<Plan> {
         check_payload(arguments)?;
         let load = load(arguments);
         check_outstanding(&load, arguments.payload)?;
@@ -78,7 +114,7 @@ impl Plan {
             state_machine: arguments.state_machine,
             seconds: arguments.seconds,
             warmup_s: arguments.warmup,
-            durability: arguments.durability,
+            durability: durability(arguments, &subject)?,
             backend: arguments.backend,
             mtu_max: arguments.mtu,
             seed: arguments.seed,
@@ -86,9 +122,92 @@ impl Plan {
             out: arguments.out.clone(),
             data: arguments.data.clone(),
             keep_data: arguments.keep_data,
+            subject,
             load,
             fault,
         })
+    }
+}
+
+impl Plan {
+    /// What the commands are applied to.
+    pub fn machine_name(&self) -> String {
+        match (&self.subject.recipe, self.state_machine) {
+            (Some(recipe), _) => recipe.state_machine.clone(),
+            (None, MachineChoice::Kv) => "kv".into(),
+            (None, MachineChoice::Log) => "log".into(),
+        }
+    }
+}
+
+/// What an acknowledgement means: of other systems, what their adapter says.
+fn durability(arguments: &RunArguments, subject: &Subject) -> anyhow::Result<DurabilityChoice> {
+    let Some(recipe) = &subject.recipe else {
+        return Ok(arguments.durability);
+    };
+    if arguments.durability == DurabilityChoice::None {
+        return Err(usage(format!(
+            "--durability none: {} runs as its adapter sets it up",
+            subject.system.name()
+        )));
+    }
+    match recipe.durable {
+        true => Ok(DurabilityChoice::Sync),
+        false => Ok(DurabilityChoice::None),
+    }
+}
+
+/// The given transport, or the one that is natural for the system.
+fn transport(arguments: &RunArguments) -> Transport {
+    let natural = match arguments.system.is_external() {
+        true => Transport::Own,
+        false => Transport::Quic,
+    };
+    arguments.transport.unwrap_or(natural)
+}
+
+impl Subject {
+    /// Finds the programs of the system, or builds them.
+    pub fn find(
+        system: System,
+        transport: Transport,
+        programs: &Programs,
+        progress: &Progress,
+    ) -> anyhow::Result<Subject> {
+        system.check(transport)?;
+        let mut subject = Subject {
+            system,
+            transport,
+            version: COMMIT.to_owned(),
+            settings: SETTINGS.to_owned(),
+            client_path: CLIENT_PATH.to_owned(),
+            program: None,
+            recipe: None,
+        };
+        match system.family(transport) {
+            Family::Product => {}
+            Family::Baseline => {
+                let program = programs.find(system, progress)?;
+                let Description { library, settings } = Description::ask(&program)?;
+                (subject.version, subject.settings) = (library, settings);
+                subject.program = Some(program);
+            }
+            Family::External => {
+                let program = programs.find(system, progress)?;
+                let recipe = Recipe::look(&program, system)?;
+                subject.version.clone_from(&recipe.version);
+                subject.settings.clone_from(&recipe.settings);
+                subject.client_path.clone_from(&recipe.client);
+                subject.program = Some(program);
+                subject.recipe = Some(recipe);
+            }
+        }
+        Ok(subject)
+    }
+
+    /// As progress and reports name it.
+    pub fn label(&self) -> String {
+        format!("{} ({})", self.system.name(), self.transport.name())
     }
 }
 

@@ -3,6 +3,7 @@
 //! It ends with us even if we are killed: it watches its stdin, whose other end only we hold. And it ends when its
 //! handle is dropped, which covers every error and ctrl-C.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -23,42 +24,98 @@ pub struct Process {
     child: Child,
     /// Held here, because waiting for a child would close it, and closing it tells the child to end.
     _stdin: ChildStdin,
-    stdout: Lines<BufReader<ChildStdout>>,
+    /// None if it is part of the log.
+    stdout: Option<Lines<BufReader<ChildStdout>>>,
+}
+
+/// A process to be.
+pub struct Launch<'a> {
+    pub program: &'a Path,
+    /// For errors.
+    pub name: &'a str,
+    pub arguments: &'a [&'a str],
+    /// On top of ours.
+    pub environment: &'a BTreeMap<String, String>,
+    /// Where it starts, if not here.
+    pub directory: Option<&'a Path>,
+    /// What it prints to stderr is appended to this.
+    pub log: &'a Path,
+    /// Nobody reads what it prints to stdout: that is logged as well.
+    pub logs_stdout: bool,
 }
 
 impl Process {
     /// Starts this same executable with `arguments`; what it logs is appended to `log`.
     pub fn start(name: &str, arguments: &[&str], log: &Path) -> anyhow::Result<Process> {
         let executable = std::env::current_exe().context("this executable has no path")?;
+        Process::start_program(&executable, name, arguments, log)
+    }
+
+    /// The same with another executable.
+    pub fn start_program(
+        program: &Path,
+        name: &str,
+        arguments: &[&str],
+        log: &Path,
+    ) -> anyhow::Result<Process> {
+        Process::launch(Launch {
+            program,
+            name,
+            arguments,
+            environment: &BTreeMap::new(),
+            directory: None,
+            log,
+            logs_stdout: false,
+        })
+    }
+
+    pub fn launch(launch: Launch<'_>) -> anyhow::Result<Process> {
         let log_file = std::fs::File::options()
             .create(true)
             .append(true)
-            .open(log)
-            .with_context(|| format!("{}: cannot be opened", log.display()))?;
-        let mut child = Command::new(executable)
-            .args(arguments)
+            .open(launch.log)
+            .with_context(|| format!("{}: cannot be opened", launch.log.display()))?;
+        let stdout = match launch.logs_stdout {
+            true => log_file
+                .try_clone()
+                .context("a log can't be shared")?
+                .into(),
+            false => Stdio::piped(),
+        };
+        let mut command = Command::new(launch.program);
+        command
+            .args(launch.arguments)
+            .envs(launch.environment)
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .stdout(stdout)
             .stderr(log_file)
             .kill_on_drop(true)
             // A ctrl-C in the terminal is ours to handle, in our order.
-            .process_group(0)
+            .process_group(0);
+        if let Some(directory) = launch.directory {
+            command.current_dir(directory);
+        }
+        let mut child = command
             .spawn()
-            .with_context(|| format!("{name} cannot be started"))?;
+            .with_context(|| format!("{} cannot be started", launch.name))?;
         let stdin = child.stdin.take().context("no stdin")?;
-        let stdout = child.stdout.take().context("no stdout")?;
+        let stdout = child
+            .stdout
+            .take()
+            .map(|stdout| BufReader::new(stdout).lines());
         Ok(Process {
-            name: name.into(),
-            log: log.into(),
+            name: launch.name.into(),
+            log: launch.log.into(),
             child,
             _stdin: stdin,
-            stdout: BufReader::new(stdout).lines(),
+            stdout,
         })
     }
 
     /// The next line that the process prints; `None` when it is at its end.
     pub async fn line(&mut self) -> anyhow::Result<Option<String>> {
-        self.stdout
+        let stdout = self.stdout.as_mut().context("its output goes to its log")?;
+        stdout
             .next_line()
             .await
             .with_context(|| format!("{}: its output cannot be read", self.name))

@@ -4,6 +4,8 @@ use std::io::{IsTerminal, Write};
 
 pub struct Progress {
     terminal: bool,
+    /// Before each line; a run among many shows only what it is doing now, and that on terminals only.
+    within: Option<String>,
 }
 
 const CLEAR_LINE: &str = "\r\x1b[2K";
@@ -12,21 +14,34 @@ impl Progress {
     pub fn new() -> Progress {
         Progress {
             terminal: std::io::stderr().is_terminal(),
+            within: None,
+        }
+    }
+
+    /// Of a part of something larger, which tells by itself what is done.
+    pub fn within(what: String) -> Progress {
+        Progress {
+            within: Some(what),
+            ..Progress::new()
         }
     }
 
     /// A step that stays on the screen.
     pub fn step(&self, text: &str) {
+        if self.within.is_some() {
+            return self.live(text);
+        }
         let clear = if self.terminal { CLEAR_LINE } else { "" };
         self.write(&format!("{clear}{text}\n"));
     }
 
     /// Something that the next line may replace.
     pub fn live(&self, text: &str) {
-        if self.terminal {
-            self.write(&format!("{CLEAR_LINE}{text}"));
-        } else {
-            self.write(&format!("{text}\n"));
+        match (&self.within, self.terminal) {
+            (Some(what), true) => self.write(&format!("{CLEAR_LINE}{what}  {}", text.trim())),
+            (Some(_), false) => {}
+            (None, true) => self.write(&format!("{CLEAR_LINE}{text}")),
+            (None, false) => self.write(&format!("{text}\n")),
         }
     }
 

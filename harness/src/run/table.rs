@@ -40,9 +40,10 @@ fn load_rows(rows: &mut Rows, plan: &Plan, outcome: &Outcome) {
     rows.row(
         "cluster",
         &format!(
-            "{} replica{}, {durability}, WAL by {}, {}, MTU up to {}",
+            "{} replica{} of {}, {durability}, WAL by {}, {}, MTU up to {}",
             outcome.replicas,
             if outcome.replicas == 1 { "" } else { "s" },
+            outcome.system.name(),
             outcome.backend,
             outcome.transport,
             outcome.mtu_max

@@ -1,0 +1,86 @@
+//! `synod`: replicas, clients and experiments of the Synod replication engine.
+//!
+//! A library as well, because the baselines (`harness/baselines`) run their protocols in the same process around them:
+//! the same files, event loop, exit codes and allocator.
+
+mod certs;
+mod chaos;
+pub mod cli;
+mod client;
+mod client_file;
+mod compare;
+mod comparison;
+mod counter_fd;
+mod diff;
+mod environment;
+pub mod failure;
+mod idle_spin;
+pub mod load;
+mod matrix;
+pub mod node;
+mod output;
+pub mod parent;
+pub mod ports;
+pub mod replica;
+pub mod replica_file;
+mod report;
+mod results;
+mod run;
+mod simulate;
+#[cfg(feature = "slowdown")]
+mod slowdown;
+mod statistics;
+mod sweep;
+mod system;
+mod toml_file;
+mod utc;
+mod verify;
+mod wal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+
+/// QUIC allocates per packet; under load this takes several percent less CPU than the system's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The whole program: reads the command line, does what it says.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return failure::report_parse(&error),
+    };
+    log_to_stderr();
+    let result = match cli.command {
+        Command::Replica(arguments) => replica::run(&arguments),
+        Command::Certs(arguments) => certs::run(&arguments),
+        Command::Client(arguments) => client::run(&arguments),
+        Command::Wal(arguments) => wal::run(&arguments),
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Compare(arguments) => compare::run(&arguments),
+        Command::Sweep(arguments) => sweep::run(&arguments),
+        Command::Chaos(arguments) => chaos::run(&arguments),
+        Command::Simulate(arguments) => return simulate::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
+        Command::Diff(arguments) => diff::run(&arguments),
+        Command::Load(arguments) => load::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failure::report(&error),
+    }
+}
+
+/// `SYNOD_LOG=debug` shows more; what a command prints as its answer never goes through here.
+pub fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SYNOD_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+}
