@@ -80,39 +80,6 @@ impl Index {
         self.put(run);
     }
 
-    /// Takes in what is older than everything here: only slots that are not there yet.
-    pub fn insert_below(&mut self, run: Run) {
-        let mut from = run.first.max(self.floor);
-        while from <= run.last {
-            let (next, behind) = self.gap_at(from, run.last);
-            if let Some(last) = next {
-                let whole = from == run.first && last == run.last;
-                self.put(if whole { run } else { cut(run, from, last) });
-            }
-            from = behind;
-        }
-    }
-
-    /// The last slot of the gap that starts at `from`, if there is one, and where the run behind it ends.
-    fn gap_at(&self, from: Slot, through: Slot) -> (Option<Slot>, Slot) {
-        let before = self
-            .runs
-            .range(..=from)
-            .next_back()
-            .map(|(_, run)| run.last);
-        if let Some(last) = before.filter(|last| *last >= from) {
-            return (None, last.next());
-        }
-        match self.runs.range(from..=through).next() {
-            Some((first, run)) => (Some(first.previous()), run.last.next()),
-            None => (Some(through), through.next()),
-        }
-    }
-
-    pub fn into_runs(self) -> Vec<Run> {
-        self.runs.into_values().collect()
-    }
-
     /// Runs of consecutive slots from `from` on, until the first gap or `through`, or until there are `runs_max` or they
     /// hold more than `bytes_max`.
     pub fn find(&self, from: Slot, through: Slot, runs_max: usize, bytes_max: usize) -> Vec<Run> {
@@ -252,12 +219,7 @@ mod tests {
             let mut naive: BTreeMap<u64, u32> = BTreeMap::new();
             let mut floor = 0;
             for (number, (kind, first, more)) in steps.into_iter().enumerate() {
-                if kind == 1 {
-                    index.insert_below(run(first, first + more, number as u32));
-                    for slot in first..=first + more {
-                        naive.entry(slot).or_insert(number as u32);
-                    }
-                } else if kind == 0 {
+                if kind == 0 {
                     index.forget_below(Slot(first));
                     floor = floor.max(first);
                 } else {

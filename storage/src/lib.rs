@@ -24,7 +24,6 @@ mod data_directory;
 mod directory;
 mod file_wal;
 mod index;
-mod indexing;
 mod keeper;
 mod notes;
 mod reader;

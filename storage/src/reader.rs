@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use bytes::Bytes;
 use synod_engine::ids::Slot;
@@ -14,21 +13,7 @@ use crate::disk::{Disk, OpenMode};
 use crate::format::Sequence;
 use crate::group::{self, Found};
 use crate::index::{Location, Run};
-use crate::indexing::index_segment;
 use crate::record;
-use crate::recovery::Skipped;
-
-/// What the reader's thread is asked to do.
-pub enum Job {
-    Read(ReadJob),
-    /// Say what a segment holds that the start passed over.
-    Index(Skipped),
-}
-
-pub enum Done {
-    Read(ReadDone),
-    Indexed(Vec<Run>),
-}
 
 pub struct ReadJob {
     pub from: Slot,
@@ -44,8 +29,6 @@ pub struct Reader<D: Disk> {
     disk: D,
     /// Segments below this one are gone, or on their way: what is missing there was trimmed, not damaged.
     live_from: Arc<AtomicU64>,
-    /// Whether it shares a real disk with the loop, and so leaves that idle now and then while it indexes.
-    paces: bool,
     file: Option<(Sequence, D::File)>,
     group: Option<(Sequence, u64, Bytes)>,
 }
@@ -88,34 +71,16 @@ impl Gathered {
 }
 
 impl<D: Disk> Reader<D> {
-    pub fn new(disk: D, live_from: Arc<AtomicU64>, paces: bool) -> Reader<D> {
+    pub fn new(disk: D, live_from: Arc<AtomicU64>) -> Reader<D> {
         Reader {
             disk,
             live_from,
-            paces,
             file: None,
             group: None,
         }
     }
 
-    pub fn run(&mut self, job: &Job) -> Done {
-        match job {
-            Job::Read(job) => Done::Read(self.read(job)),
-            Job::Index(segment) => Done::Indexed(self.index(segment)),
-        }
-    }
-
-    fn index(&self, segment: &Skipped) -> Vec<Run> {
-        let mut started = Instant::now();
-        index_segment(&self.disk, segment, &mut || {
-            if self.paces {
-                std::thread::sleep(started.elapsed());
-                started = Instant::now();
-            }
-        })
-    }
-
-    fn read(&mut self, job: &ReadJob) -> ReadDone {
+    pub fn read(&mut self, job: &ReadJob) -> ReadDone {
         let mut gathered = Gathered {
             values: Vec::new(),
             bytes: 0,
@@ -224,7 +189,7 @@ mod tests {
     #[test]
     fn what_is_missing_below_the_oldest_live_segment_was_trimmed() {
         let live_from = Arc::new(AtomicU64::new(5));
-        let mut reader = Reader::new(MemoryDisk::new(), live_from.clone(), false);
+        let mut reader = Reader::new(MemoryDisk::new(), live_from.clone());
         let mut damage_in = |sequence| {
             let location = Location {
                 sequence: Sequence(sequence),

@@ -20,9 +20,8 @@ use crate::format::{GROUPS_AT, PAGE, Sequence};
 use crate::group::{self, Carried, GroupHeader};
 use crate::index::{Index, Location, Run, gather};
 use crate::notes::Notes;
-use crate::reader::{self, ReadDone, ReadJob};
+use crate::reader::{ReadDone, ReadJob};
 use crate::record;
-use crate::recovery::Skipped;
 use crate::segments::Segments;
 use crate::worker::Worker;
 
@@ -55,13 +54,10 @@ pub struct WalCore<B: Backend> {
     wanted_floor: Slot,
 
     index: Index,
-    reader: Worker<reader::Job, reader::Done>,
+    reader: Worker<ReadJob, ReadDone>,
     reads_in_flight: usize,
     /// Finished reads that were not taken yet.
     read: VecDeque<ReadDone>,
-    /// Segments that the start passed over and that are not indexed yet, oldest first.
-    skipped: Vec<Skipped>,
-    indexing: bool,
 
     failed: Option<WalFailed>,
     notes: Notes,
@@ -276,24 +272,10 @@ impl<B: Backend> WalCore<B> {
         }
     }
 
-    /// Takes in what the reader finished, and has it go on with what the start passed over: one segment at a time,
-    /// newest first, so that what is found of a slot is always its newest record.
+    /// Takes in what the reader finished.
     fn collect_read(&mut self) {
         while let Some(done) = self.reader.take() {
-            match done {
-                reader::Done::Read(done) => self.read.push_back(done),
-                reader::Done::Indexed(runs) => {
-                    self.indexing = false;
-                    runs.into_iter()
-                        .for_each(|run| self.index.insert_below(run));
-                }
-            }
-        }
-        if !self.indexing
-            && let Some(segment) = self.skipped.pop()
-        {
-            self.indexing = true;
-            self.reader.start(reader::Job::Index(segment));
+            self.read.push_back(done);
         }
     }
 
@@ -364,12 +346,12 @@ impl<B: Backend> Wal for WalCore<B> {
         let runs = self.index.find(from, through, READ_RUNS_MAX, bytes_max);
         self.reads_in_flight += 1;
         self.counts.reads += 1;
-        self.reader.start(reader::Job::Read(ReadJob {
+        self.reader.start(ReadJob {
             from,
             runs,
             slots_max: READ_SLOTS_MAX,
             bytes_max,
-        }));
+        });
         true
     }
 
@@ -411,7 +393,6 @@ impl<B: Backend> Wal for WalCore<B> {
         report("wal_pending_bytes_peak", counts.pending_bytes_peak);
         report("wal_index_slots", self.index.slots());
         report("wal_index_runs", self.index.runs() as u64);
-        report("wal_segments_unindexed", self.skipped.len() as u64);
         report("wal_appended_lsn", self.appended.0);
         report("wal_sealed_lsn", self.sealed.0);
         report("wal_durable_lsn", self.durable.0);

@@ -1,5 +1,5 @@
-//! A start with a snapshot reads nothing of the segments that lie below it, misses nothing above it, and serves what
-//! it passed over all the same.
+//! A start with a snapshot reads nothing of the segments that lie below it, misses nothing above it, and gives nobody
+//! what it passed over.
 
 mod common;
 
@@ -91,60 +91,25 @@ fn a_replay_starts_with_the_segment_of_the_first_slot_above_the_snapshot() {
         );
         assert!(opened.bytes <= (records.len() as u64 + 2) * SEGMENT_BYTES);
         let skipped = opened.segments_skipped;
-        assert_eq!(counter(&wal, "wal_segments_unindexed"), skipped);
         assert!(counter(&wal, "wal_segments_live") > skipped);
     }
 }
 
-/// Peers that lag a little ask for slots that the replica has in its snapshot and no longer in memory.
+/// Below the snapshot a damaged group may hide the newest record of a slot: an older one must not pass for it. Whoever
+/// asks is given the snapshot instead.
 #[test]
-fn what_was_passed_over_can_be_read_after_a_while() {
+fn what_was_passed_over_is_never_read() {
     let (disk, options, _) = long(60);
-    let (mut wal, _, opened) = open_above(&disk, options, 55).unwrap();
+    let (mut wal, records, opened) = open_above(&disk, options, 55).unwrap();
     assert!(opened.segments_skipped > 10);
-    for _ in 0..=opened.segments_skipped {
-        let found = read(&mut wal, 1, 60, 1 << 20).values.len();
-        assert!(found == 0 || found == 60, "never a wrong start");
-        wal.durable().unwrap();
-    }
-    assert_eq!(counter(&wal, "wal_segments_unindexed"), 0);
+    let visited = records.iter().filter_map(|(_, record)| slot_of(record));
+    let first = visited.min().unwrap();
     for from in 1..=60 {
+        wal.durable().unwrap();
         let values = read(&mut wal, from, 60, 1 << 20).values;
         let expected: Vec<_> = (from..=60).map(|slot| value(slot, VALUE_BYTES)).collect();
-        assert_eq!(values, expected);
+        assert_eq!(values, if from < first { Vec::new() } else { expected });
     }
-}
-
-#[test]
-fn of_a_slot_in_several_segments_the_newest_record_is_read() {
-    let options = options(SEGMENT_BYTES);
-    let disk = disk(&options);
-    let (mut wal, _, _) = open_above(&disk, options, 0).unwrap();
-    let mut history = History::default();
-    for (slot, bytes) in [
-        (1, 9000),
-        (2, 9000),
-        (3, 9000),
-        (2, 9001),
-        (1, 9002),
-        (4, 9000),
-    ] {
-        history.write(&mut wal, accepted(slot, bytes));
-    }
-    drop(wal);
-    let (mut wal, records, _) = open_above(&disk, options, 3).unwrap();
-    assert_eq!(records.len(), 1);
-    (0..10).for_each(|_| assert!(wal.durable().is_ok()));
-    let values = read(&mut wal, 1, 9, 1 << 20).values;
-    assert_eq!(
-        values,
-        [
-            value(1, 9002),
-            value(2, 9001),
-            value(3, 9000),
-            value(4, 9000)
-        ]
-    );
 }
 
 /// Damage below the snapshot is none of the replay's business, and hides no promise.

@@ -135,17 +135,9 @@ pub struct Recovered {
     pub holes: Vec<Hole>,
     pub cut: Option<Cut>,
     pub index: Index,
-    /// Used segments that were not replayed, oldest first: a snapshot covers them.
-    pub skipped: Vec<Skipped>,
-}
-
-/// A used segment whose slots a snapshot covers. Peers may still ask for them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Skipped {
-    pub sequence: Sequence,
-    pub identity: SegmentIdentity,
-    /// Where its groups end.
-    pub end: u64,
+    /// Used segments that were not replayed, because a snapshot covers them. Nothing in them is ever read: what a
+    /// damaged group there hides, an older record of the same slot would pretend to be.
+    pub segments_skipped: u64,
 }
 
 /// Where recovery is: in the segment of this place in the list, at this offset.
@@ -226,7 +218,7 @@ impl<'a, D: Disk> Recovery<'a, D> {
                 holes: Vec::new(),
                 cut: None,
                 index: Index::default(),
-                skipped: Vec::new(),
+                segments_skipped: 0,
             },
             image: vec![0; identity.segment_bytes as usize],
             loaded: None,

@@ -4,8 +4,8 @@ use synod_engine::ids::{Lsn, Slot};
 
 use crate::disk::Disk;
 
+use super::Recovery;
 use super::glimpse::{Glimpse, SegmentFile};
-use super::{Recovery, Skipped};
 
 impl<D: Disk> Recovery<'_, D> {
     /// The last segment with no slot above the snapshot's in any segment before. Only an intact header tells; it was
@@ -30,13 +30,8 @@ impl<D: Disk> Recovery<'_, D> {
         for (i, glimpse) in before.iter().enumerate() {
             let next = glimpses[i + 1].first_group();
             let end = next.map_or(0, |next| next.preceding_end);
-            if let SegmentFile::Readable { identity, .. } = glimpse.file {
-                self.found.skipped.push(Skipped {
-                    sequence: glimpse.sequence,
-                    identity,
-                    end,
-                });
-            }
+            let skipped = matches!(glimpse.file, SegmentFile::Readable { .. });
+            self.found.segments_skipped += u64::from(skipped);
             // The next header that there is: a segment must not pass for one of lower slots than it has.
             let above = glimpses[i + 1..].iter().find_map(Glimpse::first_group);
             let above = above.map(|header| header.carried).unwrap_or_default();

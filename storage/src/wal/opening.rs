@@ -57,7 +57,7 @@ impl<B: Backend> WalCore<B> {
             bytes: recovered.bytes,
             holes: recovered.holes.clone(),
             cut: recovered.cut.clone(),
-            segments_skipped: recovered.skipped.len() as u64,
+            segments_skipped: recovered.segments_skipped,
         };
         let wal = WalCore::new(backend, options, identity, recovered)
             .map_err(OpenError::io("starting the threads of", disk.path("")))?;
@@ -80,13 +80,12 @@ impl<B: Backend> WalCore<B> {
             &recovered,
             notes.clone(),
         )?;
-        let mut reader = Reader::new(disk, segments.live_from(), signal.is_some());
+        let mut reader = Reader::new(disk, segments.live_from());
         let reader = Worker::new(
             "wal-reader",
-            // And one segment to index.
-            READS_IN_FLIGHT_MAX + 1,
+            READS_IN_FLIGHT_MAX,
             signal,
-            Box::new(move |jobs, done| jobs.drain(..).for_each(|job| done(reader.run(&job)))),
+            Box::new(move |jobs, done| jobs.drain(..).for_each(|job| done(reader.read(&job)))),
         )?;
         let last_used = recovered.segments.last();
         Ok(WalCore {
@@ -109,8 +108,6 @@ impl<B: Backend> WalCore<B> {
             reader,
             reads_in_flight: 0,
             read: VecDeque::new(),
-            skipped: recovered.skipped,
-            indexing: false,
             failed: None,
             notes,
             counts: Counts::default(),
