@@ -40,6 +40,6 @@ pub use error::OpenError;
 pub use file_wal::{FileWal, OpenReport, open};
 pub use notes::Notes;
 pub use recovery::{Hole, RecordAt, Replayed};
-pub use scan::{ScanReport, scan, scan_directory, scan_disk};
+pub use scan::{ScanReport, scan, scan_directory, scan_disk, scan_snapshots};
 pub use snapshot::Snapshots;
 pub use wal::WalCore;

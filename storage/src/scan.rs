@@ -12,6 +12,7 @@ use crate::disk::{Disk, RealDisk};
 use crate::error::OpenError;
 use crate::format::{Identity, LOCK_FILE, Sequence};
 use crate::recovery::{Cut, Hole, Replayed, Segment, recover};
+use crate::snapshot::file::SnapshotFile;
 use crate::snapshot::{self, Owner};
 
 /// What a WAL holds. Damage with nothing intact behind it is the error of the scan; what is before was visited.
@@ -67,7 +68,30 @@ pub fn scan_directory(
     scan_disk(&RealDisk::new(directory, false, false), visit)
 }
 
-/// The same on any disk.
+/// The snapshots of a directory that no process uses, oldest first, to be read; and a line for each file that no start
+/// would use. Changes nothing.
+pub fn scan_snapshots(
+    directory: &Path,
+) -> Result<(Vec<SnapshotFile<RealDisk>>, Vec<String>), OpenError> {
+    let identity = identity_of(directory)?;
+    let owner = Owner {
+        cluster: identity.cluster,
+        replica: identity.replica,
+    };
+    let disk = RealDisk::new(directory, false, false);
+    let (complete, refused) = snapshot::list(&disk, owner)?;
+    let mut refused: Vec<String> = refused.iter().map(|(_, error)| error.to_string()).collect();
+    let mut files = Vec::new();
+    for info in complete {
+        match SnapshotFile::open(&disk, owner, info.slot) {
+            Ok(file) => files.push(file),
+            Err(error) => refused.push(error.to_string()),
+        }
+    }
+    Ok((files, refused))
+}
+
+/// Scans any disk.
 pub fn scan_disk<D: Disk>(
     disk: &D,
     visit: &mut dyn FnMut(Replayed),
