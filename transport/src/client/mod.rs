@@ -203,6 +203,11 @@ impl Client {
             })
     }
 
+    /// The session that a connected client has, unless it ended.
+    pub fn session(&self) -> Option<SessionId> {
+        self.shared.lock().session.id()
+    }
+
     /// Who leads, as far as this client has heard.
     pub fn leader(&self) -> Option<ReplicaId> {
         self.shared.lock().session.leader()

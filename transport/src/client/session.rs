@@ -173,6 +173,14 @@ impl Session {
         self.runs.next().0 - self.runs.acknowledged().0
     }
 
+    /// Once it is open, and until it ends.
+    pub fn id(&self) -> Option<SessionId> {
+        match self.phase {
+            Phase::Open(id) => Some(id),
+            Phase::Opening { .. } | Phase::Failed => None,
+        }
+    }
+
     pub fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open(_))
     }
