@@ -282,6 +282,9 @@ pub struct RunArguments {
     /// MTU of 65536 TCP uses as well; 8952 is what a network with jumbo frames allows, 1452 one without
     #[arg(long, value_name = "BYTES", default_value_t = 65_000, value_parser = clap::value_parser!(u16).range(1200..))]
     pub mtu: u16,
+    /// Bytes of WAL from one snapshot to the next, at least 65536 [default: 268435456]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(65_536..))]
+    pub snapshot_distance: Option<u64>,
     /// Where all randomness of the run begins
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,

@@ -382,7 +382,10 @@ key = "replica-1.key"
             settings.storage.segments_recycled_max
         };
         assert_eq!(recycled(""), 64);
-        assert_eq!(recycled("[limits]\nsnapshot_distance_bytes = 6442450944\n"), 98);
+        assert_eq!(
+            recycled("[limits]\nsnapshot_distance_bytes = 6442450944\n"),
+            98
+        );
         assert_eq!(recycled("[storage]\nsegments_recycled_max = 3\n"), 3);
     }
 

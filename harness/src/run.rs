@@ -6,6 +6,7 @@ mod external;
 mod faults;
 pub mod layout;
 pub mod load_process;
+pub mod minutes;
 pub mod outcome;
 pub mod plan;
 pub mod process;
@@ -31,6 +32,7 @@ use counters::{Status, WindowCounters};
 use external::External;
 use faults::FaultReport;
 use layout::Layout;
+use minutes::{Minute, Watch};
 use outcome::{Measured, Outcome};
 use plan::Plan;
 use progress::{Progress, thousands};
@@ -103,7 +105,7 @@ async fn start_and_measure(
     ) {
         (Family::External, Some(adapter)) => {
             let servers = External::start(layout, plan, adapter).await?;
-            return experiment(plan, servers, progress).await;
+            return experiment(plan, layout, servers, progress).await;
         }
         (Family::Product | Family::Baseline | Family::External, None) => None,
         (Family::Product | Family::Baseline, Some(path)) => Some(Program {
@@ -112,11 +114,12 @@ async fn start_and_measure(
         }),
     };
     let cluster = Cluster::start(layout, program).await?;
-    experiment(plan, cluster, progress).await
+    experiment(plan, layout, cluster, progress).await
 }
 
 async fn experiment(
     plan: &Plan,
+    layout: &Layout,
     mut target: impl Target,
     progress: &Arc<Progress>,
 ) -> anyhow::Result<Measured> {
@@ -127,26 +130,42 @@ async fn experiment(
         plan.load.label()
     ));
     let backend = target.backend();
-    let (load, counters, faults) = measure(plan, &mut target, progress).await?;
+    let Window {
+        load,
+        minutes,
+        counters,
+        faults,
+    } = measure(plan, layout, &mut target, progress).await?;
     let conclusion = target.conclude(plan, &load, progress).await?;
     Ok(Measured {
         backend,
         load,
+        minutes,
         counters,
         faults,
         conclusion,
     })
 }
 
+/// What was seen of a load.
+struct Window {
+    load: LoadResult,
+    minutes: Vec<Minute>,
+    counters: Status,
+    faults: Vec<FaultReport>,
+}
+
 /// From the first command of the load to its last reply.
 async fn measure(
     plan: &Plan,
+    layout: &Layout,
     target: &mut impl Target,
     progress: &Arc<Progress>,
-) -> anyhow::Result<(LoadResult, Status, Vec<FaultReport>)> {
+) -> anyhow::Result<Window> {
     let mut load = target.start_load(progress)?;
     load.window_start().await?;
     let window_start = tokio::time::Instant::now();
+    let watch = Watch::start(layout.replica_directories());
     let mut window = WindowCounters::default();
     window.begin(&target.statuses().await?);
     let mut faults = Vec::new();
@@ -156,7 +175,14 @@ async fn measure(
     load.window_end().await?;
     target.check().await?;
     let counters = window.end(&target.statuses().await?);
-    Ok((load.result().await?, counters, faults))
+    let load = load.result().await?;
+    let minutes = watch.finish(&load.minutes);
+    Ok(Window {
+        load,
+        minutes,
+        counters,
+        faults,
+    })
 }
 
 pub fn evidence_of(

@@ -103,6 +103,7 @@ impl ClientLoop {
 
     /// Runs until the window is over and everything is answered, or until the client library gives up.
     pub async fn run(mut self, shared: Rc<Shared>) -> ClientEnd {
+        let session = self.client.session().map(|session| session.0);
         let result = match self.offer {
             Offer::Closed { outstanding } => self.closed(&shared, outstanding).await,
             Offer::Open {
@@ -121,6 +122,7 @@ impl ClientLoop {
                 tag: self.tag,
                 submitted: self.workload.next_number() - 1,
                 acknowledged: self.acknowledged,
+                session,
             },
             held_back: self.held_back,
             counters,

@@ -47,6 +47,9 @@ pub struct LoadResult {
     /// Open loop: the most commands of a client that had to wait at once because too many were outstanding.
     pub held_back: u64,
     pub timeline: TimelineSummary,
+    /// Of the measured window; the last one may be shorter.
+    #[serde(default)]
+    pub minutes: Vec<LoadMinute>,
     pub accounts: Vec<ClientAccount>,
     /// What the client library counted, over all clients.
     pub client_counters: std::collections::BTreeMap<String, u64>,
@@ -77,6 +80,15 @@ pub struct Latency {
     pub mean: f64,
     /// Commands that started inside the measured window and were answered.
     pub count: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LoadMinute {
+    pub acknowledged: u64,
+    pub throughput_per_s: f64,
+    pub p50_us: f64,
+    pub p99_us: f64,
+    pub max_us: f64,
 }
 
 /// Acknowledged per interval of the measured window.

@@ -7,8 +7,8 @@ use anyhow::Context;
 use hdrhistogram::Histogram;
 
 use crate::load::client_loop::ClientEnd;
-use crate::load::event::{Latency, LoadResult, TimelineSummary};
-use crate::load::recorder::{INTERVAL_MS, INTERVALS_PER_SECOND, Recorder};
+use crate::load::event::{Latency, LoadMinute, LoadResult, TimelineSummary};
+use crate::load::recorder::{INTERVAL_MS, INTERVALS_PER_SECOND, Recorder, SECONDS_PER_MINUTE};
 
 pub fn write_files(out: &Path, recorder: &Recorder, unix_seconds: u64) -> anyhow::Result<()> {
     let write = |name: &str, bytes: &[u8]| {
@@ -60,6 +60,7 @@ pub fn result(recorder: &Recorder, client_cpu_us: u64, ends: Vec<ClientEnd>) -> 
         client_cpu_us,
         held_back: ends.iter().map(|end| end.held_back).sum(),
         timeline: summary(recorder.intervals()),
+        minutes: minutes(recorder),
         accounts: ends.iter().map(|end| end.account).collect(),
         client_counters,
         errors: ends.into_iter().filter_map(|end| end.error).collect(),
@@ -79,6 +80,26 @@ fn latency(histogram: &Histogram<u64>) -> Latency {
         mean: (histogram.mean() / 100.0).round() / 10.0,
         count: histogram.len(),
     }
+}
+
+fn minutes(recorder: &Recorder) -> Vec<LoadMinute> {
+    let counted = recorder
+        .intervals()
+        .chunks(INTERVALS_PER_SECOND * SECONDS_PER_MINUTE);
+    let minutes = counted.zip(recorder.minutes());
+    minutes
+        .map(|(intervals, latency)| {
+            let acknowledged: u64 = intervals.iter().sum();
+            let seconds = intervals.len() as f64 / INTERVALS_PER_SECOND as f64;
+            LoadMinute {
+                acknowledged,
+                throughput_per_s: (acknowledged as f64 / seconds * 10.0).round() / 10.0,
+                p50_us: micros(latency.p50_ns),
+                p99_us: micros(latency.p99_ns),
+                max_us: micros(latency.max_ns),
+            }
+        })
+        .collect()
 }
 
 /// Nanoseconds as microseconds with one decimal.

@@ -17,6 +17,7 @@ const NANOS_PER_S: u64 = 1_000_000_000;
 pub const INTERVAL_MS: u64 = 100;
 const INTERVAL_NS: u64 = INTERVAL_MS * 1_000_000;
 pub const INTERVALS_PER_SECOND: usize = 10;
+pub const SECONDS_PER_MINUTE: usize = 60;
 
 /// All times are nanoseconds on the load's own monotonic clock.
 pub struct Recorder {
@@ -28,16 +29,19 @@ pub struct Recorder {
     longest_gap_ns: u64,
     /// Acknowledged per interval of the window.
     intervals: Vec<u64>,
-    seconds: Vec<Second>,
+    seconds: Vec<Percentiles>,
+    minutes: Vec<Percentiles>,
+    /// The latencies of the minute that is not over.
+    minute: Histogram<u64>,
     current: Histogram<u64>,
     merged: Histogram<u64>,
     /// Lines of the interval log, one per finished second.
     log: Vec<u8>,
 }
 
-/// The latencies of the replies that came in one second of the window.
+/// The latencies of the replies that came in one second or minute of the window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Second {
+pub struct Percentiles {
     pub p50_ns: u64,
     pub p99_ns: u64,
     pub max_ns: u64,
@@ -56,6 +60,8 @@ impl Recorder {
             longest_gap_ns: 0,
             intervals: vec![0; intervals],
             seconds: Vec::new(),
+            minutes: Vec::new(),
+            minute: histogram.clone(),
             current: histogram.clone(),
             merged: histogram,
             log: Vec::new(),
@@ -93,6 +99,9 @@ impl Recorder {
         while self.seconds.len() < seconds {
             self.close_second()?;
         }
+        if !self.seconds.len().is_multiple_of(SECONDS_PER_MINUTE) {
+            self.close_minute();
+        }
         Ok(())
     }
 
@@ -112,8 +121,13 @@ impl Recorder {
         &self.intervals
     }
 
-    pub fn seconds(&self) -> &[Second] {
+    pub fn seconds(&self) -> &[Percentiles] {
         &self.seconds
+    }
+
+    /// Complete after [`Recorder::finish`]; the last one may be shorter.
+    pub fn minutes(&self) -> &[Percentiles] {
+        &self.minutes
     }
 
     /// Every latency of the window; complete after [`Recorder::finish`].
@@ -154,11 +168,7 @@ impl Recorder {
     fn close_second(&mut self) -> anyhow::Result<()> {
         let current = &self.current;
         let start = Duration::from_secs(self.seconds.len() as u64);
-        self.seconds.push(Second {
-            p50_ns: current.value_at_quantile(0.5),
-            p99_ns: current.value_at_quantile(0.99),
-            max_ns: current.max(),
-        });
+        self.seconds.push(Percentiles::of(current));
         let mut serializer = V2DeflateSerializer::new();
         let mut lines = Vec::new();
         IntervalLogWriterBuilder::new()
@@ -173,8 +183,27 @@ impl Recorder {
             self.log.extend_from_slice(line);
         }
         self.merged.add(&self.current)?;
+        self.minute.add(&self.current)?;
         self.current.reset();
+        if self.seconds.len().is_multiple_of(SECONDS_PER_MINUTE) {
+            self.close_minute();
+        }
         Ok(())
+    }
+
+    fn close_minute(&mut self) {
+        self.minutes.push(Percentiles::of(&self.minute));
+        self.minute.reset();
+    }
+}
+
+impl Percentiles {
+    fn of(histogram: &Histogram<u64>) -> Percentiles {
+        Percentiles {
+            p50_ns: histogram.value_at_quantile(0.5),
+            p99_ns: histogram.value_at_quantile(0.99),
+            max_ns: histogram.max(),
+        }
     }
 }
 
@@ -206,6 +235,19 @@ mod tests {
         assert_eq!(recorder.seconds().len(), 2);
         assert_eq!(recorder.intervals()[0], 2);
         assert_eq!(recorder.longest_gap_ns(), 2 * S - 2);
+    }
+
+    #[test]
+    fn minutes_are_told_apart_and_the_last_may_be_short() {
+        let mut recorder = Recorder::new(S, 91 * S).unwrap();
+        for second in 1..91 {
+            let latency = if second < 61 { MS } else { 9 * MS };
+            recorder.acknowledged(second * S + latency, 1);
+            recorder.latency(second * S, second * S + latency, 1);
+        }
+        recorder.finish().unwrap();
+        let worst: Vec<u64> = recorder.minutes().iter().map(|m| m.max_ns / MS).collect();
+        assert_eq!(worst, [1, 9]);
     }
 
     #[test]

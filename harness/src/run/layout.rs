@@ -139,6 +139,11 @@ impl Layout {
         self.data.join(format!("replica-{}", id.0))
     }
 
+    pub fn replica_directories(&self) -> Vec<(ReplicaId, PathBuf)> {
+        let ids = self.addresses.iter().map(|(id, _)| *id);
+        ids.map(|id| (id, self.replica_data(id))).collect()
+    }
+
     pub fn load_config(&self) -> PathBuf {
         self.results.join("load.toml")
     }
@@ -180,7 +185,10 @@ impl Layout {
             peers: table,
             certificates: self.certificates(&format!("replica-{}", id.0)),
             timers: TimersTable::default(),
-            limits: LimitsTable::default(),
+            limits: LimitsTable {
+                snapshot_distance_bytes: plan.snapshot_distance_bytes,
+                ..LimitsTable::default()
+            },
             storage: StorageTable::default(),
         }
     }

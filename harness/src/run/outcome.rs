@@ -11,6 +11,7 @@ use crate::load::event::{Latency, LoadResult, TimelineSummary};
 use crate::load::load_file::Load;
 use crate::run::counters::Status;
 use crate::run::faults::FaultReport;
+use crate::run::minutes::Minute;
 use crate::run::plan::Plan;
 use crate::run::target::Conclusion;
 use crate::system::System;
@@ -75,6 +76,8 @@ pub struct Outcome {
     pub warmup_s: u32,
     pub faults: Vec<FaultReport>,
     pub timeline: TimelineSummary,
+    /// Of the measured window; the last one may be shorter.
+    pub minutes: Vec<Minute>,
     pub verification: Verification,
     pub machine: Environment,
     pub command_line: String,
@@ -86,7 +89,15 @@ pub struct Outcome {
 #[derive(Clone, Debug, Serialize)]
 pub struct Verification {
     pub slots: u64,
+    /// The first slot that was replayed. 1: the whole run was. Otherwise see `harness/src/verify.rs` for what is proven
+    /// of the slots before.
+    pub from_slot: u64,
+    /// By the replay.
     pub commands_executed: u64,
+    /// Before `from_slot`, as the session table of the snapshot there says.
+    pub commands_vouched: u64,
+    /// Those that were compared with the replay.
+    pub snapshots: u64,
     pub seconds: f64,
     pub findings: Vec<String>,
 }
@@ -95,6 +106,7 @@ pub struct Verification {
 pub struct Measured {
     pub backend: String,
     pub load: LoadResult,
+    pub minutes: Vec<Minute>,
     pub counters: Status,
     pub faults: Vec<FaultReport>,
     pub conclusion: Conclusion,
@@ -106,6 +118,7 @@ impl Outcome {
         let Measured {
             backend,
             load,
+            minutes,
             counters,
             faults,
             conclusion,
@@ -171,9 +184,13 @@ impl Outcome {
             warmup_s: plan.warmup_s,
             faults,
             timeline: load.timeline,
+            minutes,
             verification: Verification {
                 slots: verdict.slots,
+                from_slot: verdict.from_slot,
                 commands_executed: verdict.executed,
+                commands_vouched: verdict.vouched,
+                snapshots: verdict.snapshots,
                 seconds: verify_seconds,
                 findings: verdict.findings,
             },

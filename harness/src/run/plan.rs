@@ -40,6 +40,9 @@ pub struct Plan {
     pub mtu_max: u16,
     pub seed: u64,
     pub deadline_ms: u64,
+    /// Of WAL, from snapshot to snapshot; the engine's default if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot_distance_bytes: Option<u64>,
     pub out: PathBuf,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<PathBuf>,
@@ -119,6 +122,7 @@ impl Plan {
             mtu_max: arguments.mtu,
             seed: arguments.seed,
             deadline_ms: DEADLINE_MS,
+            snapshot_distance_bytes: arguments.snapshot_distance,
             out: arguments.out.clone(),
             data: arguments.data.clone(),
             keep_data: arguments.keep_data,

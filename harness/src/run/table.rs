@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::cli::DurabilityChoice;
+use crate::run::minutes::Taken;
 use crate::run::outcome::Outcome;
 use crate::run::plan::Plan;
 use crate::run::progress::thousands;
@@ -11,6 +12,7 @@ pub fn table(plan: &Plan, outcome: &Outcome) -> String {
     let mut rows = Rows::default();
     load_rows(&mut rows, plan, outcome);
     cost_rows(&mut rows, outcome);
+    minute_rows(&mut rows, outcome);
     check_rows(&mut rows, outcome);
     rows.text
 }
@@ -116,6 +118,27 @@ fn cost_rows(rows: &mut Rows, outcome: &Outcome) {
     rows.blank();
 }
 
+/// Only a run of several minutes can show whether anything grows.
+fn minute_rows(rows: &mut Rows, outcome: &Outcome) {
+    if outcome.minutes.len() < 2 {
+        return;
+    }
+    for (minute, number) in outcome.minutes.iter().zip(1..) {
+        let most = |of: fn(&Taken) -> u64| minute.replicas.iter().map(of).max().unwrap_or(0);
+        rows.row(
+            &format!("minute {number}"),
+            &format!(
+                "{:>11} commands/s  p99 {:>9}  memory {:>6} MiB  disk {:>6} MiB of a replica at most",
+                thousands(minute.load.throughput_per_s.round() as u64),
+                time(minute.load.p99_us),
+                most(|taken| taken.memory_bytes) >> 20,
+                most(|taken| taken.disk_bytes) >> 20
+            ),
+        );
+    }
+    rows.blank();
+}
+
 fn check_rows(rows: &mut Rows, outcome: &Outcome) {
     rows.row(
         "acknowledged",
@@ -139,6 +162,16 @@ fn check_rows(rows: &mut Rows, outcome: &Outcome) {
             outcome.verification.seconds
         ),
     );
+    if outcome.verification.from_slot > 1 {
+        rows.row(
+            "",
+            &format!(
+                "replayed from slot {} on; {} commands before it are known by a snapshot's session table",
+                thousands(outcome.verification.from_slot),
+                thousands(outcome.verification.commands_vouched)
+            ),
+        );
+    }
     for finding in &outcome.verification.findings {
         rows.row("finding", finding);
     }

@@ -66,6 +66,7 @@ impl<T: Target> ClientLoop<T> {
                 tag: self.tag,
                 submitted: tally.submitted,
                 acknowledged: tally.acknowledged,
+                session: None,
             },
             held_back: tally.held_back,
             counters: vec![("retries", tally.retries), ("unanswered", tally.unanswered)],
