@@ -1,9 +1,9 @@
 //! `synod compare`: systems side by side, under equal conditions and in one run.
 
-use crate::cli::CompareArguments;
 use crate::comparison::Kind;
 use crate::failure::usage;
-use crate::matrix::{self, Matrix, Session};
+use crate::matrix::arguments::CompareArguments;
+use crate::matrix::{self, Contestants, Matrix, Session};
 use crate::output::make_folder;
 use crate::run::plan;
 use crate::system::{Programs, Transport};
@@ -16,6 +16,7 @@ pub fn run(arguments: &CompareArguments) -> anyhow::Result<()> {
     matrix.check()?;
     let name = plan::name("compare", &arguments.out, arguments.name.as_deref())?;
     let programs = Programs::new(arguments.programs.as_deref())?;
+    let contestants = Contestants::find(&matrix, &programs)?;
     let directory = make_folder(&arguments.out.join(name))
         .map_err(|error| usage(format!("--out: {error:#}")))?;
     toml_file::write(&directory.join("matrix.toml"), &matrix)?;
@@ -24,7 +25,7 @@ pub fn run(arguments: &CompareArguments) -> anyhow::Result<()> {
         kind: Kind::Comparison,
         directory,
         data: arguments.data.clone(),
-        programs,
+        contestants,
         command_line: std::env::args().collect::<Vec<_>>().join(" "),
     };
     let finished = session.perform()?;

@@ -1,5 +1,6 @@
 //! Runs of many systems under many conditions, interleaved: what `synod compare` and `synod sweep` have in common.
 
+pub mod arguments;
 mod schedule;
 mod session;
 mod table;
@@ -7,7 +8,7 @@ mod table;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-pub use session::{Session, finish};
+pub use session::{Contestants, Session, finish};
 
 use crate::cli::{DurabilityChoice, MachineChoice};
 use crate::failure::usage;

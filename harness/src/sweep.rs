@@ -2,10 +2,10 @@
 
 use anyhow::Context;
 
-use crate::cli::SweepArguments;
 use crate::comparison::Kind;
 use crate::failure::usage;
-use crate::matrix::{self, Matrix, Session};
+use crate::matrix::arguments::SweepArguments;
+use crate::matrix::{self, Contestants, Matrix, Session};
 use crate::output::make_folder;
 use crate::system::Programs;
 use crate::toml_file;
@@ -40,6 +40,7 @@ pub fn run(arguments: &SweepArguments) -> anyhow::Result<()> {
             path.display()
         )));
     }
+    let contestants = Contestants::find(&matrix, &programs)?;
     let directory = make_folder(&path).map_err(|error| usage(format!("--out: {error:#}")))?;
     toml_file::write(&directory.join(MATRIX), &matrix)?;
     let session = Session {
@@ -47,7 +48,7 @@ pub fn run(arguments: &SweepArguments) -> anyhow::Result<()> {
         kind: Kind::Sweep,
         directory,
         data: arguments.data.clone(),
-        programs,
+        contestants,
         command_line: std::env::args().collect::<Vec<_>>().join(" "),
     };
     let finished = session.perform()?;

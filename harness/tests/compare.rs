@@ -138,7 +138,8 @@ fn what_can_not_be_compared_is_refused_before_anything_runs() {
         &compare(&["--repeat", "1000", "--outstanding", "1,2,3,4,5"]),
         &["4096"],
     );
-    let empty = out.path().join("empty");
+    let scratch = directory();
+    let empty = scratch.path().join("empty");
     std::fs::create_dir(&empty).expect("made");
     refused(
         &compare(&["--systems", "synod,raft-rs", "--programs", text(&empty)]),
@@ -154,7 +155,7 @@ fn what_can_not_be_compared_is_refused_before_anything_runs() {
         &["synod-baseline-raft-rs", "not a baseline"],
     );
     let matrix = write(
-        &out.path().join("m.toml"),
+        &scratch.path().join("m.toml"),
         "outstanding = [1]\nsystem = [\"synod\"]\n",
     );
     refused(&run(&["sweep", text(&matrix)]), &["m.toml:2", "system"]);
@@ -164,6 +165,8 @@ fn what_can_not_be_compared_is_refused_before_anything_runs() {
         &["m.toml", "outstanding or rates"],
     );
     refused(&run(&["sweep", "nowhere.toml"]), &["nowhere.toml"]);
+    let left = std::fs::read_dir(out.path()).expect("ours").count();
+    assert_eq!(left, 0, "something was written although nothing ran");
 }
 
 /// An adapter that finds nothing installed, as on most machines.

@@ -24,7 +24,38 @@ use crate::system::{NotInstalled, Programs, System, Transport};
 /// The folder of the runs in that of the comparison.
 const RUNS: &str = "runs";
 
-type Subjects = BTreeMap<(System, Transport), Subject>;
+/// The systems of a matrix, found before anything is written: a mistake leaves no trace.
+pub struct Contestants {
+    subjects: BTreeMap<(System, Transport), Subject>,
+    skipped: Vec<Skipped>,
+}
+
+impl Contestants {
+    /// Finds or builds the programs of all systems; those that are not installed are skipped, and said to be.
+    pub fn find(matrix: &Matrix, programs: &Programs) -> anyhow::Result<Contestants> {
+        let progress = Progress::new();
+        let mut contestants = Contestants {
+            subjects: BTreeMap::new(),
+            skipped: Vec::new(),
+        };
+        for (system, transport) in matrix.contestants() {
+            match Subject::find(system, transport, programs, &progress) {
+                Ok(subject) => {
+                    contestants.subjects.insert((system, transport), subject);
+                }
+                Err(error) => {
+                    let NotInstalled(why) = error.downcast::<NotInstalled>()?;
+                    progress.step(&format!("skipped: {}: {why}", system.name()));
+                    contestants.skipped.push(Skipped {
+                        system: system.name(),
+                        why,
+                    });
+                }
+            }
+        }
+        Ok(contestants)
+    }
+}
 
 pub struct Session<'a> {
     pub matrix: &'a Matrix,
@@ -33,7 +64,7 @@ pub struct Session<'a> {
     pub directory: PathBuf,
     /// Where the replicas write, if not there.
     pub data: Option<PathBuf>,
-    pub programs: Programs,
+    pub contestants: Contestants,
     pub command_line: String,
 }
 
@@ -45,10 +76,10 @@ pub struct Finished {
 }
 
 impl Session<'_> {
-    /// Fails early if nothing can be run at all; a run that fails is noted, and the next one is done.
+    /// A run that fails is noted, and the next one is done.
     pub fn perform(&self) -> anyhow::Result<Finished> {
         let progress = Progress::new();
-        let (subjects, skipped) = self.subjects(&progress)?;
+        let subjects = &self.contestants.subjects;
         let turns: Vec<Turn> = schedule(self.matrix)
             .into_iter()
             .filter(|turn| subjects.contains_key(&(turn.point.system, turn.point.transport)))
@@ -95,35 +126,11 @@ impl Session<'_> {
             "no run succeeded: {}",
             problems.join("; ")
         );
-        let comparison = self.write(runs, &skipped)?;
+        let comparison = self.write(runs)?;
         Ok(Finished {
             comparison,
             problems,
         })
-    }
-
-    /// The programs of all systems; those that are not installed are skipped, and said to be.
-    fn subjects(&self, progress: &Progress) -> anyhow::Result<(Subjects, Vec<Skipped>)> {
-        let mut subjects = BTreeMap::new();
-        let mut skipped = Vec::new();
-        for (system, transport) in self.matrix.contestants() {
-            match Subject::find(system, transport, &self.programs, progress) {
-                Ok(subject) => {
-                    subjects.insert((system, transport), subject);
-                }
-                Err(error) => match error.downcast::<NotInstalled>() {
-                    Ok(NotInstalled(why)) => {
-                        progress.step(&format!("skipped: {}: {why}", system.name()));
-                        skipped.push(Skipped {
-                            system: system.name(),
-                            why,
-                        });
-                    }
-                    Err(error) => return Err(error),
-                },
-            }
-        }
-        Ok((subjects, skipped))
     }
 
     /// A run that is complete. What an interruption left of another is removed.
@@ -172,12 +179,12 @@ impl Session<'_> {
     }
 
     /// Puts the runs together as `comparison.json`, with the report beside it.
-    fn write(&self, runs: Vec<RunFolder>, skipped: &[Skipped]) -> anyhow::Result<Comparison> {
+    fn write(&self, runs: Vec<RunFolder>) -> anyhow::Result<Comparison> {
         let collection = Collection::of_runs(&self.directory, Source::Comparison, runs, Vec::new());
         let mut comparison = collection.comparison;
         comparison.kind = self.kind;
         comparison.command_line = self.command_line.clone();
-        comparison.skipped = skipped.to_vec();
+        comparison.skipped.clone_from(&self.contestants.skipped);
         comparison.cells = collection
             .cells
             .into_iter()

@@ -1,6 +1,7 @@
 //! Figures for people: three digits and the unit that reads best.
 
 use crate::results::Figure;
+pub use crate::run::progress::thousands;
 use crate::statistics::{Ratio, Spread};
 
 /// `655923` as `656 k`.
@@ -42,19 +43,6 @@ fn digits(value: f64) -> String {
         size if size >= 0.0995 => format!("{value:.2}"),
         _ => format!("{value:.3}"),
     }
-}
-
-/// `1234567` as `1,234,567`.
-pub fn thousands(value: u64) -> String {
-    let text = value.to_string();
-    let mut out = String::new();
-    for (index, digit) in text.chars().enumerate() {
-        if index > 0 && (text.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }
 
 /// A value of a figure in its own unit.
