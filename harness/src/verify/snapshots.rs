@@ -112,7 +112,9 @@ fn each(
 /// WAL is whole: of all that are possible the earliest, so that as much as can be is replayed.
 pub fn earliest_start(tables: &[Slots], kept: &[Kept]) -> Option<(usize, Slot)> {
     let starts = tables.iter().enumerate().flat_map(|(place, table)| {
-        let own = kept.iter().filter(move |kept| kept.replica == table.replica);
+        let own = kept
+            .iter()
+            .filter(move |kept| kept.replica == table.replica);
         std::iter::once(Slot::ZERO)
             .chain(own.map(|kept| kept.slot))
             .filter(move |slot| table.floor <= slot.next())

@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use quinn::{Endpoint, VarInt};
 use synod_engine::client::{LENGTH_BYTES, Replies};
-use synod_engine::ids::{ClusterId, CommandNumber, ReplicaId, ReplicaSet};
+use synod_engine::ids::{ClusterId, CommandNumber, ReplicaId, ReplicaSet, SessionId};
 use tokio::task::AbortHandle;
 
 use self::connection::Dialler;

@@ -134,5 +134,8 @@ fn without_the_snapshot_that_stands_for_trimmed_slots_nothing_can_be_checked() {
     let mut disk = trimmed();
     disk.snapshots.clear();
     let error = verdict(vec![disk], 6).unwrap_err();
-    assert!(format!("{error:#}").contains("no replica has a snapshot"), "{error:#}");
+    assert!(
+        format!("{error:#}").contains("no replica has a snapshot"),
+        "{error:#}"
+    );
 }
