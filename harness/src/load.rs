@@ -6,10 +6,13 @@ mod client_loop;
 pub mod event;
 pub mod in_flight;
 pub mod load_file;
+pub mod offering;
 pub mod pace;
 mod publish;
 pub mod recorder;
 pub mod schedule;
+pub mod surge;
+mod surge_watch;
 pub mod workload;
 
 use std::cell::{Cell, RefCell};
@@ -88,6 +91,9 @@ async fn load(file: LoadFile) -> anyhow::Result<()> {
     }
     tell(&Event::Connected)?;
     let shared = Rc::new(Shared::new(file.warmup_s, file.seconds)?);
+    if let Some(surge) = file.surge {
+        shared.recorder.borrow_mut().watch(surge);
+    }
     let loops = clients
         .into_iter()
         .map(|client| tokio::task::spawn_local(client.run(Rc::clone(&shared))))

@@ -7,7 +7,7 @@ use anyhow::Context;
 use hdrhistogram::Histogram;
 
 use crate::load::client_loop::ClientEnd;
-use crate::load::event::{Latency, LoadMinute, LoadResult, TimelineSummary};
+use crate::load::event::{Latency, LoadMinute, LoadResult, Offer, SurgeResult, TimelineSummary};
 use crate::load::recorder::{INTERVAL_MS, INTERVALS_PER_SECOND, Recorder, SECONDS_PER_MINUTE};
 
 pub fn write_files(out: &Path, recorder: &Recorder, unix_seconds: u64) -> anyhow::Result<()> {
@@ -59,6 +59,8 @@ pub fn result(recorder: &Recorder, client_cpu_us: u64, ends: Vec<ClientEnd>) -> 
         longest_gap_ms: recorder.longest_gap_ns() as f64 / 1e6,
         client_cpu_us,
         held_back: ends.iter().map(|end| end.held_back).sum(),
+        offer: offer(&ends),
+        surge: surge(recorder),
         timeline: summary(recorder.intervals()),
         minutes: minutes(recorder),
         accounts: ends.iter().map(|end| end.account).collect(),
@@ -67,6 +69,49 @@ pub fn result(recorder: &Recorder, client_cpu_us: u64, ends: Vec<ClientEnd>) -> 
         // Synod's are read from the disks.
         read_back: None,
     }
+}
+
+/// The sum of the clients'; `None` if they kept no such books.
+fn offer(ends: &[ClientEnd]) -> Option<Offer> {
+    let mut sum = Offer {
+        offered: 0,
+        admitted: 0,
+        refused: 0,
+    };
+    for end in ends {
+        let own = end.offered?;
+        sum.offered += own.offered;
+        sum.refused += own.refused;
+    }
+    sum.admitted = sum.offered - sum.refused;
+    Some(sum)
+}
+
+fn surge(recorder: &Recorder) -> Option<SurgeResult> {
+    let watch = recorder.surge()?;
+    let (surge, latency) = (watch.surge(), watch.latency());
+    let goodput = |from_ms: u64, to_ms: u64| {
+        let (from, to) = (
+            (from_ms / INTERVAL_MS) as usize,
+            (to_ms / INTERVAL_MS) as usize,
+        );
+        let intervals = recorder.intervals().get(from..to).unwrap_or_default();
+        let seconds = intervals.len() as f64 / INTERVALS_PER_SECOND as f64;
+        per_second(intervals.iter().sum(), seconds)
+    };
+    Some(SurgeResult {
+        surge,
+        goodput_per_s: goodput(surge.at_ms, surge.end_ms()),
+        goodput_before_per_s: goodput(0, surge.at_ms),
+        p50_us: micros(latency.p50_ns),
+        p99_us: micros(latency.p99_ns),
+        max_us: micros(latency.max_ns),
+        normal_after_ms: watch.normal_after_ms(),
+    })
+}
+
+fn per_second(count: u64, seconds: f64) -> f64 {
+    (count as f64 / seconds.max(1e-9) * 10.0).round() / 10.0
 }
 
 fn latency(histogram: &Histogram<u64>) -> Latency {
@@ -93,7 +138,7 @@ fn minutes(recorder: &Recorder) -> Vec<LoadMinute> {
             let seconds = intervals.len() as f64 / INTERVALS_PER_SECOND as f64;
             LoadMinute {
                 acknowledged,
-                throughput_per_s: (acknowledged as f64 / seconds * 10.0).round() / 10.0,
+                throughput_per_s: per_second(acknowledged, seconds),
                 p50_us: micros(latency.p50_ns),
                 p99_us: micros(latency.p99_ns),
                 max_us: micros(latency.max_ns),

@@ -9,6 +9,9 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::IntervalLogWriterBuilder;
 
+use crate::load::surge::Surge;
+use crate::load::surge_watch::SurgeWatch;
+
 /// Latencies beyond this are recorded as this.
 const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
 const SIGNIFICANT_DIGITS: u8 = 3;
@@ -37,6 +40,7 @@ pub struct Recorder {
     merged: Histogram<u64>,
     /// Lines of the interval log, one per finished second.
     log: Vec<u8>,
+    surge: Option<SurgeWatch>,
 }
 
 /// The latencies of the replies that came in one second or minute of the window.
@@ -65,7 +69,16 @@ impl Recorder {
             current: histogram.clone(),
             merged: histogram,
             log: Vec::new(),
+            surge: None,
         })
+    }
+
+    /// Looks at the commands of `surge` apart.
+    pub fn watch(&mut self, surge: Surge) {
+        let (start_ns, end_ns) = (self.window_start_ns, self.window_end_ns);
+        let mut histogram = self.merged.clone();
+        histogram.reset();
+        self.surge = Some(SurgeWatch::new(surge, start_ns, end_ns, histogram));
     }
 
     /// `count` commands were acknowledged at `now_ns`. Call once per run of replies, before [`Recorder::latency`].
@@ -85,11 +98,21 @@ impl Recorder {
 
     /// `count` of the commands acknowledged at `now_ns` had started, or were meant to, at `started_ns`.
     pub fn latency(&mut self, started_ns: u64, now_ns: u64, count: u64) {
+        if let Some(surge) = &mut self.surge {
+            surge.acknowledged(started_ns, now_ns, count);
+        }
         if started_ns < self.window_start_ns || started_ns >= self.window_end_ns {
             return;
         }
         let latency_ns = now_ns.saturating_sub(started_ns).max(1);
         self.current.saturating_record_n(latency_ns, count);
+    }
+
+    /// Commands found no room for too long, and were never submitted.
+    pub fn refused(&mut self, now_ns: u64) {
+        if let Some(surge) = &mut self.surge {
+            surge.refused(now_ns);
+        }
     }
 
     /// The window is over and every reply that will come has come.
@@ -133,6 +156,10 @@ impl Recorder {
     /// Every latency of the window; complete after [`Recorder::finish`].
     pub fn merged(&self) -> &Histogram<u64> {
         &self.merged
+    }
+
+    pub fn surge(&self) -> Option<&SurgeWatch> {
+        self.surge.as_ref()
     }
 
     /// The interval log in HdrHistogram's own format, one histogram per second of the window.
@@ -198,7 +225,7 @@ impl Recorder {
 }
 
 impl Percentiles {
-    fn of(histogram: &Histogram<u64>) -> Percentiles {
+    pub fn of(histogram: &Histogram<u64>) -> Percentiles {
         Percentiles {
             p50_ns: histogram.value_at_quantile(0.5),
             p99_ns: histogram.value_at_quantile(0.99),

@@ -205,6 +205,7 @@ impl Layout {
             seed: plan.seed,
             deadline_ms: plan.deadline_ms,
             mtu_max: Some(plan.mtu_max),
+            surge: plan.surge,
             out: self.results.clone(),
             load: plan.load,
             replicas: self.table(),

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::cli::DurabilityChoice;
 use crate::comparison::Equality;
 use crate::environment::Environment;
-use crate::load::event::{Latency, LoadResult, TimelineSummary};
+use crate::load::event::{Latency, LoadResult, Offer, SurgeResult, TimelineSummary};
 use crate::load::load_file::Load;
 use crate::run::counters::Status;
 use crate::run::faults::FaultReport;
@@ -58,6 +58,11 @@ pub struct Outcome {
     /// Summed over all replicas, as the kernel counts.
     pub disk_bytes_per_command: f64,
 
+    /// Of an open loop: what was offered in the measured window, and what became of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offer: Option<OfferRates>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub surge: Option<SurgeResult>,
     pub load: Load,
     pub loop_kind: &'static str,
     pub replicas: u8,
@@ -84,6 +89,17 @@ pub struct Outcome {
     /// What the replicas counted in the measured window, summed.
     pub replica_counters: Status,
     pub client_counters: BTreeMap<String, u64>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct OfferRates {
+    #[serde(flatten)]
+    pub commands: Offer,
+    pub offered_per_s: f64,
+    /// Acknowledged in the measured window.
+    pub goodput_per_s: f64,
+    /// Requests, each a run of commands, that replicas refused for the time being. Their commands were sent again.
+    pub busy_replies: u64,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -161,6 +177,13 @@ impl Outcome {
             commands_per_sync: ratio(commands, syncs_of_one, 2),
             elections: counter("elections"),
             disk_bytes_per_command: ratio(counter("disk_bytes_written") as f64, commands, 1),
+            offer: load.offer.map(|commands| OfferRates {
+                commands,
+                offered_per_s: ratio(commands.offered as f64, f64::from(plan.seconds), 1),
+                goodput_per_s: ratio(load.acknowledged as f64, f64::from(plan.seconds), 1),
+                busy_replies: load.client_counters.get("busy").copied().unwrap_or(0),
+            }),
+            surge: load.surge,
             load: plan.load,
             loop_kind: match plan.load {
                 Load::Closed { .. } => "closed loop",
@@ -226,7 +249,7 @@ fn problems(plan: &Plan, measured: &Measured) -> Vec<String> {
         }
         problems.extend(load.errors.iter().cloned());
     }
-    if let Load::Open { rate, .. } = plan.load {
+    if let (Load::Open { rate, .. }, None) = (plan.load, plan.surge) {
         let offered = (rate * u64::from(plan.seconds)) as f64;
         let held = load.acknowledged as f64 / offered;
         if held < RATE_HELD_MIN {

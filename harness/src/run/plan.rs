@@ -12,6 +12,7 @@ use crate::cli::{BackendChoice, DurabilityChoice, MachineChoice, RunArguments};
 use crate::environment::COMMIT;
 use crate::failure::usage;
 use crate::load::load_file::Load;
+use crate::load::surge::Surge;
 use crate::load::workload::payload_bytes_min;
 use crate::run::external::Recipe;
 use crate::run::progress::Progress;
@@ -47,6 +48,8 @@ pub struct Plan {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<PathBuf>,
     pub keep_data: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub surge: Option<Surge>,
     pub subject: Subject,
     pub load: Load,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,6 +112,7 @@ impl Plan {
         let load = load(arguments);
         check_outstanding(&load, arguments.payload)?;
         let fault = fault(arguments)?;
+        check_surge(arguments)?;
         Ok(Plan {
             name: name("run", &arguments.out, arguments.name.as_deref())?,
             command_line: std::env::args().collect::<Vec<_>>().join(" "),
@@ -126,6 +130,7 @@ impl Plan {
             out: arguments.out.clone(),
             data: arguments.data.clone(),
             keep_data: arguments.keep_data,
+            surge: arguments.surge,
             subject,
             load,
             fault,
@@ -265,6 +270,26 @@ fn check_outstanding(load: &Load, payload_bytes: u32) -> anyhow::Result<()> {
         return Err(usage(format!(
             "--outstanding {outstanding} of {payload_bytes} bytes are too many for {clients} clients: \
              each may have {SESSION_OUTSTANDING_MAX} commands and {OUTSTANDING_BYTES_MAX} bytes in flight"
+        )));
+    }
+    Ok(())
+}
+
+fn check_surge(arguments: &RunArguments) -> anyhow::Result<()> {
+    let Some(surge) = &arguments.surge else {
+        return Ok(());
+    };
+    if surge.end_ms() >= u64::from(arguments.seconds) * 1_000 {
+        return Err(usage(format!(
+            "--surge {surge}: it ends with the measured window of {} seconds or later (--seconds), so nobody would see \
+             how soon all is normal again",
+            arguments.seconds
+        )));
+    }
+    if arguments.system.is_external() {
+        return Err(usage(format!(
+            "--surge: the clients of {} offer one rate",
+            arguments.system.name()
         )));
     }
     Ok(())

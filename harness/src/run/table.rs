@@ -54,8 +54,10 @@ fn load_rows(rows: &mut Rows, plan: &Plan, outcome: &Outcome) {
     rows.row(
         "load",
         &format!(
-            "{}, {} B, {} s after {} s of warm-up",
+            "{}{}, {} B, {} s after {} s of warm-up",
             plan.load.label(),
+            plan.surge
+                .map_or_else(String::new, |surge| format!(", surge {surge}")),
             outcome.payload_bytes,
             outcome.seconds,
             outcome.warmup_s
@@ -74,6 +76,7 @@ fn load_rows(rows: &mut Rows, plan: &Plan, outcome: &Outcome) {
             thousands(outcome.throughput_per_s.round() as u64)
         ),
     );
+    offer_rows(rows, outcome);
     let latency = &outcome.latency_us;
     rows.row(
         "latency",
@@ -87,6 +90,39 @@ fn load_rows(rows: &mut Rows, plan: &Plan, outcome: &Outcome) {
         ),
     );
     rows.row("longest gap", &time(outcome.longest_gap_ms * 1e3));
+}
+
+fn offer_rows(rows: &mut Rows, outcome: &Outcome) {
+    if let Some(offer) = &outcome.offer {
+        rows.row(
+            "offered",
+            &format!(
+                "{} commands/s: {} commands, {} admitted, {} refused; {} requests were told to come back",
+                thousands(offer.offered_per_s.round() as u64),
+                thousands(offer.commands.offered),
+                thousands(offer.commands.admitted),
+                thousands(offer.commands.refused),
+                thousands(offer.busy_replies)
+            ),
+        );
+    }
+    if let Some(surge) = &outcome.surge {
+        rows.row(
+            "surge",
+            &format!(
+                "goodput {} commands/s ({} before)  p50 {}  p99 {}  max {}; {}",
+                thousands(surge.goodput_per_s.round() as u64),
+                thousands(surge.goodput_before_per_s.round() as u64),
+                time(surge.p50_us),
+                time(surge.p99_us),
+                time(surge.max_us),
+                match surge.normal_after_ms {
+                    Some(ms) => format!("as before within {ms} ms of its end"),
+                    None => "never as before again".into(),
+                }
+            ),
+        );
+    }
 }
 
 fn cost_rows(rows: &mut Rows, outcome: &Outcome) {

@@ -69,6 +69,7 @@ impl<T: Target> ClientLoop<T> {
                 session: None,
             },
             held_back: tally.held_back,
+            offered: None,
             counters: vec![("retries", tally.retries), ("unanswered", tally.unanswered)],
             error: error.map(|error| format!("client {}: {error}", self.tag)),
         }
