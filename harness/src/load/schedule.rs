@@ -149,7 +149,10 @@ mod tests {
             .map(|i| Schedule::new(0, 1_000, 4, i).with_surge(&surge, 1_000 * MS))
             .collect();
         let offered = |from_ms: u64, to_ms: u64| -> u64 {
-            let due = |schedule: &Schedule, ms: u64| schedule.due((ms * MS).saturating_sub(1));
+            let due = |schedule: &Schedule, ms: u64| match (ms * MS).checked_sub(1) {
+                Some(last_ns) => schedule.due(last_ns),
+                None => 0,
+            };
             schedules
                 .iter()
                 .map(|schedule| due(schedule, to_ms) - due(schedule, from_ms))
