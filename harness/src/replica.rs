@@ -91,7 +91,6 @@ pub fn open<N: Links, M: StateMachine + Default>(
         .try_clone_to_owned()
         .context("the event of the WAL cannot be shared")?;
     let notes = [wal.notes(), snapshots.notes()];
-    announce(&settings, &report)?;
     let on_disk = OnDisk {
         incarnation: report.incarnation,
         last: report.last_lsn,
@@ -102,6 +101,7 @@ pub fn open<N: Links, M: StateMachine + Default>(
         .start(node::now(clock), wal, network, snapshots, on_disk)
         .map_err(usage)?;
     warn_of_losses(driver.replica());
+    announce(&settings, &report)?;
     Ok(Opened {
         node: Replica { driver, notes },
         inbox,

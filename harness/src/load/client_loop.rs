@@ -23,6 +23,8 @@ use crate::verify::ClientAccount;
 /// Open loop: commands in flight per client, as far as their bytes allow. Reaching it means that the system does
 /// not hold the rate.
 const OPEN_OUTSTANDING_MAX: u32 = 65_536;
+/// And over all clients: what is in flight when a system is overloaded is what admitted commands wait for.
+const OPEN_BYTES_MAX: usize = OUTSTANDING_BYTES_MAX;
 
 pub struct ClientLoop {
     client: Client,
@@ -81,7 +83,8 @@ impl ClientLoop {
             Offer::Closed { outstanding } => outstanding,
             Offer::Open { .. } => {
                 let command_bytes = file.payload_bytes as usize + LENGTH_BYTES;
-                OPEN_OUTSTANDING_MAX.min((OUTSTANDING_BYTES_MAX / command_bytes) as u32)
+                let own_bytes = OPEN_BYTES_MAX / file.clients as usize;
+                OPEN_OUTSTANDING_MAX.min((own_bytes / command_bytes).max(1) as u32)
             }
         };
         let mut config = client_config(

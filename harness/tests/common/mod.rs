@@ -231,12 +231,14 @@ impl Files {
         run_with_input(&["client", "--config", config, "repl"], input)
     }
 
-    /// A counter of a replica; `None` while it does not answer.
+    /// A counter of a replica; `None` if it does not answer.
     pub fn counter(&self, id: u8, name: &str) -> Option<u64> {
-        let status = self.client(&["status"]).stdout;
-        let prefix = format!("replica {id} {name} ");
-        let line = status.lines().find_map(|line| line.strip_prefix(&prefix));
-        line.and_then(|value| value.parse().ok())
+        self.status().counter(id, name)
+    }
+
+    /// What all replicas say about themselves; one that is down is waited for only shortly.
+    pub fn status(&self) -> Status {
+        Status(self.client(&["--deadline-ms", "500", "status"]).stdout)
     }
 
     /// Runs `synod client` on this cluster.
@@ -245,6 +247,16 @@ impl Files {
         let mut all = vec!["client", "--config", config.to_str().expect("utf-8")];
         all.extend_from_slice(arguments);
         run(&all)
+    }
+}
+
+pub struct Status(String);
+
+impl Status {
+    pub fn counter(&self, id: u8, name: &str) -> Option<u64> {
+        let prefix = format!("replica {id} {name} ");
+        let line = self.0.lines().find_map(|line| line.strip_prefix(&prefix));
+        line.and_then(|value| value.parse().ok())
     }
 }
 
