@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use common::{Files, Replica, directory, one_at_a_time, run, wait_until};
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 
-/// Small, so that a few hundred commands go through several snapshots.
-const TABLES: &str =
-    "[limits]\nsnapshot_distance_bytes = 262144\n[storage]\nsegment_bytes = 131072\n";
+/// Small, so that a few hundred commands go through several snapshots, and are soon gone from memory as well.
+const TABLES: &str = "[limits]\nsnapshot_distance_bytes = 262144\ncache_bytes_max = 65536\n\
+                      [storage]\nsegment_bytes = 131072\n";
 const VALUE_BYTES: usize = 8_192;
 
 /// Overwrites `keys` keys in turn, so that the log grows and the state does not.
@@ -111,7 +111,8 @@ fn who_was_away_beyond_the_trim_floor_catches_up_by_snapshot_and_suffix() {
     // Load goes on meanwhile: what comes after the snapshot is the suffix.
     write(&files, 20_000, 60, 16);
     wait_until("it does not catch up", || equal(&files, 3));
-    assert!(files.counter(3, "snapshots_installed") >= Some(1));
+    let installed = files.counter(3, "snapshots_installed");
+    assert!(installed >= Some(1), "{installed:?}: {}", log_of(&files, 3));
     assert_eq!(number_of(&files, 20_059 % 16), "20059");
     drop((first, second));
 }
