@@ -25,6 +25,8 @@ const FULL_MAX: Duration = Duration::from_secs(5);
 const FULL_BYTES: u64 = 512 * 1_024;
 /// A stopped replica stands still after this time at most.
 const STOP_MAX: Duration = Duration::from_secs(2);
+/// A replica stays away no longer than this, whatever the others trimmed.
+const AWAY_MAX: Duration = Duration::from_secs(8);
 /// What one replica lost is there again within this time, unless the network is in the way.
 const CONVERGE_MAX: Duration = Duration::from_secs(20);
 /// The exit code of a replica whose disk failed.
@@ -91,6 +93,7 @@ impl Processes<'_> {
             Fault::Stop => self.stop(victim, lasts).await?,
             Fault::DiskFull => self.disk_full(victim, lasts).await?,
             Fault::Corrupt => self.corrupt(victim, lasts, planned.draw).await?,
+            Fault::Away => self.away(victim, lasts).await?,
             Fault::Wipe => self.wipe(victim, lasts).await?,
             Fault::Partition
             | Fault::OneWay
@@ -203,6 +206,37 @@ impl Processes<'_> {
         }
     }
 
+    /// What it lacks when it returns is nowhere any more but in snapshots.
+    async fn away(&mut self, victim: ReplicaId, lasts: Duration) -> anyhow::Result<(bool, String)> {
+        if !self.converged().await? {
+            return Ok((false, "the replicas were never equal".to_owned()));
+        }
+        self.cluster.kill(&[victim]).await?;
+        let since = Instant::now();
+        sleep(lasts).await;
+        // By now the others have gone on from all that it had.
+        let passed = self.of_others(victim, "commit_index").await;
+        let passed = passed.into_iter().max().unwrap_or(0);
+        let mut beyond = false;
+        while !beyond && since.elapsed() < AWAY_MAX {
+            sleep(WATCH).await;
+            let floors = self.of_others(victim, "trim_floor").await;
+            beyond = floors.into_iter().all(|floor| floor > passed);
+        }
+        let away_ms = since.elapsed().as_millis();
+        self.cluster.restart(&[victim]).await?;
+        let back = self.converged().await?;
+        let installed = self.cluster.status(victim).await?;
+        let installed = installed.get("snapshots_installed").copied().unwrap_or(0);
+        Ok((
+            beyond && back && installed > 0,
+            format!(
+                "away for {away_ms} ms, beyond the trim floor: {beyond}, snapshots installed: {installed}, \
+                 complete again: {back}"
+            ),
+        ))
+    }
+
     async fn wipe(&mut self, victim: ReplicaId, lasts: Duration) -> anyhow::Result<(bool, String)> {
         if !self.converged().await? {
             return Ok((false, "the replicas were never equal".to_owned()));
@@ -218,6 +252,16 @@ impl Processes<'_> {
             back,
             format!("its data was removed, complete again: {back}"),
         ))
+    }
+
+    /// Zero for whoever does not answer.
+    async fn of_others(&self, victim: ReplicaId, name: &str) -> Vec<u64> {
+        let mut values = Vec::new();
+        for id in self.replicas().into_iter().filter(|id| *id != victim) {
+            let status = self.cluster.status(id).await.unwrap_or_default();
+            values.push(status.get(name).copied().unwrap_or(0));
+        }
+        values
     }
 
     async fn end_cleanly(&mut self, victim: ReplicaId) -> anyhow::Result<()> {
