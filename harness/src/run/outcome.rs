@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cli::DurabilityChoice;
 use crate::comparison::Equality;
@@ -91,7 +91,7 @@ pub struct Outcome {
     pub client_counters: BTreeMap<String, u64>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OfferRates {
     #[serde(flatten)]
     pub commands: Offer,
