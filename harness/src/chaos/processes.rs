@@ -25,8 +25,8 @@ const FULL_MAX: Duration = Duration::from_secs(5);
 const FULL_BYTES: u64 = 512 * 1_024;
 /// A stopped replica stands still after this time at most.
 const STOP_MAX: Duration = Duration::from_secs(2);
-/// A replica stays away no longer than this, whatever the others trimmed.
-const AWAY_MAX: Duration = Duration::from_secs(8);
+/// A replica stays away no longer than this. Cut off from each other, the others trim nothing.
+const AWAY_MAX: Duration = Duration::from_secs(15);
 /// What one replica lost is there again within this time, unless the network is in the way.
 const CONVERGE_MAX: Duration = Duration::from_secs(20);
 /// The exit code of a replica whose disk failed.
