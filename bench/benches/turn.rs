@@ -9,6 +9,7 @@ use synod_engine::ids::{ClientId, ReplicaId, SessionId, Time};
 use synod_engine::machine::LogMachine;
 use synod_engine::recovery::{OnDisk, Recovery};
 use synod_engine::seams::Arrival;
+use synod_engine::snapshot::NoSnapshots;
 
 const CLIENT: ClientId = ClientId(1);
 
@@ -23,7 +24,13 @@ impl Replica {
         let recovery = Recovery::new(Config::new(ReplicaId(1), 1, 1), LogMachine::default());
         let wal = FreeWal::default();
         let network = FreeNetwork::default();
-        let driver = recovery.start(Time(0), wal, network, OnDisk::default());
+        let driver = recovery.start(
+            Time(0),
+            wal,
+            network,
+            NoSnapshots::default(),
+            OnDisk::default(),
+        );
         let mut replica = Replica {
             driver: driver.expect("nothing was trimmed"),
             now: 0,

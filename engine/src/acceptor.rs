@@ -286,7 +286,7 @@ impl Acceptor {
         self.promised = self.promised.max(ballot);
     }
 
-    pub fn replay_trim(&mut self, floor: Slot) {
+    pub fn trim(&mut self, floor: Slot) {
         self.trim_floor = self.trim_floor.max(floor);
     }
 

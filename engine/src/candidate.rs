@@ -20,8 +20,6 @@ pub struct Candidate {
     /// before anyone hears of it).
     pub announced: bool,
     promises: Vec<Promised>,
-    /// The highest trim floor in a promise: below it nothing can be fetched from that acceptor.
-    trim_floor: Slot,
     /// Per slot the value accepted at the highest ballot.
     accepted: BTreeMap<Slot, (Ballot, Value)>,
 }
@@ -32,6 +30,8 @@ struct Promised {
     replica: ReplicaId,
     incarnation: Incarnation,
     commit_index: Slot,
+    /// Below it nothing can be fetched from that acceptor but a snapshot.
+    trim_floor: Slot,
 }
 
 /// Whether Phase 1 is over.
@@ -42,7 +42,7 @@ pub enum Phase1 {
     Behind {
         through: Slot,
     },
-    /// Slots that are needed were trimmed everywhere: only a snapshot helps, so somebody else should lead.
+    /// Slots that are needed were trimmed wherever they are chosen: only a snapshot helps.
     BelowTrimFloor,
     /// Done: propose these values at the new ballot, from the slot after the commit index on without a gap.
     Recovered(Vec<Value>),
@@ -56,7 +56,6 @@ impl Candidate {
             ask_at: now,
             announced: false,
             promises: Vec::new(),
-            trim_floor: Slot(1),
             accepted: BTreeMap::new(),
         }
     }
@@ -118,8 +117,8 @@ impl Candidate {
             replica: from,
             incarnation,
             commit_index: promise.commit_index,
+            trim_floor: promise.trim_floor,
         });
-        self.trim_floor = self.trim_floor.max(promise.trim_floor);
         for accepted in promise.accepted {
             let best = self
                 .accepted
@@ -143,7 +142,10 @@ impl Candidate {
             .max()
             .unwrap_or(Slot::ZERO);
         if through > commit_index {
-            if self.trim_floor > commit_index.next() {
+            let mut ahead = self
+                .counted(members)
+                .filter(|promised| promised.commit_index > commit_index);
+            if ahead.all(|promised| promised.trim_floor > commit_index.next()) {
                 return Phase1::BelowTrimFloor;
             }
             return Phase1::Behind { through };

@@ -8,10 +8,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::client::{exhausted, take_u8, take_u32, take_u64};
 use crate::ids::{Ballot, Incarnation, ReplicaId, ReplicaSet, Slot};
 use crate::message::{
-    Accept, Accepted, AcceptedValue, Chosen, Fetch, Heartbeat, HeartbeatRole, Message, Prepare,
-    Promise, Reject, Value,
+    Accept, Accepted, AcceptedValue, Chosen, Fetch, FetchSnapshot, Heartbeat, HeartbeatRole,
+    Message, Prepare, Promise, Reject, SnapshotPart, Value,
 };
-use crate::seams::{Frame, Lane};
+use crate::seams::{Frame, Lane, SnapshotInfo};
 
 /// Bytes of the length prefix of every frame, replica or client.
 pub const FRAME_PREFIX_BYTES: usize = 4;
@@ -24,6 +24,8 @@ const ACCEPTED: u8 = 5;
 const HEARTBEAT: u8 = 6;
 const FETCH: u8 = 7;
 const CHOSEN: u8 = 8;
+const FETCH_SNAPSHOT: u8 = 9;
+const SNAPSHOT_PART: u8 = 10;
 
 /// Why bytes are not a frame of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,12 +45,13 @@ pub enum DecodeError {
 pub fn lane(message: &Message) -> Lane {
     match message {
         Message::Accept(_) | Message::Promise(_) => Lane::Data,
-        Message::Chosen(_) => Lane::Bulk,
+        Message::Chosen(_) | Message::SnapshotPart(_) => Lane::Bulk,
         Message::Prepare(_)
         | Message::Reject(_)
         | Message::Accepted(_)
         | Message::Heartbeat(_)
-        | Message::Fetch(_) => Lane::Control,
+        | Message::Fetch(_)
+        | Message::FetchSnapshot(_) => Lane::Control,
     }
 }
 
@@ -92,6 +95,21 @@ pub fn encode(message: &Message) -> Frame {
             for value in &chosen.values {
                 put_value(&mut head, value);
             }
+        }
+        Message::FetchSnapshot(fetch) => {
+            head.put_u8(FETCH_SNAPSHOT);
+            head.put_u8(u8::from(fetch.snapshot.is_some()));
+            if let Some(snapshot) = fetch.snapshot {
+                put_snapshot(&mut head, snapshot);
+            }
+            head.put_u64_le(fetch.offset);
+            head.put_u32_le(fetch.bytes);
+        }
+        Message::SnapshotPart(part) => {
+            head.put_u8(SNAPSHOT_PART);
+            put_snapshot(&mut head, part.snapshot);
+            head.put_u64_le(part.offset);
+            body = part.bytes.clone();
         }
     }
     let length = (head.len() - FRAME_PREFIX_BYTES + body.len()) as u32;
@@ -138,10 +156,38 @@ pub fn decode(mut frame: Bytes) -> Result<Message, DecodeError> {
             }
             Message::Chosen(Chosen { from, values })
         }
+        FETCH_SNAPSHOT => Message::FetchSnapshot(FetchSnapshot {
+            snapshot: match take_u8(frame)? {
+                0 => None,
+                1 => Some(take_snapshot(frame)?),
+                _ => return Err(DecodeError::Range),
+            },
+            offset: take_u64(frame)?,
+            bytes: take_u32(frame)?,
+        }),
+        SNAPSHOT_PART => Message::SnapshotPart(SnapshotPart {
+            snapshot: take_snapshot(frame)?,
+            offset: take_u64(frame)?,
+            bytes: std::mem::take(frame),
+        }),
         kind => return Err(DecodeError::Kind(kind)),
     };
     exhausted(frame)?;
     Ok(message)
+}
+
+fn put_snapshot(head: &mut BytesMut, snapshot: SnapshotInfo) {
+    head.put_u64_le(snapshot.slot.0);
+    head.put_u64_le(snapshot.bytes);
+    head.put_u64_le(snapshot.checksum);
+}
+
+fn take_snapshot(frame: &mut Bytes) -> Result<SnapshotInfo, DecodeError> {
+    Ok(SnapshotInfo {
+        slot: take_slot(frame)?,
+        bytes: take_u64(frame)?,
+        checksum: take_u64(frame)?,
+    })
 }
 
 fn put_promise(head: &mut BytesMut, promise: &Promise) {
@@ -257,153 +303,4 @@ fn take_value(frame: &mut Bytes) -> Result<Value, DecodeError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn ballot() -> impl Strategy<Value = Ballot> {
-        (any::<u64>(), 0u8..16).prop_map(|(round, replica)| Ballot {
-            round,
-            replica: ReplicaId(replica),
-        })
-    }
-
-    fn slot() -> impl Strategy<Value = Slot> {
-        any::<u64>().prop_map(Slot)
-    }
-
-    fn value() -> impl Strategy<Value = Value> {
-        proptest::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from)
-    }
-
-    fn heartbeat() -> impl Strategy<Value = Heartbeat> {
-        let role = prop_oneof![
-            Just(HeartbeatRole::Leading),
-            Just(HeartbeatRole::Following),
-            Just(HeartbeatRole::Searching),
-            Just(HeartbeatRole::Standing),
-            any::<u64>().prop_map(|incarnation| HeartbeatRole::Readmitting {
-                incarnation: Incarnation(incarnation),
-            }),
-        ];
-        (ballot(), role, any::<u16>(), slot(), slot(), slot()).prop_map(
-            |(ballot, role, hears, commit_index, received, trim_floor)| Heartbeat {
-                ballot,
-                role,
-                hears: ReplicaSet(hears),
-                commit_index,
-                received,
-                trim_floor,
-            },
-        )
-    }
-
-    fn promise() -> impl Strategy<Value = Promise> {
-        let accepted =
-            (slot(), ballot(), value()).prop_map(|(slot, ballot, value)| AcceptedValue {
-                slot,
-                ballot,
-                value,
-            });
-        (
-            ballot(),
-            any::<u64>(),
-            slot(),
-            slot(),
-            proptest::collection::vec(accepted, 0..5),
-        )
-            .prop_map(
-                |(ballot, incarnation, commit_index, trim_floor, accepted)| Promise {
-                    ballot,
-                    incarnation: Incarnation(incarnation),
-                    commit_index,
-                    trim_floor,
-                    accepted,
-                },
-            )
-    }
-
-    fn message() -> impl Strategy<Value = Message> {
-        prop_oneof![
-            (ballot(), slot()).prop_map(|(ballot, commit_index)| {
-                Message::Prepare(Prepare {
-                    ballot,
-                    commit_index,
-                })
-            }),
-            promise().prop_map(Message::Promise),
-            ballot().prop_map(|promised| Message::Reject(Reject { promised })),
-            (ballot(), slot(), slot(), value()).prop_map(|(ballot, slot, commit_index, value)| {
-                Message::Accept(Accept {
-                    ballot,
-                    slot,
-                    commit_index,
-                    value,
-                })
-            }),
-            (ballot(), slot())
-                .prop_map(|(ballot, through)| Message::Accepted(Accepted { ballot, through })),
-            heartbeat().prop_map(Message::Heartbeat),
-            (slot(), slot()).prop_map(|(from, through)| Message::Fetch(Fetch { from, through })),
-            (slot(), proptest::collection::vec(value(), 0..5))
-                .prop_map(|(from, values)| Message::Chosen(Chosen { from, values })),
-        ]
-    }
-
-    fn on_the_wire(message: &Message) -> Bytes {
-        let frame = encode(message);
-        let mut whole = BytesMut::from(&frame.head[..]);
-        whole.extend_from_slice(&frame.body);
-        whole.freeze()
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_encoded_decodes_to_itself(message in message()) {
-            let mut wire = on_the_wire(&message);
-            prop_assert_eq!(take_u32(&mut wire).expect("the length") as usize, wire.len());
-            prop_assert_eq!(decode(wire).expect("our own frame"), message);
-        }
-
-        #[test]
-        fn cut_frames_and_garbage_are_errors_not_panics(message in message(), cut in any::<prop::sample::Index>(), garbage in proptest::collection::vec(any::<u8>(), 0..60)) {
-            let wire = on_the_wire(&message).slice(4..);
-            let cut = cut.index(wire.len());
-            // An Accept's value is the rest of its frame: a cut one is another value, not an error.
-            if !matches!(message, Message::Accept(_)) {
-                prop_assert!(decode(wire.slice(..cut)).is_err());
-            }
-            let _ = decode(Bytes::from(garbage));
-        }
-    }
-
-    #[test]
-    fn trap_29_nothing_that_carries_values_shares_the_control_lane() {
-        let value = Value::from_static(b"value");
-        let accept = Message::Accept(Accept {
-            ballot: Ballot::ZERO,
-            slot: Slot(1),
-            commit_index: Slot::ZERO,
-            value: value.clone(),
-        });
-        let chosen = Message::Chosen(Chosen {
-            from: Slot(1),
-            values: vec![value.clone()],
-        });
-        let promise = Message::Promise(Promise {
-            ballot: Ballot::ZERO,
-            incarnation: Incarnation::FOUNDING,
-            commit_index: Slot::ZERO,
-            trim_floor: Slot(1),
-            accepted: Vec::new(),
-        });
-        for message in [accept, chosen, promise] {
-            assert_ne!(lane(&message), Lane::Control, "{message:?}");
-        }
-        let reject = Message::Reject(Reject {
-            promised: Ballot::ZERO,
-        });
-        assert_eq!(lane(&reject), Lane::Control);
-    }
-}
+mod tests;

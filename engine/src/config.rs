@@ -1,9 +1,9 @@
 //! What one replica is told: who it is, its timers, and a limit on everything.
 
+use crate::budget::memory_budget;
 use crate::ids::{REPLICAS_MAX, ReplicaId};
-use crate::persist::OWED_BYTES_MAX;
 use crate::quorum::Quorums;
-use crate::sessions::REPLY_BYTES_MAX;
+use crate::snapshot::PART_BYTES_MAX;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -55,6 +55,20 @@ pub struct Limits {
     pub cache_bytes_max: usize,
     /// Bytes of one answer to a Fetch.
     pub fetch_bytes_max: usize,
+    /// Bytes of WAL after which the next snapshot is taken.
+    pub snapshot_distance_bytes: u64,
+    /// Bytes of it that are written in one step between two turns.
+    pub snapshot_step_bytes: usize,
+    /// Bytes that commands may overwrite while a snapshot is taken, before it is given up and tried again later.
+    pub snapshot_kept_bytes_max: usize,
+    /// Bytes of a snapshot that may wait for the disk before no more of it is written or asked for.
+    pub snapshot_backlog_bytes_max: usize,
+    /// Bytes of one part of a snapshot that this replica asks a peer for; a few are on the way at a time.
+    pub snapshot_part_bytes: u32,
+    /// Bytes of snapshots sent to peers in a second, all together.
+    pub snapshot_bytes_per_s: u64,
+    /// Bytes of WAL that may gather for the sake of a peer that gets a snapshot.
+    pub snapshot_pin_bytes_max: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -158,6 +172,24 @@ impl Config {
             "intake_bytes_max",
             limits.intake_bytes_max,
             "at least batch_bytes_max",
+        )?;
+        rule(
+            (1..=PART_BYTES_MAX).contains(&(limits.snapshot_part_bytes as usize)),
+            "snapshot_part_bytes",
+            limits.snapshot_part_bytes as usize,
+            "1 byte to 1 MiB",
+        )?;
+        rule(
+            limits.snapshot_bytes_per_s >= u64::from(limits.snapshot_part_bytes),
+            "snapshot_bytes_per_s",
+            limits.snapshot_bytes_per_s as usize,
+            "at least snapshot_part_bytes, or no peer ever gets a snapshot",
+        )?;
+        rule(
+            limits.snapshot_step_bytes >= 1,
+            "snapshot_step_bytes",
+            limits.snapshot_step_bytes,
+            "at least 1",
         )
     }
 
@@ -175,18 +207,7 @@ impl Config {
 
     /// The named limits of what the engine holds in memory, in bytes: their sum is printed at start.
     pub fn memory_budget(&self) -> Vec<(&'static str, u64)> {
-        let limits = &self.limits;
-        vec![
-            ("intake_bytes_max", limits.intake_bytes_max as u64),
-            (
-                "accept_ahead_bytes_max",
-                self.accept_ahead_bytes_max() as u64,
-            ),
-            ("cache_bytes_max", limits.cache_bytes_max as u64),
-            ("owed_bytes_max", OWED_BYTES_MAX as u64),
-            ("reply_bytes_max", REPLY_BYTES_MAX as u64),
-            ("fetch_bytes_max", limits.fetch_bytes_max as u64),
-        ]
+        memory_budget(self)
     }
 
     /// Bytes of values accepted and not known to be chosen. A leader has at most one window open, and may hear of
@@ -234,6 +255,13 @@ impl Default for Limits {
             intake_bytes_max: 16 * MIB,
             cache_bytes_max: 32 * MIB,
             fetch_bytes_max: MIB,
+            snapshot_distance_bytes: 256 << 20,
+            snapshot_step_bytes: 64 * KIB,
+            snapshot_kept_bytes_max: 64 * MIB,
+            snapshot_backlog_bytes_max: 4 * MIB,
+            snapshot_part_bytes: 256 << 10,
+            snapshot_bytes_per_s: 128 << 20,
+            snapshot_pin_bytes_max: 8 << 30,
         }
     }
 }

@@ -1,33 +1,39 @@
 //! The event loop of one replica, generic over disk, network and application: production, simulator and
 //! micro-benchmarks run this same code.
 
+mod snapshots;
+
 use std::collections::VecDeque;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
-use crate::batch;
 use crate::client::{ClientMessage, Reason, Refused, Request, ServerMessage};
 use crate::codec;
-use crate::ids::{ClientId, CommandNumber, ReplicaId, SessionId, Slot, Time};
+use crate::ids::{ClientId, CommandNumber, ReplicaId, SessionId, Time};
 use crate::intake::{Admission, Door, Opening};
-use crate::message::{Chosen, Message, Value};
+use crate::message::{Chosen, Message};
 use crate::output::{Leadership, Output, ReadForPeer};
 use crate::replica::{Input, Replica};
-use crate::seams::{Arrival, Network, StateMachine, Wal, WalFailed, WalRead};
-use crate::sessions::{Applied, Sessions};
+use crate::seams::{Arrival, Network, SnapshotStore, StateMachine, Wal, WalFailed, WalRead};
+use crate::sessions::Applied;
+use crate::snapshot::NoSnapshots;
+use crate::state::State;
+
+use snapshots::Snapshots;
 
 /// Fetches that wait for the WAL's reader.
-const READS_WAITING_MAX: usize = 16;
+pub(crate) const READS_WAITING_MAX: usize = 16;
 
 /// How long a client should wait that cannot open a session now, in microseconds.
 const OPEN_RETRY_US: u32 = 100_000;
 
-pub struct Driver<W, N, M> {
+pub struct Driver<W, N, M, S = NoSnapshots> {
     replica: Replica,
     state: State<M>,
     door: Door,
     wal: W,
     network: N,
+    snapshots: Snapshots<S, M>,
     out: Output,
     /// For whom the WAL is reading, in the order of the reads.
     reading: VecDeque<ReplicaId>,
@@ -41,16 +47,6 @@ pub struct Driver<W, N, M> {
     counters: Counters,
 }
 
-/// The replicated state: what is equal on every replica after the same slots.
-#[derive(Debug, Default)]
-pub struct State<M> {
-    pub machine: M,
-    pub sessions: Sessions,
-    /// Every slot up to here is applied.
-    applied: Slot,
-    scratch: BytesMut,
-}
-
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Counters {
     turns: u64,
@@ -58,11 +54,17 @@ struct Counters {
     reads_dropped: u64,
 }
 
-impl<W: Wal, N: Network, M: StateMachine> Driver<W, N, M> {
+impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
     /// A replica that was rebuilt from its WAL; see [`crate::recovery::Recovery`].
-    pub fn new(replica: Replica, state: State<M>, wal: W, network: N) -> Driver<W, N, M> {
+    pub fn new(
+        replica: Replica,
+        state: State<M>,
+        wal: W,
+        network: N,
+        snapshots: S,
+    ) -> Driver<W, N, M, S> {
         assert_eq!(
-            state.applied,
+            state.applied(),
             replica.commit_index(),
             "recovery applies everything that it finds chosen"
         );
@@ -72,6 +74,7 @@ impl<W: Wal, N: Network, M: StateMachine> Driver<W, N, M> {
             door: Door::default(),
             wal,
             network,
+            snapshots: Snapshots::new(snapshots),
             out: Output::default(),
             reading: VecDeque::new(),
             to_recall: None,
@@ -85,6 +88,7 @@ impl<W: Wal, N: Network, M: StateMachine> Driver<W, N, M> {
     /// its own pace: the more has gathered, the more one turn does.
     pub fn turn(&mut self, now: Time, arrivals: &mut Vec<Arrival>) -> Result<(), WalFailed> {
         self.counters.turns += 1;
+        self.take_from_store(now);
         for arrival in arrivals.drain(..) {
             self.take(now, arrival);
         }
@@ -101,9 +105,11 @@ impl<W: Wal, N: Network, M: StateMachine> Driver<W, N, M> {
         self.replicate();
         self.apply();
         self.announce();
-        self.read_back()?;
+        self.read_back(now)?;
+        self.run_snapshots(now);
         self.out.clear();
         self.door.tidy(&self.state.sessions);
+        self.door.pace.turn(now, self.replica.intake_bytes());
         self.serving = self.replica.serves();
         self.network.flush();
         self.check();
@@ -112,10 +118,13 @@ impl<W: Wal, N: Network, M: StateMachine> Driver<W, N, M> {
 
     /// When to call [`Driver::turn`] at the latest.
     pub fn deadline(&self) -> Time {
-        match self.recalled {
-            Some(_) => Time::default(),
-            None => self.replica.deadline(),
+        if self.recalled.is_some() {
+            return Time::default();
         }
+        let replica = self.replica.deadline();
+        self.snapshots
+            .wake_at()
+            .map_or(replica, |wake_at| replica.min(wake_at))
     }
 
     /// Whether the disk finished something (or failed) since the last turn, so that another one is due.
@@ -137,9 +146,9 @@ impl<W: Wal, N: Network, M: StateMachine> Driver<W, N, M> {
         &mut self.network
     }
 
-    /// Ends the loop and gives disk and network back, to be closed.
-    pub fn into_parts(self) -> (W, N) {
-        (self.wal, self.network)
+    /// Ends the loop and gives disk, network and snapshots back, to be closed.
+    pub fn into_parts(self) -> (W, N, S) {
+        (self.wal, self.network, self.snapshots.store)
     }
 
     fn take(&mut self, now: Time, arrival: Arrival) {
@@ -299,7 +308,7 @@ impl<W: Wal, N: Network, M: StateMachine> Driver<W, N, M> {
     }
 
     /// Hands what peers asked for, or this replica wants back for itself, to the WAL's reader, and what it read to them.
-    fn read_back(&mut self) -> Result<(), WalFailed> {
+    fn read_back(&mut self, now: Time) -> Result<(), WalFailed> {
         let bytes_max = self.replica.config().limits.fetch_bytes_max;
         let own = self.replica.config().replica;
         for read in self.out.reads.drain(..) {
@@ -323,7 +332,10 @@ impl<W: Wal, N: Network, M: StateMachine> Driver<W, N, M> {
             let to = self.reading.pop_front().expect("a read was asked for");
             if to == own {
                 self.recalled = Some(read);
-            } else if !read.values.is_empty() {
+            } else if read.values.is_empty() {
+                self.replica
+                    .offer_snapshot(now, to, read.from, &mut self.out);
+            } else {
                 self.send_chosen(to, read);
             }
         }
@@ -351,7 +363,7 @@ impl<W: Wal, N: Network, M: StateMachine> Driver<W, N, M> {
         self.replica.report(report);
         let sessions = &self.state.sessions.counters;
         let door = &self.door.counters;
-        report("applied", self.state.applied.0);
+        report("applied", self.state.applied().0);
         report("state_hash", self.state.machine.hash());
         report("applied_commands", sessions.commands_applied);
         report("duplicates_skipped", sessions.duplicates_skipped);
@@ -370,6 +382,7 @@ impl<W: Wal, N: Network, M: StateMachine> Driver<W, N, M> {
         report("turns", self.counters.turns);
         report("frames_malformed", self.counters.frames_malformed);
         report("reads_dropped", self.counters.reads_dropped);
+        self.report_snapshots(report);
         self.wal.counters(report);
         self.network.counters(report);
     }
@@ -377,7 +390,7 @@ impl<W: Wal, N: Network, M: StateMachine> Driver<W, N, M> {
     /// `trim ≤ applied = commit index ≤ proposed` and `durable ≤ appended`: the core checks its part itself.
     fn check(&self) {
         assert_eq!(
-            self.state.applied,
+            self.state.applied(),
             self.replica.commit_index(),
             "what is chosen here is applied in the same turn"
         );
@@ -385,33 +398,6 @@ impl<W: Wal, N: Network, M: StateMachine> Driver<W, N, M> {
             self.replica.durable() <= self.replica.appended(),
             "durable beyond appended"
         );
-    }
-}
-
-impl<M: StateMachine> State<M> {
-    pub fn new(machine: M) -> State<M> {
-        State {
-            machine,
-            sessions: Sessions::default(),
-            applied: Slot::ZERO,
-            scratch: BytesMut::new(),
-        }
-    }
-
-    pub fn applied(&self) -> Slot {
-        self.applied
-    }
-
-    /// Applies the next slot; `done` is told what came of each request.
-    pub fn apply(&mut self, slot: Slot, value: Value, mut done: impl FnMut(&Request, Applied)) {
-        assert_eq!(slot, self.applied.next(), "slots are applied in order");
-        for (index, request) in batch::requests(value).enumerate() {
-            let applied =
-                self.sessions
-                    .apply(slot, index, &request, &mut self.machine, &mut self.scratch);
-            done(&request, applied);
-        }
-        self.applied = slot;
     }
 }
 

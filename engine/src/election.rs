@@ -65,11 +65,12 @@ impl Election {
         self.heard[usize::from(from.0)] = Some(Heard { at: now, heartbeat });
     }
 
-    /// A promise says more recently than the last heartbeat how much its sender holds.
-    pub fn note_commit_index(&mut self, from: ReplicaId, commit_index: Slot) {
+    /// A promise says more recently than the last heartbeat what its sender holds.
+    pub fn note_held(&mut self, from: ReplicaId, commit_index: Slot, trim_floor: Slot) {
         if let Some(heard) = &mut self.heard[usize::from(from.0)] {
-            let known = &mut heard.heartbeat.commit_index;
-            *known = (*known).max(commit_index);
+            let known = &mut heard.heartbeat;
+            known.commit_index = known.commit_index.max(commit_index);
+            known.trim_floor = known.trim_floor.max(trim_floor);
         }
     }
 
@@ -223,6 +224,29 @@ impl Election {
                 (
                     heartbeat.hears.contains(config.replica),
                     heartbeat.commit_index,
+                )
+            })
+            .map(|(replica, _)| replica)
+    }
+
+    /// A replica that holds more, but not all that comes after `commit_index`: it has a snapshot of the rest. Rather
+    /// one that does not lead, for that has other things to do.
+    pub fn snapshot_source(
+        &self,
+        now: Time,
+        config: &Config,
+        commit_index: Slot,
+        except: Option<ReplicaId>,
+    ) -> Option<ReplicaId> {
+        self.fresh(now, config)
+            .filter(|(replica, heartbeat)| {
+                Some(*replica) != except && heartbeat.trim_floor > commit_index.next()
+            })
+            .max_by_key(|(_, heartbeat)| {
+                (
+                    heartbeat.hears.contains(config.replica),
+                    heartbeat.role != HeartbeatRole::Leading,
+                    heartbeat.trim_floor,
                 )
             })
             .map(|(replica, _)| replica)

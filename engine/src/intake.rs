@@ -10,10 +10,8 @@ use bytes::{Buf, Bytes};
 use crate::client::{LENGTH_BYTES, REQUEST_HEADER_BYTES, Reason, Request};
 use crate::config::Limits;
 use crate::ids::{ClientId, CommandNumber, SessionId};
+use crate::pace::{Pace, Share};
 use crate::sessions::{SESSION_OUTSTANDING_MAX, SESSIONS_MAX, Sessions};
-
-/// How long a refused client should stay away, in microseconds: about one turn of a busy leader.
-const BUSY_RETRY_US: u32 = 2_000;
 
 /// Sessions that wait to be opened.
 const OPENINGS_MAX: usize = 256;
@@ -21,13 +19,20 @@ const OPENINGS_MAX: usize = 256;
 /// What one leader has taken in beyond what is applied, and who waits for the replies. Forgotten with leadership.
 #[derive(Clone, Debug, Default)]
 pub struct Door {
-    /// Per session the next number to take in.
-    next: HashMap<SessionId, CommandNumber>,
+    /// Per session the next number to take in, and its share of the intake.
+    next: HashMap<SessionId, Taken>,
+    pub pace: Pace,
     /// Where the replies of a session go.
     routes: HashMap<SessionId, ClientId>,
     /// Who waits for a session to be opened, by token.
     opening: HashMap<u64, ClientId>,
     pub counters: Counters,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    next: CommandNumber,
+    share: Share,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,7 +86,11 @@ impl Door {
             return refuse(request.first, Reason::UnknownSession);
         };
         self.routes.insert(request.session, client);
-        let next = *self.next.entry(request.session).or_insert(last.plus(1));
+        let taken = self.next.entry(request.session).or_insert(Taken {
+            next: last.plus(1),
+            share: Share::default(),
+        });
+        let next = taken.next;
         if let Some(limit) = over_limit(&request, limits) {
             self.counters.refused_over_limit += 1;
             return refuse(next, Reason::OverLimit { limit });
@@ -112,18 +121,16 @@ impl Door {
             self.counters.requests_repeated += 1;
             return Admission::Repeat(repeated);
         }
-        if !has_room {
+        let bytes = REQUEST_HEADER_BYTES + request.commands.len();
+        let limit = limits.intake_bytes_max;
+        if !has_room || !self.pace.admits(&mut taken.share, bytes, limit) {
             self.counters.refused_busy += 1;
-            return refuse(
-                next,
-                Reason::Busy {
-                    retry_after_us: BUSY_RETRY_US,
-                },
-            );
+            let retry_after_us = self.pace.retry_after_us(bytes);
+            return refuse(next, Reason::Busy { retry_after_us });
         }
         self.counters.requests_admitted += 1;
         let fresh = skip(request, next);
-        self.next.insert(fresh.session, fresh.end());
+        taken.next = fresh.end();
         if repeated.is_empty() {
             Admission::Admit(fresh)
         } else {

@@ -5,10 +5,12 @@
 
 pub mod acceptor;
 pub mod batch;
+pub mod budget;
 pub mod candidate;
 pub mod client;
 pub mod codec;
 pub mod config;
+pub mod download;
 pub mod driver;
 pub mod election;
 pub mod ids;
@@ -20,10 +22,14 @@ pub mod members;
 pub mod mending;
 pub mod message;
 pub mod output;
+pub mod pace;
 pub mod persist;
 pub mod quorum;
 pub mod recovery;
 pub mod replica;
+pub mod retention;
 pub mod seams;
 pub mod sessions;
 pub mod slots;
+pub mod snapshot;
+pub mod state;

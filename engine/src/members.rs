@@ -22,12 +22,12 @@ use crate::ids::{CommandNumber, Incarnation, REPLICAS_MAX, ReplicaId, SessionId,
 use crate::message::Value;
 
 /// The incarnations that the chosen part of the log knows.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members {
     current: [Member; REPLICAS_MAX as usize + 1],
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Member {
     incarnation: Incarnation,
     /// The slot that readmitted it; zero for a founding member.
@@ -50,6 +50,23 @@ impl Members {
                 since: slot,
             };
         }
+    }
+
+    /// For a snapshot: of each replica from 1 on, its incarnation and since when.
+    pub fn iter(&self) -> impl Iterator<Item = (Incarnation, Slot)> + '_ {
+        self.current[1..]
+            .iter()
+            .map(|member| (member.incarnation, member.since))
+    }
+
+    /// From a snapshot. `None` if these are more replicas than there can be.
+    pub fn restored(known: impl Iterator<Item = (Incarnation, Slot)>) -> Option<Members> {
+        let mut members = Members::default();
+        let mut places = members.current[1..].iter_mut();
+        for (incarnation, since) in known {
+            *places.next()? = Member { incarnation, since };
+        }
+        Some(members)
     }
 
     pub fn incarnation(&self, replica: ReplicaId) -> Incarnation {

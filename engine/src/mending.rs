@@ -66,6 +66,19 @@ impl Mending {
         self.advance(slot);
     }
 
+    /// The slots from `first`, the one after the commit index, through `last` are chosen, but neither a snapshot nor
+    /// the WAL holds them any more.
+    pub fn absent(&mut self, first: Slot, last: Slot) {
+        let mut end = last;
+        while let Some((start, known)) = self.missing.range(..=end).next_back() {
+            let (start, known) = (*start, *known);
+            end = end.max(known);
+            self.missing.remove(&start);
+        }
+        self.missing.insert(first, end);
+        self.advance(last);
+    }
+
     fn advance(&mut self, commit_index: Slot) {
         if commit_index > self.chosen {
             self.chosen = commit_index;

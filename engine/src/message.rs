@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::ids::{Ballot, Incarnation, ReplicaSet, Slot};
+use crate::seams::SnapshotInfo;
 
 /// The encoded commands of one slot (see [`crate::batch`]). Empty means no-op.
 pub type Value = Bytes;
@@ -17,6 +18,8 @@ pub enum Message {
     Heartbeat(Heartbeat),
     Fetch(Fetch),
     Chosen(Chosen),
+    FetchSnapshot(FetchSnapshot),
+    SnapshotPart(SnapshotPart),
 }
 
 /// Phase 1a, once per leader, over every slot above `commit_index`.
@@ -114,6 +117,26 @@ pub struct Chosen {
     pub values: Vec<Value>,
 }
 
+/// "Send me the part of a snapshot that begins at `offset`": catch-up of a replica below the trim floor. Every byte
+/// below the offset of the earliest part that is asked for has arrived. One at the snapshot's end says that everything
+/// arrived and the receiver still needs the slots behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchSnapshot {
+    /// `None` for the newest one: the answer says which that is.
+    pub snapshot: Option<SnapshotInfo>,
+    pub offset: u64,
+    /// How long the part should be; shorter only at the snapshot's end.
+    pub bytes: u32,
+}
+
+/// One part of a snapshot. Of a newer one than was asked for, from its beginning, if the sender lacks that one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotPart {
+    pub snapshot: SnapshotInfo,
+    pub offset: u64,
+    pub bytes: Bytes,
+}
+
 /// What one replica writes to its WAL. The WAL stores it and interprets none of it but `slot`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
@@ -124,6 +147,6 @@ pub enum Record {
     Accepted(Accept),
     /// Learned that `value` is chosen for `slot`, at whatever ballot.
     Chosen { slot: Slot, value: Value },
-    /// Slots below `floor` are no longer needed from this WAL.
+    /// Slots below `floor` are no longer needed from this WAL: a durable snapshot covers them.
     Trimmed { floor: Slot },
 }

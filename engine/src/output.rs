@@ -1,7 +1,10 @@
 //! What one turn of the core asks for: plain data, reused from turn to turn.
 
+use bytes::Bytes;
+
 use crate::ids::{Ballot, Lsn, ReplicaId, ReplicaSet, Slot};
 use crate::message::{Message, Record, Value};
+use crate::seams::SnapshotInfo;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Output {
@@ -13,6 +16,12 @@ pub struct Output {
     pub chosen: Vec<(Slot, Value)>,
     /// Chosen values that a peer asked for and that are only in the WAL.
     pub reads: Vec<ReadForPeer>,
+    /// Parts of complete snapshots that peers asked for.
+    pub parts: Vec<PartForPeer>,
+    /// What came in of a snapshot to be installed here, in order.
+    pub incoming: Vec<Incoming>,
+    /// The floor that became durable: the WAL may free what is below, and older snapshots may go.
+    pub trim: Option<Slot>,
     /// Set when what clients should be told about the leader changed.
     pub leadership: Option<Leadership>,
 }
@@ -29,6 +38,25 @@ pub struct ReadForPeer {
     pub to: ReplicaId,
     pub from: Slot,
     pub through: Slot,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartForPeer {
+    pub to: ReplicaId,
+    pub snapshot: SnapshotInfo,
+    pub offset: u64,
+    pub bytes: usize,
+}
+
+/// What to do about the snapshot that a peer sends. It counts for nothing before it is durable: then
+/// [`crate::replica::Replica::install`] makes it this replica's state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Incoming {
+    Begin(SnapshotInfo),
+    Part(Bytes),
+    /// Every part came.
+    Complete,
+    Abandon,
 }
 
 /// Who leads, as far as this replica knows.
@@ -61,6 +89,9 @@ impl Output {
         self.messages.clear();
         self.chosen.clear();
         self.reads.clear();
+        self.parts.clear();
+        self.incoming.clear();
+        self.trim = None;
         self.leadership = None;
     }
 }

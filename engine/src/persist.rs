@@ -19,7 +19,12 @@ pub struct Persist {
     /// Records that are not durable, and the bytes of their values.
     owed: VecDeque<(Lsn, usize)>,
     owed_bytes: usize,
+    /// Bytes of every record appended so far, about as the WAL stores them.
+    appended_bytes: u64,
 }
+
+/// About what the WAL adds to the value of a record.
+const RECORD_OVERHEAD_BYTES: u64 = 64;
 
 impl Persist {
     /// After recovery everything that is in the WAL is durable.
@@ -30,6 +35,7 @@ impl Persist {
             progress_at: Time(0),
             owed: VecDeque::new(),
             owed_bytes: 0,
+            appended_bytes: 0,
         }
     }
 
@@ -38,11 +44,8 @@ impl Persist {
             self.progress_at = now;
         }
         self.appended = self.appended.next();
-        let bytes = match &record {
-            Record::Accepted(accept) => accept.value.len(),
-            Record::Chosen { value, .. } => value.len(),
-            Record::Promised { .. } | Record::Trimmed { .. } => 0,
-        };
+        let bytes = value_bytes(&record);
+        self.appended_bytes += stored_bytes(bytes);
         self.owed.push_back((self.appended, bytes));
         self.owed_bytes += bytes;
         out.records.push((self.appended, record));
@@ -81,6 +84,11 @@ impl Persist {
         self.owed_bytes < OWED_BYTES_MAX
     }
 
+    /// Bytes of every record since the start, about as the WAL stores them.
+    pub fn appended_bytes(&self) -> u64 {
+        self.appended_bytes
+    }
+
     pub fn durable(&self) -> Lsn {
         self.durable
     }
@@ -98,4 +106,17 @@ impl Persist {
     pub fn stall_at(&self, stall_ns: u64) -> Option<Time> {
         (self.durable < self.appended).then(|| self.progress_at.plus(stall_ns))
     }
+}
+
+pub fn value_bytes(record: &Record) -> usize {
+    match record {
+        Record::Accepted(accept) => accept.value.len(),
+        Record::Chosen { value, .. } => value.len(),
+        Record::Promised { .. } | Record::Trimmed { .. } => 0,
+    }
+}
+
+/// About what a record with a value of so many bytes takes in the WAL.
+pub fn stored_bytes(value_bytes: usize) -> u64 {
+    value_bytes as u64 + RECORD_OVERHEAD_BYTES
 }

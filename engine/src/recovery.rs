@@ -1,12 +1,14 @@
-//! From the records of a WAL back to a running replica.
+//! From the newest snapshot and the records of a WAL back to a running replica.
 
 use crate::config::Config;
-use crate::driver::{Driver, State};
+use crate::driver::Driver;
 use crate::ids::{Ballot, Incarnation, Lsn, Slot, Time};
 use crate::message::Record;
 use crate::output::Output;
 use crate::replica::Replay;
-use crate::seams::{Network, StateMachine, Wal};
+use crate::seams::{Network, SnapshotStore, StateMachine, Wal};
+use crate::snapshot::Restored;
+use crate::state::State;
 
 /// Takes a WAL's records in order and applies what they prove to be chosen, so that memory does not grow with the
 /// length of the WAL.
@@ -32,7 +34,9 @@ pub struct Hole {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OnDisk {
     pub incarnation: Incarnation,
-    /// Carried over from segments that are gone.
+    /// The last record, visited or not.
+    pub last: Lsn,
+    /// Carried over from segments that are gone, or were not read because the snapshot covers them.
     pub promised: Ballot,
     pub trim_floor: Slot,
 }
@@ -40,10 +44,10 @@ pub struct OnDisk {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecoveryError {
     #[error(
-        "the WAL begins at {floor}, but there is no snapshot of what came before: restore the data directory, or \
-         remove it and start the replica as a new member"
+        "the WAL begins at {floor}, but the newest intact snapshot ends at {covers}, and a cluster of one replica has \
+         nobody to fetch what lies between from: restore the data directory from a copy"
     )]
-    Trimmed { floor: Slot },
+    Trimmed { floor: Slot, covers: Slot },
 }
 
 impl<M: StateMachine> Recovery<M> {
@@ -54,6 +58,22 @@ impl<M: StateMachine> Recovery<M> {
             out: Output::default(),
             last: Lsn::ZERO,
         }
+    }
+
+    /// Starts from a snapshot. Only records of slots above [`Recovery::covers`] are needed besides.
+    pub fn from_snapshot(config: Config, restored: Restored<M>) -> Recovery<M> {
+        let covers = restored.state.applied();
+        Recovery {
+            replay: Replay::from_snapshot(config, covers, restored.members),
+            state: restored.state,
+            out: Output::default(),
+            last: Lsn::ZERO,
+        }
+    }
+
+    /// Every slot up to here is part of the snapshot; zero without one.
+    pub fn covers(&self) -> Slot {
+        self.replay.covers()
     }
 
     pub fn visit(&mut self, lsn: Lsn, record: Record) {
@@ -75,20 +95,28 @@ impl<M: StateMachine> Recovery<M> {
         self.replay.hole(hole.slot_max);
     }
 
-    /// The replica at the end of its WAL.
-    pub fn start<W: Wal, N: Network>(
+    /// The replica at the end of its WAL. Slots that neither a snapshot nor the WAL holds any more come from a peer.
+    pub fn start<W: Wal, N: Network, S: SnapshotStore>(
         mut self,
         now: Time,
-        wal: W,
+        mut wal: W,
         network: N,
+        mut snapshots: S,
         disk: OnDisk,
-    ) -> Result<Driver<W, N, M>, RecoveryError> {
-        if disk.trim_floor > Slot(1) {
-            let floor = disk.trim_floor;
-            return Err(RecoveryError::Trimmed { floor });
-        }
+    ) -> Result<Driver<W, N, M, S>, RecoveryError> {
+        let last = self.last.max(disk.last);
         self.replay.promise(disk.promised);
-        let replica = self.replay.finish(now, self.last, disk.incarnation);
-        Ok(Driver::new(replica, self.state, wal, network))
+        self.replay.trim(disk.trim_floor);
+        let (floor, covers) = (self.replay.trim_floor(), self.replay.covers());
+        if self.replay.is_alone() && floor > covers.next() {
+            return Err(RecoveryError::Trimmed { floor, covers });
+        }
+        // A crash may have come between the record of the floor and what follows from it. If the snapshot that stood
+        // for the floor is damaged, the WAL may hold what a former one lacks: then that stays.
+        wal.trim(floor.min(covers.next()));
+        snapshots.drop_below(floor.previous().min(covers));
+        let complete = snapshots.complete();
+        let replica = self.replay.finish(now, last, disk.incarnation, complete);
+        Ok(Driver::new(replica, self.state, wal, network, snapshots))
     }
 }

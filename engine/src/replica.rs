@@ -4,6 +4,7 @@ mod following;
 mod leading;
 mod rejoining;
 mod replay;
+mod snapshotting;
 
 use std::collections::VecDeque;
 
@@ -12,6 +13,7 @@ use crate::batch::Intake;
 use crate::candidate::Candidate;
 use crate::client::{REQUEST_HEADER_BYTES, Request};
 use crate::config::Config;
+use crate::download::Download;
 use crate::election::Election;
 use crate::ids::{Ballot, Incarnation, Lsn, ReplicaId, ReplicaSet, Slot, Time};
 use crate::leader::Leader;
@@ -20,12 +22,13 @@ use crate::mending::Mending;
 use crate::message::{Message, Value};
 use crate::output::{Leadership, Output};
 use crate::persist::Persist;
+use crate::retention::Retention;
 use crate::slots::Slots;
 
 pub use replay::Replay;
 
 /// Slots whose chosen values may stay in memory for peers that lag, whatever their size.
-const CACHE_SLOTS_MAX: u64 = 65_536;
+pub(crate) const CACHE_SLOTS_MAX: u64 = 65_536;
 
 #[derive(Clone, Debug)]
 pub struct Replica {
@@ -38,6 +41,9 @@ pub struct Replica {
     learner: Learner,
     election: Election,
     persist: Persist,
+    retention: Retention,
+    /// The snapshot that comes in, of a replica below the trim floor of the others.
+    download: Option<Download>,
     intake: Intake,
     /// The highest round in any ballot seen: the next candidacy goes above it.
     round_seen: u64,
@@ -96,6 +102,12 @@ pub struct Counters {
     /// Times that such a slot turned out to be unreadable.
     pub slots_unreadable: u64,
     pub readmissions_proposed: u64,
+    /// Times that a peer was given a snapshot in place of slots.
+    pub snapshots_offered: u64,
+    pub downloads_begun: u64,
+    pub downloads_failed: u64,
+    pub snapshot_parts_asked: u64,
+    pub snapshot_parts_unwanted: u64,
 }
 
 impl Replica {
@@ -130,6 +142,7 @@ impl Replica {
         self.deliver_to_self(now, out);
         self.send_heartbeat(now, out);
         self.tell_leadership(out);
+        self.retain(now, out);
         self.slots.evict(
             self.config.limits.cache_bytes_max,
             CACHE_SLOTS_MAX,
@@ -149,7 +162,7 @@ impl Replica {
             }
         };
         match &self.role {
-            Role::Follower => or(self.learner.deadline(timers.retransmit_ns)),
+            Role::Follower => or(self.catch_up_deadline()),
             Role::Candidate(candidate) => or(Some(candidate.deadline(timers))),
             Role::Leader(_) => or(self.persist.stall_at(timers.disk_stall_ns)),
         }
@@ -169,6 +182,11 @@ impl Replica {
     pub fn has_room_for(&self, request: &Request) -> bool {
         let length = REQUEST_HEADER_BYTES + request.commands.len();
         self.intake.bytes() + length <= self.config.limits.intake_bytes_max
+    }
+
+    /// Bytes of requests admitted and not yet proposed.
+    pub fn intake_bytes(&self) -> usize {
+        self.intake.bytes()
     }
 
     pub fn config(&self) -> &Config {
@@ -224,8 +242,10 @@ impl Replica {
             Message::Accept(accept) => self.on_accept(now, from, accept, out),
             Message::Accepted(accepted) => self.on_accepted(now, from, accepted, out),
             Message::Heartbeat(heartbeat) => self.on_heartbeat(now, from, heartbeat, out),
-            Message::Fetch(fetch) => self.on_fetch(from, fetch, out),
+            Message::Fetch(fetch) => self.on_fetch(now, from, fetch, out),
             Message::Chosen(chosen) => self.on_chosen(now, chosen, out),
+            Message::FetchSnapshot(fetch) => self.on_fetch_snapshot(now, from, &fetch, out),
+            Message::SnapshotPart(part) => self.on_snapshot_part(now, from, part, out),
         }
     }
 
@@ -246,6 +266,9 @@ impl Replica {
     fn on_durable(&mut self, now: Time, lsn: Lsn, out: &mut Output) {
         if self.persist.advance(now, lsn) {
             self.release(out);
+            if let Some(floor) = self.retention.trimmed(lsn) {
+                out.trim = Some(floor);
+            }
         }
     }
 
@@ -290,7 +313,7 @@ impl Replica {
         let commit_index = self.slots.commit_index();
         self.acceptor.check();
         assert!(
-            self.acceptor.trim_floor() <= commit_index.next(),
+            self.acceptor.trim_floor() <= commit_index.next() || self.mending.is_some(),
             "trimmed to {} beyond the commit index {commit_index}",
             self.acceptor.trim_floor()
         );
@@ -343,5 +366,6 @@ impl Replica {
         report("fetches_served", own.fetches_served);
         report("slots_fetched", own.slots_fetched);
         report("prepare_below_trim_floor", own.prepare_below_trim_floor);
+        self.report_snapshots(report);
     }
 }

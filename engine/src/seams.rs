@@ -48,6 +48,69 @@ pub struct WalRead {
 #[error("the write-ahead log failed and the replica must stop: {0}")]
 pub struct WalFailed(pub String);
 
+/// A complete snapshot on disk. Slot, length and checksum name its content: no two contents share all three.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotInfo {
+    /// Every slot up to here is part of it.
+    pub slot: Slot,
+    pub bytes: u64,
+    /// Of all its bytes, as the engine computed it.
+    pub checksum: u64,
+}
+
+/// What a [`SnapshotStore`] finished.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SnapshotEvent {
+    /// Written, synced, renamed, and the directory synced: from here on it outlives a crash.
+    Durable(SnapshotInfo),
+    /// It could not be written; nothing of it is left. The replica goes on and tries again later.
+    Failed { slot: Slot, why: String },
+    Read {
+        slot: Slot,
+        offset: u64,
+        bytes: Bytes,
+    },
+    /// A part of it can't be read (any more). It is not listed as complete from here on.
+    Unreadable { slot: Slot, why: String },
+}
+
+/// The snapshots of one replica: written beside the loop, complete or not there at all.
+///
+/// No call blocks. At most one snapshot is being written, and the engine decides which complete ones go.
+pub trait SnapshotStore {
+    /// Those that are complete and durable, oldest first.
+    fn complete(&self) -> &[SnapshotInfo];
+
+    /// Starts to write a snapshot that covers every slot up to `slot`. An earlier one of that slot is replaced when
+    /// this one is complete.
+    fn begin(&mut self, slot: Slot);
+
+    /// The next bytes of the one being written. Ignored after it failed.
+    fn append(&mut self, bytes: Bytes);
+
+    /// Bytes appended and not handed to the disk yet.
+    fn backlog(&self) -> usize;
+
+    /// Everything is appended: makes it durable under this checksum. The answer is `Durable` or `Failed`.
+    fn finish(&mut self, checksum: u64);
+
+    /// Drops the one being written; nothing is reported about it any more.
+    fn abandon(&mut self);
+
+    /// Asks for up to `bytes_max` bytes of a complete one; fewer come only at its end. Returns false when too many
+    /// reads are under way.
+    fn read(&mut self, slot: Slot, offset: u64, bytes_max: usize) -> bool;
+
+    /// The next thing that ended, in the order of their ends.
+    fn poll(&mut self) -> Option<SnapshotEvent>;
+
+    /// Complete snapshots of slots below `slot` are no longer needed.
+    fn drop_below(&mut self, slot: Slot);
+
+    /// Reports every counter by its name.
+    fn counters(&self, report: &mut dyn FnMut(&'static str, u64));
+}
+
 /// Which of a link's independent streams a frame travels on. Order holds within a lane only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
@@ -108,10 +171,34 @@ pub trait Network {
 }
 
 /// The replicated application. Deterministic: the same commands in the same order give the same replies and hash.
+///
+/// A snapshot of it is taken in steps while commands go on executing: [`StateMachine::begin_snapshot`] fixes the
+/// moment, and whatever a later command changes before its turn has come is written as it was.
 pub trait StateMachine {
     /// Executes one command and appends its reply (possibly nothing) to `reply`.
     fn apply(&mut self, command: &[u8], reply: &mut BytesMut);
 
     /// A hash over everything that the commands so far did.
     fn hash(&self) -> u64;
+
+    /// An empty machine of this kind, to be filled from a snapshot.
+    fn empty(&self) -> Self
+    where
+        Self: Sized;
+
+    /// Fixes the present state for a snapshot; must take no longer than a command. A former one is given up.
+    fn begin_snapshot(&mut self);
+
+    /// Appends the next piece of that state, of about `bytes_max` bytes, to `out`. Returns whether more is to come.
+    fn write_snapshot(&mut self, bytes_max: usize, out: &mut BytesMut) -> bool;
+
+    /// Bytes kept for the snapshot that is under way: what commands overwrote before its turn came.
+    fn snapshot_bytes(&self) -> usize;
+
+    /// Gives up the snapshot that is under way, if any.
+    fn end_snapshot(&mut self);
+
+    /// Takes one piece, as [`StateMachine::write_snapshot`] wrote it; pieces come in their order. Returns false if it
+    /// can't be one.
+    fn restore(&mut self, piece: &[u8]) -> bool;
 }

@@ -5,6 +5,8 @@
 //! (its client sends the missing one again). Sessions are opened by a slot of the log and evicted by log position,
 //! never by a clock, so that every replica decides alike (after RIFL, Lee et al., SOSP 2015).
 
+mod walk;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
@@ -12,6 +14,8 @@ use bytes::{Bytes, BytesMut};
 use crate::client::{RepliesFrame, Request};
 use crate::ids::{CommandNumber, SessionId, Slot};
 use crate::seams::StateMachine;
+
+use walk::Walk;
 
 /// Sessions at most. These limits decide what executes, so they are constants: equal on every replica.
 pub const SESSIONS_MAX: usize = 4096;
@@ -30,6 +34,9 @@ pub struct Sessions {
     /// Every session by the slot that last did anything for it: the longest idle comes first.
     idle: BTreeSet<(Slot, SessionId)>,
     reply_bytes: usize,
+    /// How many snapshots began: a session with the number of the present one is not the walk's any more.
+    walks: u64,
+    walk: Option<Walk>,
     pub counters: Counters,
 }
 
@@ -54,6 +61,8 @@ struct Session {
     /// Encoded replies of commands that the client has not acknowledged yet, in order.
     replies: VecDeque<Cached>,
     reply_bytes: usize,
+    /// The snapshot for which this session was saved, or during which it was opened.
+    walk: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -79,6 +88,11 @@ impl Sessions {
 
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()
+    }
+
+    /// Every session with the last command that executed, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = (SessionId, CommandNumber)> + '_ {
+        self.table.iter().map(|(id, session)| (*id, session.last))
     }
 
     /// The last command of a session that executed, if the session is known.
@@ -124,6 +138,9 @@ impl Sessions {
             self.counters.unknown_skipped += u64::from(request.count);
             return Applied::Skipped;
         };
+        if let Some(walk) = &mut self.walk {
+            walk.save(self.walks, request.session, session);
+        }
         if session.active != slot {
             self.idle.remove(&(session.active, request.session));
             self.idle.insert((slot, request.session));
@@ -166,6 +183,9 @@ impl Sessions {
                 .table
                 .get_mut(id)
                 .expect("every session in the index exists");
+            if let Some(walk) = &mut self.walk {
+                walk.save(self.walks, *id, session);
+            }
             self.reply_bytes -= session.drop_replies(CommandNumber(u64::MAX));
             if self.reply_bytes <= REPLY_BYTES_MAX {
                 return;
@@ -188,6 +208,7 @@ impl Sessions {
             active: slot,
             replies: VecDeque::new(),
             reply_bytes: 0,
+            walk: self.walks,
         };
         self.table.insert(id, session);
         self.idle.insert((slot, id));
@@ -198,10 +219,13 @@ impl Sessions {
     /// Evicts the session that was idle longest by log position; ties go by id, so that all replicas agree.
     fn evict(&mut self) {
         if let Some((_, id)) = self.idle.pop_first() {
-            let session = self
+            let mut session = self
                 .table
                 .remove(&id)
                 .expect("every session in the index exists");
+            if let Some(walk) = &mut self.walk {
+                walk.save(self.walks, id, &mut session);
+            }
             self.reply_bytes -= session.reply_bytes;
             self.counters.sessions_evicted += 1;
         }
@@ -256,227 +280,4 @@ impl Session {
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::BufMut;
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::client::ServerMessage;
-    use crate::machine::LogMachine;
-
-    fn request(session: SessionId, first: u64, acknowledged: u64, count: u32) -> Request {
-        let mut commands = BytesMut::new();
-        for number in first..first + u64::from(count) {
-            commands.put_u32_le(8);
-            commands.put_u64_le(number);
-        }
-        Request {
-            session,
-            first: CommandNumber(first),
-            acknowledged: CommandNumber(acknowledged),
-            count,
-            commands: commands.freeze(),
-        }
-    }
-
-    struct Fixture {
-        sessions: Sessions,
-        machine: LogMachine,
-        scratch: BytesMut,
-        slot: Slot,
-    }
-
-    impl Fixture {
-        fn new() -> Fixture {
-            Fixture {
-                sessions: Sessions::default(),
-                machine: LogMachine::default(),
-                scratch: BytesMut::new(),
-                slot: Slot(0),
-            }
-        }
-
-        fn apply(&mut self, request: &Request) -> Applied {
-            self.slot = self.slot.next();
-            self.sessions
-                .apply(self.slot, 0, request, &mut self.machine, &mut self.scratch)
-        }
-
-        fn open(&mut self) -> SessionId {
-            match self.apply(&request(SessionId::NONE, 99, 0, 0)) {
-                Applied::Opened(session) => session,
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-
-    fn run_of(applied: &Applied) -> (u64, u32) {
-        let Applied::Executed(frame) = applied else {
-            panic!("{applied:?}");
-        };
-        match ServerMessage::decode(frame.slice(4..)) {
-            Ok(ServerMessage::Replies(replies)) => (replies.first.0, replies.count),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn trap_20_a_retry_is_never_executed_twice() {
-        let mut fixture = Fixture::new();
-        let session = fixture.open();
-        assert_eq!(run_of(&fixture.apply(&request(session, 1, 1, 3))), (1, 3));
-        let hash = fixture.machine.hash();
-        assert_eq!(fixture.apply(&request(session, 1, 1, 3)), Applied::Skipped);
-        assert_eq!(fixture.machine.hash(), hash);
-        // Half old, half new: only the new half executes.
-        assert_eq!(run_of(&fixture.apply(&request(session, 2, 1, 4))), (4, 2));
-        assert_eq!(fixture.sessions.counters.duplicates_skipped, 5);
-        assert_eq!(fixture.sessions.counters.commands_applied, 5);
-    }
-
-    #[test]
-    fn a_gap_is_skipped_not_executed_out_of_order() {
-        let mut fixture = Fixture::new();
-        let session = fixture.open();
-        assert_eq!(fixture.apply(&request(session, 2, 1, 1)), Applied::Skipped);
-        assert_eq!(run_of(&fixture.apply(&request(session, 1, 1, 1))), (1, 1));
-        assert_eq!(run_of(&fixture.apply(&request(session, 2, 1, 1))), (2, 1));
-    }
-
-    #[test]
-    fn replies_are_cached_until_acknowledged() {
-        let mut fixture = Fixture::new();
-        let session = fixture.open();
-        fixture.apply(&request(session, 1, 1, 2));
-        fixture.apply(&request(session, 3, 1, 2));
-        let cached = |fixture: &Fixture, first| {
-            fixture
-                .sessions
-                .cached(session, CommandNumber(first))
-                .map(|frames| frames.len())
-        };
-        assert_eq!(cached(&fixture, 1), Some(2));
-        assert_eq!(cached(&fixture, 2), Some(2));
-        assert_eq!(cached(&fixture, 3), Some(1));
-        assert_eq!(cached(&fixture, 5), Some(0));
-        fixture.apply(&request(session, 5, 3, 1));
-        assert_eq!(cached(&fixture, 1), None);
-        assert_eq!(cached(&fixture, 3), Some(2));
-    }
-
-    #[test]
-    fn trap_20_an_evicted_session_is_unknown_and_executes_nothing() {
-        let mut fixture = Fixture::new();
-        let first = fixture.open();
-        fixture.apply(&request(first, 1, 1, 1));
-        for _ in 0..SESSIONS_MAX {
-            fixture.open();
-        }
-        assert_eq!(fixture.sessions.len(), SESSIONS_MAX);
-        assert_eq!(fixture.sessions.last(first), None);
-        let hash = fixture.machine.hash();
-        assert_eq!(fixture.apply(&request(first, 1, 1, 1)), Applied::Skipped);
-        assert_eq!(fixture.apply(&request(first, 2, 1, 1)), Applied::Skipped);
-        assert_eq!(fixture.machine.hash(), hash);
-        recount(&fixture.sessions);
-    }
-
-    /// The oracle: one session, command by command.
-    #[derive(Clone, Debug, Default)]
-    struct Naive {
-        last: u64,
-        active: u64,
-        /// First number and the one after the last of each frame that is kept.
-        frames: Vec<(u64, u64)>,
-    }
-
-    impl Naive {
-        /// Which commands execute now, in order.
-        fn apply(&mut self, request: &Request) -> Vec<u64> {
-            self.frames.retain(|(_, end)| *end > request.acknowledged.0);
-            let mut executed = Vec::new();
-            for number in request.first.0..request.end().0 {
-                if number == self.last + 1 {
-                    self.last = number;
-                    executed.push(number);
-                }
-            }
-            if let Some(first) = executed.first() {
-                self.frames.push((*first, self.last + 1));
-            }
-            executed
-        }
-
-        /// The first numbers of the frames that answer a retry from `first` on.
-        fn cached(&self, first: u64) -> Option<Vec<u64>> {
-            let executed = first..=self.last;
-            let framed = |number: u64| self.frames.iter().any(|(b, e)| (*b..*e).contains(&number));
-            let all = executed.clone().all(framed);
-            let frames = self.frames.iter().filter(|(_, end)| *end > first);
-            all.then(|| frames.map(|(begin, _)| *begin).collect())
-        }
-    }
-
-    /// Every total once more from what it is the total of.
-    fn recount(sessions: &Sessions) {
-        let mut all = 0;
-        for (id, session) in &sessions.table {
-            let bytes: usize = session
-                .replies
-                .iter()
-                .map(|cached| cached.frame.len())
-                .sum();
-            assert_eq!(session.reply_bytes, bytes);
-            assert!(sessions.idle.contains(&(session.active, *id)));
-            all += bytes;
-        }
-        assert_eq!(sessions.reply_bytes, all);
-        assert_eq!(sessions.idle.len(), sessions.len());
-    }
-
-    fn first_of(frame: &Bytes) -> u64 {
-        run_of(&Applied::Executed(frame.clone())).0
-    }
-
-    proptest! {
-        #[test]
-        fn sessions_agree_with_a_count_of_every_command(
-            requests in proptest::collection::vec((0usize..3, 0u64..9, 0u64..9, 0u32..5), 0..40),
-        ) {
-            let mut fixture = Fixture::new();
-            let ids = [fixture.open(), fixture.open(), SessionId(99)];
-            let mut naive = [1, 2].map(|active| Naive { active, ..Naive::default() });
-            let mut counted = Counters { sessions_opened: 2, ..Counters::default() };
-            for (session, first, acknowledged, count) in requests {
-                let request = request(ids[session], first, acknowledged, count);
-                let applied = fixture.apply(&request);
-                let count = u64::from(count);
-                if let Some(naive) = naive.get_mut(session) {
-                    let gap = first > naive.last + 1;
-                    let executed = naive.apply(&request);
-                    naive.active = fixture.slot.0;
-                    let run = executed.first().map(|first| (*first, executed.len() as u32));
-                    let got = (applied != Applied::Skipped).then(|| run_of(&applied));
-                    prop_assert_eq!(got, run);
-                    counted.commands_applied += executed.len() as u64;
-                    counted.gaps_skipped += if gap { count } else { 0 };
-                    counted.duplicates_skipped += if gap { 0 } else { count - executed.len() as u64 };
-                } else {
-                    prop_assert_eq!(applied, Applied::Skipped);
-                    counted.unknown_skipped += count;
-                }
-                for (id, naive) in ids.iter().zip(&naive) {
-                    let known = &fixture.sessions.table[id];
-                    prop_assert_eq!((known.last.0, known.active.0), (naive.last, naive.active));
-                    for first in 0..12 {
-                        let cached = fixture.sessions.cached(*id, CommandNumber(first));
-                        let firsts = cached.map(|frames| frames.iter().map(first_of).collect());
-                        prop_assert_eq!(firsts, naive.cached(first));
-                    }
-                }
-                prop_assert_eq!(&fixture.sessions.counters, &counted);
-                recount(&fixture.sessions);
-            }
-        }
-    }
-}
+mod tests;

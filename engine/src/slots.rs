@@ -46,6 +46,16 @@ impl Slots {
         }
     }
 
+    /// Of a replica whose state is that of a snapshot at `slot`.
+    pub fn from_snapshot(slot: Slot, members: Members) -> Slots {
+        Slots {
+            base: slot.next(),
+            commit_index: slot,
+            members,
+            ..Slots::new()
+        }
+    }
+
     pub fn members(&self) -> &Members {
         &self.members
     }
@@ -121,6 +131,28 @@ impl Slots {
             self.members.note(slot, &value);
             out.chosen.push((slot, value));
         }
+    }
+
+    /// Goes on from a snapshot at `slot`, which says what is chosen up to there. What was accepted above stands: it may
+    /// be chosen by this replica's word.
+    pub fn install(&mut self, slot: Slot, members: Members) {
+        assert!(
+            slot > self.commit_index,
+            "{slot} is chosen and held: a snapshot of it would be a step back"
+        );
+        while self.base <= slot
+            && let Some(entry) = self.entries.pop_front()
+        {
+            if self.base <= self.commit_index {
+                self.chosen_bytes -= entry.value.len();
+            } else {
+                self.open_bytes -= entry.value.len();
+            }
+            self.base = self.base.next();
+        }
+        self.base = slot.next();
+        self.commit_index = slot;
+        self.members = members;
     }
 
     /// Forgets what was accepted and is not known to be chosen: records that replaced it may be lost.

@@ -63,6 +63,16 @@ fn a_candidate_below_the_trim_floor_does_not_lead() {
 }
 
 #[test]
+fn the_wal_is_trimmed_behind_durable_snapshots_only() {
+    check("trim.txt");
+}
+
+#[test]
+fn a_replica_below_the_floor_is_brought_back_by_a_snapshot() {
+    check("catch_up_by_snapshot.txt");
+}
+
+#[test]
 fn a_hole_in_the_wal_is_filled_before_the_replica_promises() {
     check("hole.txt");
 }

@@ -20,6 +20,7 @@ use synod_engine::persist::OWED_BYTES_MAX;
 use synod_engine::recovery::{OnDisk, Recovery};
 use synod_engine::seams::Arrival;
 use synod_engine::sessions::{Applied, SESSIONS_MAX, Sessions, session_id};
+use synod_engine::snapshot::NoSnapshots;
 
 const OLD: Ballot = Ballot {
     round: 1,
@@ -44,7 +45,13 @@ impl One {
         config.limits.cache_bytes_max = cache_bytes_max;
         let (disk, outbox) = (DiskHandle::default(), OutboxHandle::default());
         let driver = Recovery::new(config, LogMachine::default())
-            .start(Time(0), disk.clone(), outbox.clone(), OnDisk::default())
+            .start(
+                Time(0),
+                disk.clone(),
+                outbox.clone(),
+                NoSnapshots::default(),
+                OnDisk::default(),
+            )
             .expect("nothing was trimmed");
         One {
             driver,

@@ -18,6 +18,7 @@ use synod_engine::output::Output;
 use synod_engine::recovery::{OnDisk, Recovery};
 use synod_engine::replica::{Input, Replay};
 use synod_engine::seams::Arrival;
+use synod_engine::snapshot::NoSnapshots;
 
 #[test]
 fn trap_4_to_accept_at_a_ballot_is_to_promise_it_even_across_a_restart() {
@@ -34,7 +35,7 @@ fn trap_4_to_accept_at_a_ballot_is_to_promise_it_even_across_a_restart() {
         value: Bytes::from_static(b"v"),
     });
     replay.record(record, &mut out);
-    let mut replica = replay.finish(Time(0), Lsn(1), Incarnation::FOUNDING);
+    let mut replica = replay.finish(Time(0), Lsn(1), Incarnation::FOUNDING, &[]);
     assert_eq!(replica.promised(), ballot(5, 2));
     let prepare = Message::Prepare(Prepare {
         ballot: ballot(4, 3),
@@ -69,7 +70,13 @@ impl Lone {
         let (disk, outbox) = (DiskHandle::default(), OutboxHandle::default());
         let recovery = Recovery::new(config, LogMachine::default());
         let driver = recovery
-            .start(Time(0), disk.clone(), outbox.clone(), OnDisk::default())
+            .start(
+                Time(0),
+                disk.clone(),
+                outbox.clone(),
+                NoSnapshots::default(),
+                OnDisk::default(),
+            )
             .expect("nothing was trimmed");
         let mut lone = Lone {
             driver,

@@ -10,6 +10,7 @@ use crate::client::arguments::ClientArguments;
 use crate::cluster::arguments::ClusterArguments;
 use crate::diff::arguments::DiffArguments;
 use crate::load::load_file::Load;
+use crate::load::surge::Surge;
 use crate::manual::{CompletionsArguments, ManArguments};
 use crate::matrix::arguments::{CompareArguments, SweepArguments};
 use crate::probe::arguments::ProbeArguments;
@@ -230,9 +231,14 @@ pub struct RunArguments {
     /// Closed loop: commands in flight, over all clients [default: 1024]
     #[arg(long, value_name = "N", conflicts_with = "rate", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub outstanding: Option<u32>,
-    /// Open loop: commands per second on a fixed schedule; the run fails if it is not held
+    /// Open loop: commands per second on a fixed schedule. What finds no room for 100 ms is refused and counted; the
+    /// run fails if the rate is not held
     #[arg(long, value_name = "PER_S", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub rate: Option<u64>,
+    /// Overload in the middle of an open loop: 5x@3s+2s offers five times the rate from second 3 of the measured
+    /// window on, for 2 s. Then the rate need not be held
+    #[arg(long, value_name = "Fx@S+S", requires = "rate")]
+    pub surge: Option<Surge>,
     /// Client sessions, all in one process
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub clients: u32,
@@ -274,6 +280,9 @@ pub struct RunArguments {
     /// MTU of 65536 TCP uses as well; 8952 is what a network with jumbo frames allows, 1452 one without
     #[arg(long, value_name = "BYTES", default_value_t = 65_000, value_parser = clap::value_parser!(u16).range(1200..))]
     pub mtu: u16,
+    /// Bytes of WAL from one snapshot to the next, at least 65536 [default: 268435456]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(65_536..))]
+    pub snapshot_distance: Option<u64>,
     /// Where all randomness of the run begins
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
@@ -363,6 +372,7 @@ Examples:\n\
 \x20 synod run                                        3 durable replicas, 1024 commands outstanding, 10 s\n\
 \x20 synod run --outstanding 1                        the latency of a lone command\n\
 \x20 synod run --rate 50000                           open loop: latency from the intended start of each command\n\
+\x20 synod run --rate 400000 --surge 5x@3s+3s         five times as much for three seconds: goodput, and how soon it is over\n\
 \x20 synod run --kill-leader-after 3                  SIGKILL of the leading process, and its return\n\
 \x20 synod run --fault 'stop leader at 2s for 1s' --fault 'partition 1,2|3 at 5s for 2s'\n\
 \x20 synod run --replicas 5 --payload 1024 --json     one JSON object on stdout\n\

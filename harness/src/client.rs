@@ -20,7 +20,7 @@ pub fn run(arguments: &ClientArguments) -> anyhow::Result<()> {
         .build()
         .context("no runtime")?;
     runtime.block_on(async {
-        let mut store = Store::connect(config).await?;
+        let mut store = Store::open(config, &arguments.command).await?;
         let result = execute(&mut store, &arguments.command).await;
         store.client.close().await;
         result
@@ -34,8 +34,16 @@ pub struct Store {
 }
 
 impl Store {
-    async fn connect(config: ClientConfig) -> anyhow::Result<Store> {
-        let client = Client::connect(config.clone()).await?;
+    /// How the replicas are can be asked without a leader, and leaves nothing in their log.
+    async fn open(config: ClientConfig, command: &ClientCommand) -> anyhow::Result<Store> {
+        let client = match command {
+            ClientCommand::Status => Client::observe(config.clone())?,
+            ClientCommand::Put { .. }
+            | ClientCommand::Get { .. }
+            | ClientCommand::Delete { .. }
+            | ClientCommand::Cas { .. }
+            | ClientCommand::Repl => Client::connect(config.clone()).await?,
+        };
         Ok(Store { client, config })
     }
 

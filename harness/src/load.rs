@@ -7,10 +7,13 @@ pub mod conductor;
 pub mod event;
 pub mod in_flight;
 pub mod load_file;
+pub mod offering;
 pub mod pace;
 pub mod publish;
 pub mod recorder;
 pub mod schedule;
+pub mod surge;
+mod surge_watch;
 pub mod workload;
 
 use std::cell::{Cell, RefCell};
@@ -105,6 +108,9 @@ async fn load(file: LoadFile, mut conductor: Option<Conductor>) -> anyhow::Resul
     // A start that is agreed on is a little ahead.
     tokio::time::sleep_until(origin.into()).await;
     let shared = Rc::new(Shared::new(origin, file.warmup_s, file.seconds)?);
+    if let Some(surge) = file.surge {
+        shared.recorder.borrow_mut().watch(surge);
+    }
     let loops = clients
         .into_iter()
         .map(|client| tokio::task::spawn_local(client.run(Rc::clone(&shared))))

@@ -3,12 +3,14 @@
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
+use bytes::Bytes;
 use synod_engine::driver::Driver;
 use synod_engine::ids::{Ballot, Incarnation, Time};
 use synod_engine::machine::{KvMachine, LogMachine};
 use synod_engine::recovery::{Hole, OnDisk, Recovery};
-use synod_engine::seams::{Arrival, Network, StateMachine};
-use synod_storage::{FileWal, Notes, OpenReport, Replayed};
+use synod_engine::seams::{Arrival, Network, SnapshotInfo, StateMachine};
+use synod_engine::snapshot::{Restored, Restoring};
+use synod_storage::{DataDirectory, FileSnapshots, FileWal, Notes, OpenReport, Replayed};
 use synod_transport::{Inbox, Limits, MTU_MAX_DEFAULT, QuicNetwork, TransportConfig};
 
 use crate::cli::{DurabilityChoice, MachineChoice, ReplicaArguments};
@@ -58,8 +60,17 @@ impl Links for QuicNetwork {
 
 /// This engine as the node of an event loop.
 pub struct Replica<N: Network, M: StateMachine> {
-    driver: Driver<FileWal, N, M>,
-    wal_notes: Notes,
+    driver: Driver<FileWal, N, M, FileSnapshots>,
+    /// Of the WAL and of the snapshots: lines for the operator.
+    notes: [Notes; 2],
+}
+
+/// What a data directory holds, read and ready for more.
+struct Opening<M> {
+    recovery: Recovery<M>,
+    snapshots: FileSnapshots,
+    wal: FileWal,
+    report: OpenReport,
 }
 
 /// Reads the disk, binds the port by `links`, and says that the replica is ready.
@@ -68,9 +79,61 @@ pub fn open<N: Links, M: StateMachine + Default>(
     mut settings: ReplicaSettings,
     links: impl FnOnce(&mut ReplicaSettings) -> anyhow::Result<(N, Inbox)>,
 ) -> anyhow::Result<Opened<Replica<N, M>>> {
-    let mut recovery = Recovery::new(settings.engine.clone(), M::default());
-    let (wal, report) =
-        synod_storage::open(settings.storage.clone(), &mut |replayed| match replayed {
+    let Opening {
+        recovery,
+        snapshots,
+        wal,
+        report,
+    } = read_disk::<M>(&settings)?;
+    let (network, inbox) = links(&mut settings)?;
+    let wal_event = wal
+        .event_fd()
+        .try_clone_to_owned()
+        .context("the event of the WAL cannot be shared")?;
+    let notes = [wal.notes(), snapshots.notes()];
+    let on_disk = OnDisk {
+        incarnation: report.incarnation,
+        last: report.last_lsn,
+        promised: report.promised,
+        trim_floor: report.trim_floor,
+    };
+    let driver = recovery
+        .start(node::now(clock), wal, network, snapshots, on_disk)
+        .map_err(usage)?;
+    warn_of_losses(driver.replica());
+    announce(&settings, &report)?;
+    Ok(Opened {
+        node: Replica { driver, notes },
+        inbox,
+        wal_event,
+        idle_spin: settings.idle_spin(),
+    })
+}
+
+/// Restores the newest snapshot that is intact, and replays what the WAL holds above it.
+fn read_disk<M: StateMachine + Default>(settings: &ReplicaSettings) -> anyhow::Result<Opening<M>> {
+    let started = Instant::now();
+    let data = DataDirectory::open(settings.storage.clone()).map_err(usage)?;
+    let mut snapshots = data.open_snapshots().map_err(usage)?;
+    let restored = snapshots.restore(|info, parts| restore::<M>(info, parts));
+    for note in snapshots.notes().take() {
+        tracing::warn!("{note}");
+    }
+    let config = settings.engine.clone();
+    let mut recovery = match restored {
+        Some((info, restored)) => {
+            tracing::info!(
+                "restored the snapshot of slot {}, {} bytes, in {:.2} s",
+                info.slot,
+                info.bytes,
+                started.elapsed().as_secs_f64()
+            );
+            Recovery::from_snapshot(config, restored)
+        }
+        None => Recovery::new(config, M::default()),
+    };
+    let (wal, report) = data
+        .open_wal(recovery.covers(), &mut |replayed| match replayed {
             Replayed::Record(at, record) => recovery.visit(at.lsn, record),
             Replayed::Hole(hole) => recovery.hole(Hole {
                 next: hole.next,
@@ -80,34 +143,43 @@ pub fn open<N: Links, M: StateMachine + Default>(
             }),
         })
         .map_err(usage)?;
-    let (network, inbox) = links(&mut settings)?;
-    let wal_event = wal
-        .event_fd()
-        .try_clone_to_owned()
-        .context("the event of the WAL cannot be shared")?;
-    let wal_notes = wal.notes();
-    announce(&settings, &report)?;
-    let on_disk = OnDisk {
-        incarnation: report.incarnation,
-        promised: report.promised,
-        trim_floor: report.trim_floor,
-    };
-    let driver = recovery
-        .start(node::now(clock), wal, network, on_disk)
-        .map_err(usage)?;
-    warn_of_losses(driver.replica());
-    Ok(Opened {
-        node: Replica { driver, wal_notes },
-        inbox,
-        wal_event,
-        idle_spin: settings.idle_spin(),
+    tracing::info!(
+        "replayed {} records, {} bytes of WAL, {} segments passed over; the disk was read within {:.2} s",
+        report.records,
+        report.bytes,
+        report.segments_skipped,
+        started.elapsed().as_secs_f64()
+    );
+    Ok(Opening {
+        recovery,
+        snapshots,
+        wal,
+        report,
     })
+}
+
+/// Takes a snapshot as its parts come. The file's name and the content must tell the same slot.
+fn restore<M: StateMachine + Default>(
+    info: &SnapshotInfo,
+    parts: &mut impl Iterator<Item = Bytes>,
+) -> Result<Restored<M>, String> {
+    let mut restoring = Restoring::new(M::default());
+    for part in parts {
+        restoring.take(&part).map_err(|error| error.to_string())?;
+    }
+    let restored = restoring.finish().map_err(|error| error.to_string())?;
+    let slot = restored.state.applied();
+    if (slot, restored.checksum) == (info.slot, info.checksum) {
+        Ok(restored)
+    } else {
+        Err(format!("its content is that of slot {slot}"))
+    }
 }
 
 impl<N: Links, M: StateMachine> Node for Replica<N, M> {
     fn turn(&mut self, now: Time, arrivals: &mut Vec<Arrival>) -> anyhow::Result<()> {
         self.driver.turn(now, arrivals)?;
-        for note in self.wal_notes.take() {
+        for note in self.notes.iter().flat_map(Notes::take) {
             tracing::warn!("{note}");
         }
         self.check_membership()
@@ -122,9 +194,9 @@ impl<N: Links, M: StateMachine> Node for Replica<N, M> {
     }
 
     async fn close(self) {
-        let (wal, network) = self.driver.into_parts();
+        let (wal, network, snapshots) = self.driver.into_parts();
         network.close().await;
-        drop(wal);
+        drop((wal, snapshots));
     }
 }
 

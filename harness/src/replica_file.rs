@@ -75,6 +75,13 @@ pub struct LimitsTable {
     pub cache_bytes_max: Option<usize>,
     pub fetch_bytes_max: Option<usize>,
     pub clients_max: Option<usize>,
+    pub snapshot_distance_bytes: Option<u64>,
+    pub snapshot_step_bytes: Option<usize>,
+    pub snapshot_kept_bytes_max: Option<usize>,
+    pub snapshot_backlog_bytes_max: Option<usize>,
+    pub snapshot_part_bytes: Option<u32>,
+    pub snapshot_bytes_per_s: Option<u64>,
+    pub snapshot_pin_bytes_max: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -82,6 +89,8 @@ pub struct LimitsTable {
 pub struct StorageTable {
     pub segment_bytes: Option<u64>,
     pub segments_ready: Option<usize>,
+    /// Left out, it follows from the distance of snapshots.
+    pub segments_recycled_max: Option<usize>,
     pub writes_in_flight_max: Option<usize>,
 }
 
@@ -126,6 +135,11 @@ pub struct ReplicaSettings {
     pub storage: storage::Config,
 }
 
+/// Snapshots closer together would be all that a disk does.
+const SNAPSHOT_DISTANCE_BYTES_FLOOR: u64 = 64 << 10;
+/// A step is between two turns; this much takes about a millisecond.
+const SNAPSHOT_STEP_BYTES_CEILING: usize = 1 << 20;
+
 /// Long enough to bridge a durable write of a peer, short enough that an idle cluster sleeps.
 const IDLE_SPIN_US_DEFAULT: u64 = 200;
 
@@ -169,7 +183,8 @@ impl ReplicaSettings {
         file.timers.apply(&mut engine.timers);
         file.limits.apply(&mut engine.limits);
         engine.check().map_err(|error| error.to_string())?;
-        let storage = file.storage(cluster, own)?;
+        check_snapshots(&engine.limits)?;
+        let storage = file.storage(cluster, own, engine.limits.snapshot_distance_bytes)?;
         Ok(ReplicaSettings {
             cluster,
             peers,
@@ -181,8 +196,13 @@ impl ReplicaSettings {
 }
 
 impl ReplicaFile {
-    fn storage(&self, cluster: ClusterId, own: ReplicaId) -> Result<storage::Config, String> {
-        use storage::config::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+    fn storage(
+        &self,
+        cluster: ClusterId,
+        own: ReplicaId,
+        distance_bytes: u64,
+    ) -> Result<storage::Config, String> {
+        use storage::config::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENTS_RECYCLED_LIMIT};
         let mut storage = storage::Config::new(self.data.clone(), cluster, own, self.seed);
         storage.backend = match self.backend {
             BackendChoice::Auto => storage::BackendChoice::Auto,
@@ -214,6 +234,15 @@ impl ReplicaFile {
             if !(1..=64).contains(&value) {
                 return Err(format!("{name} = {value}: must be 1 to 64"));
             }
+        }
+        let recycled = self.storage.segments_recycled_max;
+        storage.segments_recycled_max =
+            recycled.unwrap_or_else(|| recycled_max(distance_bytes, segment));
+        if storage.segments_recycled_max > SEGMENTS_RECYCLED_LIMIT {
+            return Err(format!(
+                "segments_recycled_max = {}: must be at most {SEGMENTS_RECYCLED_LIMIT}",
+                storage.segments_recycled_max
+            ));
         }
         Ok(storage)
     }
@@ -249,7 +278,60 @@ impl LimitsTable {
         set(&mut limits.intake_bytes_max, self.intake_bytes_max);
         set(&mut limits.cache_bytes_max, self.cache_bytes_max);
         set(&mut limits.fetch_bytes_max, self.fetch_bytes_max);
+        set(
+            &mut limits.snapshot_distance_bytes,
+            self.snapshot_distance_bytes,
+        );
+        set(&mut limits.snapshot_step_bytes, self.snapshot_step_bytes);
+        set(
+            &mut limits.snapshot_kept_bytes_max,
+            self.snapshot_kept_bytes_max,
+        );
+        set(
+            &mut limits.snapshot_backlog_bytes_max,
+            self.snapshot_backlog_bytes_max,
+        );
+        set(&mut limits.snapshot_part_bytes, self.snapshot_part_bytes);
+        set(&mut limits.snapshot_bytes_per_s, self.snapshot_bytes_per_s);
+        set(
+            &mut limits.snapshot_pin_bytes_max,
+            self.snapshot_pin_bytes_max,
+        );
     }
+}
+
+/// What the store and the disk need of the engine's limits.
+fn check_snapshots(limits: &Limits) -> Result<(), String> {
+    let backlog = limits.snapshot_backlog_bytes_max;
+    // A step may stand out by a whole piece.
+    if backlog > storage::config::SNAPSHOT_BACKLOG_BYTES_MAX / 2 {
+        return Err(format!(
+            "snapshot_backlog_bytes_max = {backlog}: must be at most {}",
+            storage::config::SNAPSHOT_BACKLOG_BYTES_MAX / 2
+        ));
+    }
+    let step = limits.snapshot_step_bytes;
+    if step > SNAPSHOT_STEP_BYTES_CEILING {
+        return Err(format!(
+            "snapshot_step_bytes = {step}: must be at most {SNAPSHOT_STEP_BYTES_CEILING}, or the loop stalls"
+        ));
+    }
+    let distance = limits.snapshot_distance_bytes;
+    if distance < SNAPSHOT_DISTANCE_BYTES_FLOOR {
+        return Err(format!(
+            "snapshot_distance_bytes = {distance}: must be at least {SNAPSHOT_DISTANCE_BYTES_FLOOR}"
+        ));
+    }
+    Ok(())
+}
+
+/// Files to keep for recycling: what one trim drops, which is the distance or, if that is more, the size of a snapshot.
+fn recycled_max(distance_bytes: u64, segment_bytes: u64) -> usize {
+    use storage::config::{SEGMENTS_RECYCLED_LIMIT, SEGMENTS_RECYCLED_MAX_DEFAULT};
+    let dropped = usize::try_from(distance_bytes / segment_bytes).unwrap_or(usize::MAX);
+    dropped
+        .saturating_add(2)
+        .clamp(SEGMENTS_RECYCLED_MAX_DEFAULT, SEGMENTS_RECYCLED_LIMIT)
 }
 
 fn set<T>(field: &mut T, value: Option<T>) {
@@ -294,6 +376,20 @@ key = "replica-1.key"
     }
 
     #[test]
+    fn what_a_trim_drops_is_recycled() {
+        let recycled = |limits: &str| {
+            let settings = read(&format!("{GOOD}{limits}")).unwrap();
+            settings.storage.segments_recycled_max
+        };
+        assert_eq!(recycled(""), 64);
+        assert_eq!(
+            recycled("[limits]\nsnapshot_distance_bytes = 6442450944\n"),
+            98
+        );
+        assert_eq!(recycled("[storage]\nsegments_recycled_max = 3\n"), 3);
+    }
+
+    #[test]
     fn each_mistake_is_named_with_its_place() {
         let cases = [
             (
@@ -322,6 +418,22 @@ key = "replica-1.key"
             (
                 format!("{GOOD}[storage]\nsegment_bytes = 5000\n"),
                 "segment_bytes = 5000",
+            ),
+            (
+                format!("{GOOD}[storage]\nsegments_recycled_max = 5000\n"),
+                "segments_recycled_max = 5000",
+            ),
+            (
+                format!("{GOOD}[limits]\nsnapshot_distance_bytes = 5\n"),
+                "snapshot_distance_bytes = 5",
+            ),
+            (
+                format!("{GOOD}[limits]\nsnapshot_backlog_bytes_max = 99999999\n"),
+                "snapshot_backlog_bytes_max = 99999999",
+            ),
+            (
+                format!("{GOOD}[limits]\nsnapshot_step_bytes = 9999999\n"),
+                "snapshot_step_bytes = 9999999",
             ),
         ];
         for (text, expected) in cases {

@@ -9,6 +9,7 @@ pub mod hosts;
 mod impact;
 pub mod layout;
 pub mod load_process;
+pub mod minutes;
 pub mod outcome;
 pub mod plan;
 pub mod process;
@@ -17,7 +18,6 @@ pub mod table;
 pub mod target;
 pub mod usage;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +40,7 @@ use external::External;
 use faults::FaultReport;
 use layout::Layout;
 use load_process::LoadProcess;
+use minutes::{Minute, Watch};
 use outcome::{Measured, Outcome};
 use plan::Plan;
 use progress::{Progress, counted, thousands};
@@ -118,7 +119,7 @@ async fn start_and_measure(
     ) {
         (Family::External, Some(adapter)) => {
             let servers = External::start(layout, plan, adapter).await?;
-            return experiment(plan, servers, &layout.results, progress).await;
+            return experiment(plan, layout, servers, progress).await;
         }
         (Family::Product | Family::Baseline | Family::External, None) => None,
         (Family::Product | Family::Baseline, Some(path)) => Some(Program {
@@ -135,13 +136,13 @@ async fn start_and_measure(
     }
     let cluster = Cluster::start(layout, program).await?;
     let cluster = cluster.with_links(emulator);
-    experiment(plan, cluster, &layout.results, progress).await
+    experiment(plan, layout, cluster, progress).await
 }
 
 async fn experiment(
     plan: &Plan,
+    layout: &Layout,
     mut target: impl Target,
-    results: &Path,
     progress: &Arc<Progress>,
 ) -> anyhow::Result<Measured> {
     let leader = target.wait_for_leader().await?;
@@ -151,8 +152,13 @@ async fn experiment(
         plan.load.label()
     ));
     let backend = target.backend();
-    let (load, counters, mut faults) = measure(plan, &mut target, progress).await?;
-    let timeline = results.join("timeline.csv");
+    let Window {
+        load,
+        minutes,
+        counters,
+        mut faults,
+    } = measure(plan, layout, &mut target, progress).await?;
+    let timeline = layout.results.join("timeline.csv");
     if !faults.is_empty() && timeline.is_file() {
         let rows = Timeline::parse(&timeline, &std::fs::read(&timeline)?)?.acknowledged;
         match load.silences.is_empty() {
@@ -171,41 +177,77 @@ async fn experiment(
     Ok(Measured {
         backend,
         load,
+        minutes,
         counters,
         faults,
         conclusion,
     })
 }
 
+/// What was seen of a load.
+struct Window {
+    load: LoadResult,
+    minutes: Vec<Minute>,
+    counters: Status,
+    faults: Vec<FaultReport>,
+}
+
 /// From the first command of the load to its last reply.
 async fn measure(
     plan: &Plan,
+    layout: &Layout,
     target: &mut impl Target,
     progress: &Arc<Progress>,
-) -> anyhow::Result<(LoadResult, Status, Vec<FaultReport>)> {
+) -> anyhow::Result<Window> {
     let mut load = target.start_load(progress)?;
     let mut faults = Vec::new();
-    match window(plan, target, &mut load, &mut faults, progress).await {
-        Ok(counters) => Ok((load.result().await?, counters, faults)),
+    let mut watch = None;
+    let found = window(
+        plan,
+        layout,
+        target,
+        &mut load,
+        &mut faults,
+        &mut watch,
+        progress,
+    )
+    .await;
+    let (load, counters) = match found {
+        Ok(counters) => (load.result().await?, counters),
         // What was measured up to here is kept, if the load can tell.
         Err(error) => match load.stop(describe(&error)).await? {
-            Some(result) => Ok((result, Status::new(), faults)),
-            None => Err(error),
+            Some(result) => (result, Status::new()),
+            None => return Err(error),
         },
-    }
+    };
+    let minutes = watch.map_or_else(Vec::new, |watch: Watch| watch.finish(&load.minutes));
+    Ok(Window {
+        load,
+        minutes,
+        counters,
+        faults,
+    })
 }
 
 /// The measured window, with what is done in it. Returns what the replicas counted.
 async fn window(
     plan: &Plan,
+    layout: &Layout,
     target: &mut impl Target,
     load: &mut LoadProcess,
     faults: &mut Vec<FaultReport>,
+    watch: &mut Option<Watch>,
     progress: &Arc<Progress>,
 ) -> anyhow::Result<Status> {
     let watching = load.can_stop();
     unless_ended(load.window_start(), target, watching).await?;
     let window_start = tokio::time::Instant::now();
+    // Other machines are not seen from here.
+    let directories = match plan.inventory {
+        None => layout.replica_directories(),
+        Some(_) => Vec::new(),
+    };
+    *watch = Some(Watch::start(directories));
     let mut window = WindowCounters::default();
     window.begin(&target.statuses(&target.replicas()).await?);
     let asked = &plan.faults;

@@ -112,6 +112,16 @@ fn inspect(target: &WalTarget) -> anyhow::Result<()> {
         report.empty_segments.len(),
         report.ready_files.len()
     )?;
+    for snapshot in &report.snapshots {
+        say!(
+            "snapshot     through slot {}, {} bytes",
+            snapshot.slot.0,
+            snapshot.bytes
+        )?;
+    }
+    for refused in &report.snapshots_refused {
+        say!("not used     {refused}")?;
+    }
     for hole in &report.holes {
         say!("hole         {}", describe_hole(hole))?;
     }
@@ -221,6 +231,11 @@ fn describe(report: &ScanReport, census: &Census) -> Value {
         })).collect::<Vec<_>>(),
         "empty_segments": report.empty_segments.len(),
         "ready_files": report.ready_files.len(),
+        "snapshots": report.snapshots.iter().map(|snapshot| json!({
+            "slot": snapshot.slot.0,
+            "bytes": snapshot.bytes,
+        })).collect::<Vec<_>>(),
+        "snapshots_refused": report.snapshots_refused,
         "holes": report.holes.iter().map(|hole| json!({
             "file": hole.file.display().to_string(),
             "offset": hole.offset,

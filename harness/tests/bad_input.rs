@@ -70,6 +70,17 @@ fn the_command_line() {
         USAGE,
         &["--kill-leader-after 10", "--seconds"],
     );
+    refused(&run(&["run", "--surge", "5x@3s+3s"]), USAGE, &["--rate"]);
+    refused(
+        &run(&["run", "--rate", "5", "--surge", "5x@3s"]),
+        USAGE,
+        &["FACTORx@START+LENGTH"],
+    );
+    refused(
+        &run(&["run", "--rate", "5", "--surge", "5x@3s+7s"]),
+        USAGE,
+        &["5x@3000ms+7000ms", "--seconds"],
+    );
     refused(&run(&["run", "--name", "../x"]), USAGE, &["--name ../x"]);
     refused(
         &run(&["certs", "--out", "x", "--cluster", "zz"]),

@@ -71,6 +71,21 @@ fn killed_stopped_and_cut_off_replicas_lose_nothing() {
     assert!(doctored.complaint().contains("is not linearizable"));
 }
 
+#[test]
+fn who_stays_away_beyond_the_trim_floor_comes_back_by_a_snapshot() {
+    let _turn = one_at_a_time();
+    let out = directory();
+    let faults = ["--faults", "away", "--seconds", "12", "--seed", "3"];
+    let finished = chaos(out.path(), &faults);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    let result = finished.json();
+    assert_eq!(result["ok"], true);
+    assert!(result["strikes"]["away"].as_u64() >= Some(1));
+    for key in ["lost", "duplicated", "disordered", "diverged"] {
+        assert_eq!(result[key], 0, "{key}: {}", finished.stderr);
+    }
+}
+
 /// Lets a get of the history find a value that was overwritten before the value that it found was written.
 fn doctor(history: &Path) {
     let text = std::fs::read_to_string(history).expect("written");

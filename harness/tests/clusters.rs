@@ -226,3 +226,50 @@ fn a_rate_that_cannot_be_held_fails_the_run() {
     assert!(finished.complaint().contains("the rate was not held"));
     assert_eq!(finished.json()["lost"], 0);
 }
+
+#[test]
+fn a_surge_is_refused_and_passes() {
+    let result = clean(&[
+        "--rate",
+        "1000",
+        "--surge",
+        "20000x@1s+1s",
+        "--clients",
+        "2",
+        "--seconds",
+        "5",
+        "--warmup",
+        "1",
+    ]);
+    let offer = &result["offer"];
+    let count = |name: &str| offer[name].as_u64().expect("a count");
+    assert_eq!(count("offered"), 4 * 1_000 + 20_000 * 1_000);
+    assert_eq!(count("offered"), count("admitted") + count("refused"));
+    assert!(count("refused") > 0, "{offer}");
+    // Whoever was admitted was measured from the intended start, and nobody else.
+    assert_eq!(result["latency_us"]["count"], count("admitted"));
+    let surge = &result["surge"];
+    assert!(surge["goodput_per_s"].as_f64() > Some(0.0), "{surge}");
+    assert!(surge["p99_us"].as_f64() > Some(0.0), "{surge}");
+}
+
+#[test]
+fn a_long_run_is_checked_from_its_snapshots_on() {
+    let result = clean(&[
+        "--rate",
+        "2000",
+        "--snapshot-distance",
+        "65536",
+        "--seconds",
+        "4",
+        "--warmup",
+        "1",
+    ]);
+    assert!(result["verification"]["from_slot"].as_u64() > Some(1));
+    assert!(result["verification"]["snapshots"].as_u64() >= Some(1));
+    assert!(result["verification"]["commands_vouched"].as_u64() > Some(0));
+    assert_eq!(
+        result["minutes"][0]["replicas"].as_array().map(Vec::len),
+        Some(3)
+    );
+}

@@ -174,6 +174,41 @@ fn reports_of_published_runs() {
 }
 
 #[test]
+fn the_report_of_an_overloaded_run_says_what_was_refused() {
+    let directory = directory();
+    let folder = directory.path().join("surge");
+    std::fs::create_dir(&folder).expect("made");
+    for file in std::fs::read_dir(published("kill")).expect("a folder") {
+        let file = file.expect("readable").path();
+        let to = folder.join(file.file_name().expect("a name"));
+        std::fs::copy(file, to).expect("copied");
+    }
+    let path = folder.join("result.json");
+    let result = std::fs::read(&path).expect("a result");
+    let mut result: serde_json::Value = serde_json::from_slice(&result).expect("JSON");
+    result["offer"] = serde_json::json!({
+        "offered": 7_000, "admitted": 6_000, "refused": 1_000,
+        "offered_per_s": 700_000.0, "goodput_per_s": 600_000.0, "busy_replies": 3,
+    });
+    result["surge"] = serde_json::json!({
+        "surge": "5x@3s+3s", "goodput_per_s": 650_000.0, "goodput_before_per_s": 1.0,
+        "p50_us": 1.0, "p99_us": 2_500.0, "max_us": 9.0, "normal_after_ms": 400,
+    });
+    std::fs::write(&path, result.to_string()).expect("written");
+    succeeded(run(&["report", text(&folder)]));
+    let page = std::fs::read_to_string(folder.join("report.html")).expect("written");
+    check_markup("surge", &page);
+    for part in [
+        "700 k/s",
+        "6,000 admitted, 1,000 refused",
+        "650 k/s",
+        "as before within 400 ms",
+    ] {
+        assert!(page.contains(part), "lacks {part}");
+    }
+}
+
+#[test]
 fn diff_of_repeated_runs() {
     let directory = directory();
     let mut noise = Noise(11);

@@ -11,10 +11,10 @@ use crate::buffer::AlignedBuffer;
 use crate::disk::Disk;
 use crate::signal::Signal;
 
-pub use blocking::BlockingBackend;
-pub use file::FileBackend;
+pub use blocking::BlockingWriter;
+pub use file::{FileBackend, Writer};
 pub use memory::{Fault, MemoryBackend, MemoryDisk};
-pub use uring::UringBackend;
+pub use uring::UringWriter;
 
 /// One group on its way to the disk.
 pub struct GroupWrite<F> {

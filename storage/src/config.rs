@@ -14,10 +14,22 @@ pub const IN_FLIGHT_BYTES_MAX: usize = 256 << 10;
 pub const PENDING_BYTES_MAX: usize = 1 << 30;
 /// Reads asked for and not yet taken.
 pub const READS_IN_FLIGHT_MAX: usize = 8;
+/// Bytes of a snapshot appended and not yet written. The engine stops far below; beyond it is a bug.
+pub const SNAPSHOT_BACKLOG_BYTES_MAX: usize = 64 << 20;
+/// Largest part of a snapshot that one read gives, in bytes.
+pub const SNAPSHOT_READ_BYTES_MAX: usize = 4 << 20;
+/// Reads of snapshots asked for and not yet taken.
+pub const SNAPSHOT_READS_MAX: usize = 16;
 /// Slots that one read answers at most.
 pub const READ_SLOTS_MAX: usize = 65_536;
-/// Recycled files kept beyond `segments_ready`; more than that go back to the file system.
-pub const READY_FILES_MAX: usize = 4;
+/// Groups that one read looks into at most.
+pub const READ_RUNS_MAX: usize = 4096;
+/// The default of [`Options::segments_recycled_max`]: 4 GiB in segments of the default size.
+pub const SEGMENTS_RECYCLED_MAX_DEFAULT: usize = 64;
+/// Most segments that may be kept for recycling, whatever is configured.
+pub const SEGMENTS_RECYCLED_LIMIT: usize = 4096;
+/// Prepared segments that a WAL on a full disk leaves for its next start, if so many are ready when the disk fills up.
+pub const SEGMENTS_RESERVED: usize = 1;
 /// The default size of a segment file in bytes.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
 /// Smallest segment in bytes that holds its header and one group; only tests go this low.
@@ -49,8 +61,12 @@ pub struct Config {
     pub backend: BackendChoice,
     pub durability: Durability,
     pub segment_bytes: u64,
-    /// Segments prepared ahead, so that the append path never makes a file.
+    /// Segments prepared ahead, so that the append path never makes a file. With one only, none is left in reserve
+    /// when the disk fills up.
     pub segments_ready: usize,
+    /// Files of dropped segments kept for recycling; further ones go back to the file system. What one trim drops
+    /// should fit, or the steady state makes files.
+    pub segments_recycled_max: usize,
     pub writes_in_flight_max: usize,
     /// Randomness as a value: from it come the incarnation and the identities of the segments.
     pub seed: u64,
@@ -63,6 +79,7 @@ pub struct Options {
     pub replica: ReplicaId,
     pub segment_bytes: u64,
     pub segments_ready: usize,
+    pub segments_recycled_max: usize,
     pub writes_in_flight_max: usize,
     pub seed: u64,
 }
@@ -77,6 +94,7 @@ impl Config {
             durability: Durability::Sync,
             segment_bytes: SEGMENT_BYTES_DEFAULT,
             segments_ready: 2,
+            segments_recycled_max: SEGMENTS_RECYCLED_MAX_DEFAULT,
             writes_in_flight_max: 4,
             seed,
         }
@@ -88,6 +106,7 @@ impl Config {
             replica: self.replica,
             segment_bytes: self.segment_bytes,
             segments_ready: self.segments_ready,
+            segments_recycled_max: self.segments_recycled_max,
             writes_in_flight_max: self.writes_in_flight_max,
             seed: self.seed,
         }
@@ -110,6 +129,10 @@ impl Options {
         assert!(
             (1..=64).contains(&self.segments_ready),
             "segments_ready is out of range"
+        );
+        assert!(
+            self.segments_recycled_max <= SEGMENTS_RECYCLED_LIMIT,
+            "segments_recycled_max is out of range"
         );
     }
 }

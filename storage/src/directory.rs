@@ -10,7 +10,8 @@ use crate::format::{
     GROUPS_AT, HeaderError, IDENTITY_FILE, IDENTITY_TEMPORARY, Identity, Sequence,
     TEMPORARY_SUFFIX, VERSION, mix,
 };
-use crate::keeper::{Hints, Keeper};
+use crate::keeper::{Hints, Keeper, Trouble};
+use crate::snapshot;
 
 /// Makes an empty directory a founding member's. Refuses one that holds anything of a WAL.
 pub fn initialise<D: Disk>(disk: &D, options: &Options) -> Result<(), OpenError> {
@@ -49,15 +50,19 @@ fn found<D: Disk>(disk: &D, options: &Options, incarnation: Incarnation) -> Resu
         replica: identity.replica,
         segment_bytes: identity.segment_bytes,
         seed: mix(identity.incarnation.0, options.seed),
+        next: Sequence::FIRST,
         ready_files: Default::default(),
         ready_files_max: 0,
         hints: Hints::default(),
         paces: false,
     };
-    keeper.prepare(Sequence::FIRST).map_err(OpenError::io(
-        "preparing",
-        disk.path(&Sequence::FIRST.segment_name()),
-    ))?;
+    keeper.prepare().map_err(|trouble| match trouble {
+        Trouble::NoRoom(source) | Trouble::Failed(source) => OpenError::Io {
+            what: "preparing",
+            path: disk.path(&Sequence::FIRST.segment_name()),
+            source,
+        },
+    })?;
     disk.open(IDENTITY_TEMPORARY, OpenMode::Create)
         .and_then(|file| {
             disk.write_at(&file, 0, &identity.encode())?;
@@ -97,7 +102,7 @@ pub fn read_identity<D: Disk>(disk: &D) -> Result<Identity, OpenError> {
     let path = disk.path(IDENTITY_FILE);
     let files = list(disk)?;
     let Some((_, bytes)) = files.iter().find(|(name, _)| name == IDENTITY_FILE) else {
-        return match files.iter().find(|(name, _)| is_segment(name)) {
+        return match files.iter().find(|(name, _)| is_data(name)) {
             Some((name, _)) if !is_interrupted_init(disk, &files) => Err(OpenError::Remains {
                 path: disk.path(""),
                 found: name.clone(),
@@ -127,8 +132,10 @@ pub fn read_identity<D: Disk>(disk: &D) -> Result<Identity, OpenError> {
 /// Removes unfinished files of an earlier process.
 pub fn clear_temporary<D: Disk>(disk: &D) -> Result<(), OpenError> {
     for (name, _) in list(disk)? {
-        let ours =
-            name.starts_with("wal-") || name.starts_with("ready-") || name == IDENTITY_TEMPORARY;
+        let ours = ["wal-", "ready-", snapshot::PREFIX]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+            || name == IDENTITY_TEMPORARY;
         if ours && name.ends_with(TEMPORARY_SUFFIX) {
             remove(disk, &name)?;
         }
@@ -146,7 +153,7 @@ fn clear_remains<D: Disk>(disk: &D) -> Result<(), OpenError> {
     }
     if is_interrupted_init(disk, &files) {
         remove(disk, &Sequence::FIRST.segment_name())?;
-    } else if let Some((name, _)) = files.iter().find(|(name, _)| is_segment(name)) {
+    } else if let Some((name, _)) = files.iter().find(|(name, _)| is_data(name)) {
         return Err(OpenError::Remains {
             path: disk.path(""),
             found: name.clone(),
@@ -158,7 +165,7 @@ fn clear_remains<D: Disk>(disk: &D) -> Result<(), OpenError> {
 /// Whether the only segment is the first one, never written to: what an init leaves that was cut short.
 fn is_interrupted_init<D: Disk>(disk: &D, files: &[(String, u64)]) -> bool {
     let first = Sequence::FIRST.segment_name();
-    let mut segments = files.iter().filter(|(name, _)| is_segment(name));
+    let mut segments = files.iter().filter(|(name, _)| is_data(name));
     if segments.next().is_none_or(|(name, _)| *name != first) || segments.next().is_some() {
         return false;
     }
@@ -168,8 +175,9 @@ fn is_interrupted_init<D: Disk>(disk: &D, files: &[(String, u64)]) -> bool {
         .is_ok_and(|()| page.iter().all(|byte| *byte == 0))
 }
 
-fn is_segment(name: &str) -> bool {
-    (name.starts_with("wal-") || name.starts_with("ready-")) && name.ends_with(".seg")
+fn is_data(name: &str) -> bool {
+    let segment = name.starts_with("wal-") || name.starts_with("ready-");
+    segment && name.ends_with(".seg") || snapshot::slot_of_name(name).is_some()
 }
 
 fn list<D: Disk>(disk: &D) -> Result<Vec<(String, u64)>, OpenError> {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::buffer::{AlignedBuffer, PAGE_BYTES};
+use crate::keeper::is_full;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
@@ -23,7 +24,7 @@ pub enum OpenMode {
 pub trait Disk: Clone + Send + 'static {
     type File: Clone + Send + 'static;
 
-    /// Names and sizes of the regular files.
+    /// Names and sizes of the regular files. One that is renamed meanwhile may be missing.
     fn list(&self) -> io::Result<Vec<(String, u64)>>;
     fn open(&self, name: &str, mode: OpenMode) -> io::Result<Self::File>;
     /// Reads exactly the buffer's length.
@@ -46,6 +47,8 @@ pub struct RealDisk {
     direct: bool,
     /// `Durability::None` never syncs.
     syncs: bool,
+    /// The directory's lock file: the lock goes with the last handle.
+    _lock: Option<Arc<File>>,
 }
 
 impl RealDisk {
@@ -54,24 +57,58 @@ impl RealDisk {
             directory: Arc::new(directory.to_path_buf()),
             direct,
             syncs,
+            _lock: None,
+        }
+    }
+
+    /// The same, holding the lock.
+    pub(crate) fn locked(self, lock: File) -> RealDisk {
+        RealDisk {
+            _lock: Some(Arc::new(lock)),
+            ..self
+        }
+    }
+
+    /// The same directory, written in another way.
+    pub(crate) fn like(&self, direct: bool, syncs: bool) -> RealDisk {
+        RealDisk {
+            direct,
+            syncs,
+            ..self.clone()
         }
     }
 
     /// Tries a direct write, because a file system may refuse it at open (tmpfs) or only when written to.
     pub fn try_direct(&self) -> io::Result<()> {
-        let disk = RealDisk {
-            direct: true,
-            ..self.clone()
-        };
+        let disk = self.like(true, self.syncs);
         let name = "ready-probe.tmp";
         let page = AlignedBuffer::new(PAGE_BYTES);
         let tried = disk
             .open(name, OpenMode::CreateSegment)
             .and_then(|file| disk.write_at(&file, 0, page.as_ref()));
+        let tried = match tried {
+            // No answer, and no reason to start in another way than with room.
+            Err(error) if is_full(&error) => disk.read_direct(),
+            tried => tried,
+        };
         match fs::remove_file(self.path(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => tried.and(Err(error)),
             Ok(()) | Err(_) => tried,
         }
+    }
+
+    /// Tries a direct read of a segment.
+    fn read_direct(&self) -> io::Result<()> {
+        let files = self.list()?;
+        let segment = files
+            .iter()
+            .find(|(name, bytes)| name.ends_with(".seg") && *bytes >= PAGE_BYTES as u64);
+        let Some((name, _)) = segment else {
+            return Ok(());
+        };
+        let mut page = AlignedBuffer::new(PAGE_BYTES);
+        let file = self.open(name, OpenMode::Segment)?;
+        self.read_at(&file, 0, page.as_mut_slice())
     }
 }
 
@@ -82,7 +119,12 @@ impl Disk for RealDisk {
         let mut files = Vec::new();
         for item in fs::read_dir(self.directory.as_path())? {
             let item = item?;
-            let metadata = item.metadata()?;
+            let metadata = match item.metadata() {
+                Ok(metadata) => metadata,
+                // Renamed or removed since it was listed, by another thread of this process.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
             if metadata.is_file() {
                 let name = item.file_name().to_string_lossy().into_owned();
                 files.push((name, metadata.len()));

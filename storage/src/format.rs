@@ -5,6 +5,7 @@
 //! lock                          held while a process uses the directory
 //! wal-0000000000000001.seg      segments, numbered without a gap: the used ones, then prepared empty ones
 //! ready-0000000000000001.seg    recycled files, not part of the WAL
+//! snap-0000000000000001.snap    snapshots, by the slot that each covers: see `snapshot/format.rs`
 //! *.tmp                         unfinished files, removed at the next open
 //!
 //! identity (64 bytes)
@@ -127,7 +128,13 @@ impl SegmentIdentity {
 impl Identity {
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![0; IDENTITY_BYTES];
-        put_common(&mut bytes, IDENTITY_MAGIC, self.cluster, self.replica);
+        put_common(
+            &mut bytes,
+            IDENTITY_MAGIC,
+            VERSION,
+            self.cluster,
+            self.replica,
+        );
         bytes[40..48].copy_from_slice(&self.incarnation.0.to_le_bytes());
         bytes[48..56].copy_from_slice(&self.segment_bytes.to_le_bytes());
         put_checksum(&mut bytes);
@@ -138,7 +145,7 @@ impl Identity {
         if bytes.len() != IDENTITY_BYTES {
             return Err(HeaderError::Damaged("its size is wrong"));
         }
-        check_common(bytes, IDENTITY_MAGIC)?;
+        check_common(bytes, IDENTITY_MAGIC, VERSION)?;
         Ok(Identity {
             cluster: cluster_at_16(bytes),
             replica: ReplicaId(bytes[32]),
@@ -153,7 +160,7 @@ impl SegmentHeader {
     pub fn encode(&self, page: &mut [u8]) {
         page.fill(0);
         let bytes = &mut page[..SEGMENT_HEADER_BYTES];
-        put_common(bytes, SEGMENT_MAGIC, self.cluster, self.replica);
+        put_common(bytes, SEGMENT_MAGIC, VERSION, self.cluster, self.replica);
         bytes[40..48].copy_from_slice(&self.segment_bytes.to_le_bytes());
         bytes[48..56].copy_from_slice(&self.sequence.0.to_le_bytes());
         bytes[56..64].copy_from_slice(&self.identity.0.to_le_bytes());
@@ -163,7 +170,7 @@ impl SegmentHeader {
     /// Reads the header from the first page of a file.
     pub fn decode(page: &[u8]) -> Result<SegmentHeader, HeaderError> {
         let (bytes, rest) = page.split_at(SEGMENT_HEADER_BYTES);
-        check_common(bytes, SEGMENT_MAGIC)?;
+        check_common(bytes, SEGMENT_MAGIC, VERSION)?;
         if rest.iter().any(|byte| *byte != 0) {
             return Err(HeaderError::Damaged("bytes behind it are not zero"));
         }
@@ -177,30 +184,37 @@ impl SegmentHeader {
     }
 }
 
-fn put_common(bytes: &mut [u8], magic: [u8; 8], cluster: ClusterId, replica: ReplicaId) {
+/// What the headers of all kinds of files have in common.
+pub fn put_common(
+    bytes: &mut [u8],
+    magic: [u8; 8],
+    version: u32,
+    cluster: ClusterId,
+    replica: ReplicaId,
+) {
     bytes[..8].copy_from_slice(&magic);
-    bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    bytes[8..12].copy_from_slice(&version.to_le_bytes());
     bytes[16..32].copy_from_slice(&cluster.0.to_le_bytes());
     bytes[32] = replica.0;
 }
 
-fn put_checksum(bytes: &mut [u8]) {
+pub fn put_checksum(bytes: &mut [u8]) {
     let crc = crc32c::crc32c(&bytes[16..]);
     bytes[12..16].copy_from_slice(&crc.to_le_bytes());
 }
 
 /// The version is outside the checksum, because a later format may place the checksum elsewhere. A flipped bit in
 /// it is told from another version by the checksum, which holds for this version's layout.
-fn check_common(bytes: &[u8], magic: [u8; 8]) -> Result<(), HeaderError> {
+pub fn check_common(bytes: &[u8], magic: [u8; 8], expected: u32) -> Result<(), HeaderError> {
     let intact = crc32c::crc32c(&bytes[16..]) == u32_at(bytes, 12);
     let version = u32_at(bytes, 8);
     if bytes[..8] != magic {
         return Err(HeaderError::Damaged("its magic is wrong"));
     }
-    if version == 0 || version != VERSION && intact && (version ^ VERSION).count_ones() == 1 {
+    if version == 0 || version != expected && intact && (version ^ expected).count_ones() == 1 {
         return Err(HeaderError::Damaged("its version is wrong"));
     }
-    if version != VERSION {
+    if version != expected {
         return Err(HeaderError::Version(version));
     }
     if !intact {
@@ -209,7 +223,7 @@ fn check_common(bytes: &[u8], magic: [u8; 8]) -> Result<(), HeaderError> {
     Ok(())
 }
 
-fn cluster_at_16(bytes: &[u8]) -> ClusterId {
+pub fn cluster_at_16(bytes: &[u8]) -> ClusterId {
     let mut cluster = [0; 16];
     cluster.copy_from_slice(&bytes[16..32]);
     ClusterId(u128::from_le_bytes(cluster))

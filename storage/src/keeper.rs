@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use synod_engine::ids::{ClusterId, ReplicaId};
 
@@ -14,22 +14,43 @@ use crate::format::{PAGE, SegmentHeader, SegmentIdentity, Sequence};
 
 /// Zeros written at once: small, so that a group that comes meanwhile waits for little.
 const ZERO_BYTES: usize = 256 << 10;
+/// How long the keeper rests on a full disk before it tries again, in naps, so that a closing WAL waits for one only.
+const NAPS_WHILE_FULL: u32 = 20;
+const NAP: Duration = Duration::from_millis(5);
 
 /// What the keeper is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Job {
     /// Give the empty segment of this number, left over from before, a new identity.
     Renew(Sequence),
-    /// Make the segment of this number, from a recycled file if there is one.
-    Prepare(Sequence),
+    /// Make the next segment, from a recycled file if there is one.
+    Prepare,
     /// Take the segment of this number out of the WAL and keep its file.
     Recycle(Sequence),
 }
 
 pub enum Outcome<F> {
     Prepared(Prepared<F>),
-    Recycled,
+    Dropped(Dropped),
+    /// The disk is full. Nothing of the attempt is left, and a later one may succeed.
+    NoRoom(String),
     Failed(String),
+}
+
+/// What became of a dropped segment's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dropped {
+    /// Files that went back to the file system, this one or others.
+    pub deleted: u64,
+}
+
+/// Where the file of a prepared segment comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Prepared before this opening.
+    Earlier,
+    Recycled,
+    New,
 }
 
 /// An empty segment: full size, header durable, name durable.
@@ -37,6 +58,22 @@ pub struct Prepared<F> {
     pub sequence: Sequence,
     pub identity: SegmentIdentity,
     pub file: F,
+    pub origin: Origin,
+}
+
+/// Why a segment could not be prepared.
+#[derive(Debug)]
+pub enum Trouble {
+    NoRoom(io::Error),
+    Failed(io::Error),
+}
+
+/// A recycled file.
+struct Source<F> {
+    name: String,
+    file: F,
+    /// Of its last life.
+    identity: SegmentIdentity,
 }
 
 /// What the loop tells its keeper while that works.
@@ -55,6 +92,8 @@ pub struct Keeper<D: Disk> {
     pub segment_bytes: u64,
     /// Mixed from the incarnation and the seed of this opening.
     pub seed: u64,
+    /// The number of the segment that is prepared next: they are made in order, however often one is tried.
+    pub next: Sequence,
     /// Names of recycled files.
     pub ready_files: VecDeque<String>,
     pub ready_files_max: usize,
@@ -66,23 +105,33 @@ pub struct Keeper<D: Disk> {
 
 impl<D: Disk> Keeper<D> {
     pub fn run(&mut self, job: Job) -> Outcome<D::File> {
-        let name = match job {
-            Job::Renew(sequence) | Job::Prepare(sequence) => sequence.segment_name(),
-            Job::Recycle(sequence) => sequence.ready_name(),
+        match job {
+            Job::Renew(sequence) => match self.renew(sequence) {
+                Ok(prepared) => Outcome::Prepared(prepared),
+                Err(error) => Outcome::Failed(self.told(job, &error)),
+            },
+            Job::Prepare => match self.prepare() {
+                Ok(prepared) => Outcome::Prepared(prepared),
+                Err(Trouble::Failed(error)) => Outcome::Failed(self.told(job, &error)),
+                Err(Trouble::NoRoom(error)) => {
+                    self.rest();
+                    Outcome::NoRoom(self.told(job, &error))
+                }
+            },
+            Job::Recycle(sequence) => match self.recycle(sequence) {
+                Ok(dropped) => Outcome::Dropped(dropped),
+                Err(error) => Outcome::Failed(self.told(job, &error)),
+            },
+        }
+    }
+
+    fn told(&self, job: Job, error: &io::Error) -> String {
+        let (what, name) = match job {
+            Job::Renew(sequence) => ("preparing segment", sequence.segment_name()),
+            Job::Prepare => ("preparing segment", self.next.segment_name()),
+            Job::Recycle(sequence) => ("recycling segment", sequence.ready_name()),
         };
-        let done = match job {
-            Job::Renew(sequence) => self.renew(sequence).map(Outcome::Prepared),
-            Job::Prepare(sequence) => self.prepare(sequence).map(Outcome::Prepared),
-            Job::Recycle(sequence) => self.recycle(sequence).map(|()| Outcome::Recycled),
-        };
-        done.unwrap_or_else(|error| {
-            let path = self.disk.path(&name);
-            let what = match job {
-                Job::Renew(_) | Job::Prepare(_) => "preparing segment",
-                Job::Recycle(_) => "recycling segment",
-            };
-            Outcome::Failed(format!("{what} {}: {error}", path.display()))
-        })
+        format!("{what} {}: {error}", self.disk.path(&name).display())
     }
 
     /// The header is one sector, so a crash leaves the old identity or the new one; both are of an empty segment.
@@ -91,55 +140,111 @@ impl<D: Disk> Keeper<D> {
         let old = self.identity_of(&name)?.unwrap_or(SegmentIdentity(0));
         let file = self.disk.open(&name, OpenMode::Segment)?;
         let identity = self.write_header(&file, sequence, old)?;
+        self.next = self.next.max(sequence.next());
         Ok(Prepared {
             sequence,
             identity,
             file,
+            origin: Origin::Earlier,
         })
     }
 
-    pub fn prepare(&mut self, sequence: Sequence) -> io::Result<Prepared<D::File>> {
-        let (from, file, old) = match self.take_ready_file()? {
-            Some(found) => found,
-            None => {
-                let name = sequence.temporary_name();
-                let file = self.zero_filled(&name)?;
-                (name, file, SegmentIdentity(0))
-            }
+    /// Makes the next segment. A full disk leaves everything as it was before.
+    pub fn prepare(&mut self) -> Result<Prepared<D::File>, Trouble> {
+        let source = self.take_ready_file().map_err(Trouble::Failed)?;
+        let (tried, origin) = match &source {
+            Some(source) => (self.reuse(source), Origin::Recycled),
+            None => (self.make(), Origin::New),
         };
-        let identity = self.write_header(&file, sequence, old)?;
-        // Only now the name: whatever is called a segment has its full size and a header of this life.
-        self.disk.rename(&from, &sequence.segment_name())?;
-        self.disk.sync_directory()?;
+        let (file, identity) = match tried {
+            Ok(made) => made,
+            Err(error) if is_full(&error) => {
+                self.tidy(source).map_err(Trouble::Failed)?;
+                return Err(Trouble::NoRoom(error));
+            }
+            Err(error) => return Err(Trouble::Failed(error)),
+        };
+        self.disk.sync_directory().map_err(Trouble::Failed)?;
+        let sequence = self.next;
+        self.next = sequence.next();
         Ok(Prepared {
             sequence,
             identity,
             file,
+            origin,
         })
+    }
+
+    fn reuse(&self, source: &Source<D::File>) -> io::Result<(D::File, SegmentIdentity)> {
+        let identity = self.write_header(&source.file, self.next, source.identity)?;
+        self.disk.rename(&source.name, &self.next.segment_name())?;
+        Ok((source.file.clone(), identity))
+    }
+
+    /// Only last the name: whatever is called a segment has its full size and a header of this life.
+    fn make(&self) -> io::Result<(D::File, SegmentIdentity)> {
+        let temporary = self.next.temporary_name();
+        let file = self.zero_filled(&temporary)?;
+        let identity = self.write_header(&file, self.next, SegmentIdentity(0))?;
+        self.disk.rename(&temporary, &self.next.segment_name())?;
+        Ok((file, identity))
+    }
+
+    /// After an attempt that met a full disk: the recycled file is kept, the half of a new one is removed, since its
+    /// room is what others wait for.
+    fn tidy(&mut self, source: Option<Source<D::File>>) -> io::Result<()> {
+        if let Some(source) = source {
+            self.ready_files.push_front(source.name);
+            return Ok(());
+        }
+        match self.disk.remove(&self.next.temporary_name()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Not to ask a full disk without pause.
+    fn rest(&self) {
+        for _ in 0..NAPS_WHILE_FULL {
+            if !self.paces || self.hints.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            std::thread::sleep(NAP);
+        }
     }
 
     /// The name goes, durably, before the file may get a new header: a segment's header never changes under it.
-    fn recycle(&mut self, sequence: Sequence) -> io::Result<()> {
+    fn recycle(&mut self, sequence: Sequence) -> io::Result<Dropped> {
         let ready = sequence.ready_name();
         self.disk.rename(&sequence.segment_name(), &ready)?;
         self.disk.sync_directory()?;
-        if self.ready_files.len() < self.ready_files_max {
-            self.ready_files.push_back(ready);
-            return Ok(());
+        self.ready_files.push_back(ready);
+        let mut deleted = 0;
+        // More than one if the limit was lowered, or a crash came between a rename and its removal.
+        while self.ready_files.len() > self.ready_files_max {
+            if let Some(surplus) = self.ready_files.pop_front() {
+                self.disk.remove(&surplus)?;
+                deleted += 1;
+            }
         }
-        self.disk.remove(&ready)?;
-        self.disk.sync_directory()
+        if deleted > 0 {
+            self.disk.sync_directory()?;
+        }
+        Ok(Dropped { deleted })
     }
 
     /// A recycled file of the right size with a readable header; others are removed.
-    #[allow(clippy::type_complexity)]
-    fn take_ready_file(&mut self) -> io::Result<Option<(String, D::File, SegmentIdentity)>> {
+    fn take_ready_file(&mut self) -> io::Result<Option<Source<D::File>>> {
         while let Some(name) = self.ready_files.pop_front() {
             if self.has_full_size(&name)?
-                && let Some(old) = self.identity_of(&name)?
+                && let Some(identity) = self.identity_of(&name)?
             {
                 let file = self.disk.open(&name, OpenMode::Segment)?;
-                return Ok(Some((name, file, old)));
+                return Ok(Some(Source {
+                    name,
+                    file,
+                    identity,
+                }));
             }
             self.disk.remove(&name)?;
         }
@@ -205,4 +310,12 @@ impl<D: Disk> Keeper<D> {
         // The sync of the header makes them durable, before the file gets its name.
         Ok(file)
     }
+}
+
+/// Whether a later attempt may succeed without anybody's help but that of whoever frees room.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }

@@ -17,8 +17,10 @@ pub mod error;
 pub mod format;
 pub mod group;
 pub mod recovery;
+pub mod snapshot;
 pub mod wal;
 
+mod data_directory;
 mod directory;
 mod file_wal;
 mod index;
@@ -32,10 +34,12 @@ mod signal;
 mod worker;
 
 pub use config::{BackendChoice, Config, Durability};
+pub use data_directory::{DataDirectory, FileSnapshots, init, readmit};
 pub use directory::{initialise, initialise_readmitted};
 pub use error::OpenError;
-pub use file_wal::{FileWal, OpenReport, init, open, readmit};
+pub use file_wal::{FileWal, OpenReport, open};
 pub use notes::Notes;
 pub use recovery::{Hole, RecordAt, Replayed};
-pub use scan::{ScanReport, scan, scan_directory, scan_disk};
+pub use scan::{ScanReport, scan, scan_directory, scan_disk, scan_snapshots};
+pub use snapshot::Snapshots;
 pub use wal::WalCore;

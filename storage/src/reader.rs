@@ -5,27 +5,32 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use synod_engine::ids::Slot;
+use synod_engine::message::Value;
 use synod_engine::seams::WalRead;
 
 use crate::buffer::AlignedBuffer;
 use crate::disk::{Disk, OpenMode};
 use crate::format::Sequence;
 use crate::group::{self, Found};
-use crate::index::Location;
+use crate::index::{Location, Run};
 use crate::record;
 
 pub struct ReadJob {
     pub from: Slot,
-    pub slots: Vec<(Slot, Location)>,
+    /// Of consecutive slots.
+    pub runs: Vec<Run>,
+    pub slots_max: usize,
+    /// Values together take no more, unless the first one does.
+    pub bytes_max: usize,
 }
 
-/// The group read last and the file it came from: consecutive slots mostly share both.
+/// Keeps the file and the group it reads from: what comes next in a read mostly shares them.
 pub struct Reader<D: Disk> {
     disk: D,
     /// Segments below this one are gone, or on their way: what is missing there was trimmed, not damaged.
     live_from: Arc<AtomicU64>,
-    file: Option<(Location, D::File)>,
-    group: Option<(Location, Bytes)>,
+    file: Option<(Sequence, D::File)>,
+    group: Option<(Sequence, u64, Bytes)>,
 }
 
 /// A read that ended. Damage found while running is no failure of the WAL: it ends the read early, and whoever asked
@@ -36,10 +41,33 @@ pub struct ReadDone {
     pub damage: Option<String>,
 }
 
-/// Why a value cannot be had.
-enum Trouble {
+/// Why a read ends before its last slot.
+enum End {
+    Enough,
     Trimmed,
     Damaged(String),
+}
+
+/// The values of one job so far.
+struct Gathered {
+    values: Vec<Value>,
+    bytes: usize,
+    slots_max: usize,
+    bytes_max: usize,
+}
+
+impl Gathered {
+    fn push(&mut self, value: Bytes) -> Result<(), End> {
+        let none = self.values.is_empty();
+        if !none
+            && (self.bytes + value.len() > self.bytes_max || self.values.len() >= self.slots_max)
+        {
+            return Err(End::Enough);
+        }
+        self.bytes += value.len();
+        self.values.push(value);
+        Ok(())
+    }
 }
 
 impl<D: Disk> Reader<D> {
@@ -52,50 +80,62 @@ impl<D: Disk> Reader<D> {
         }
     }
 
-    pub fn run(&mut self, job: &ReadJob) -> ReadDone {
-        let mut values = Vec::with_capacity(job.slots.len());
-        let mut damage = None;
-        for (slot, location) in &job.slots {
-            match self.value(*slot, location) {
-                Ok(value) => values.push(value),
-                Err(Trouble::Trimmed) => break,
-                Err(Trouble::Damaged(what)) => {
-                    damage = Some(what);
-                    break;
-                }
-            }
-        }
+    pub fn read(&mut self, job: &ReadJob) -> ReadDone {
+        let mut gathered = Gathered {
+            values: Vec::new(),
+            bytes: 0,
+            slots_max: job.slots_max,
+            bytes_max: job.bytes_max,
+        };
+        let end = job
+            .runs
+            .iter()
+            .try_for_each(|run| self.gather(run, &mut gathered));
         // A group is up to 2 MiB and a file a descriptor: neither is kept while nobody reads.
         self.group = None;
         self.file = None;
-        let from = job.from;
+        let damage = match end {
+            Ok(()) | Err(End::Enough | End::Trimmed) => None,
+            Err(End::Damaged(what)) => Some(what),
+        };
         ReadDone {
-            read: WalRead { from, values },
+            read: WalRead {
+                from: job.from,
+                values: gathered.values,
+            },
             damage,
         }
     }
 
-    fn value(&mut self, slot: Slot, location: &Location) -> Result<Bytes, Trouble> {
+    /// Reads the values of one run: its records follow each other in their group.
+    fn gather(&mut self, run: &Run, gathered: &mut Gathered) -> Result<(), End> {
+        let location = &run.location;
         let group = self.group(location)?;
-        let at = location.at as usize;
-        let found = record::take(&group[at..], location.identity)
-            .ok()
-            .and_then(|raw| raw.slot())
-            .filter(|(found, _)| *found == slot);
-        match found {
-            Some((_, value_at)) => {
-                let from = at + value_at;
-                Ok(group.slice(from..from + location.bytes as usize))
+        let mut at = location.at as usize;
+        let mut expected = None;
+        while expected.is_none_or(|slot| slot <= run.last) {
+            let raw = record::take(group.get(at..).unwrap_or_default(), location.identity)
+                .map_err(|_| self.trouble(location, "the record is damaged".to_string()))?;
+            if let Some((slot, value_at)) = raw.slot() {
+                let follows = expected.map_or(slot <= run.first, |expected| slot == expected);
+                if !follows {
+                    return Err(
+                        self.trouble(location, "the records are of other slots".to_string())
+                    );
+                }
+                if slot >= run.first {
+                    gathered.push(group.slice(at + value_at..at + raw.bytes))?;
+                }
+                expected = Some(slot.next());
             }
-            None => Err(self.trouble(location, "the record is damaged".to_string())),
+            at += raw.bytes;
         }
+        Ok(())
     }
 
-    fn group(&mut self, location: &Location) -> Result<Bytes, Trouble> {
-        let same =
-            |kept: &Location| kept.sequence == location.sequence && kept.offset == location.offset;
-        if let Some((kept, group)) = &self.group
-            && same(kept)
+    fn group(&mut self, location: &Location) -> Result<Bytes, End> {
+        if let Some((sequence, offset, group)) = &self.group
+            && (*sequence, *offset) == (location.sequence, location.offset)
         {
             return Ok(group.clone());
         }
@@ -109,17 +149,17 @@ impl<D: Disk> Reader<D> {
             }
         }
         let group = Bytes::from_owner(buffer);
-        self.group = Some((*location, group.clone()));
+        self.group = Some((location.sequence, location.offset, group.clone()));
         Ok(group)
     }
 
     fn fill(&mut self, location: &Location, buffer: &mut AlignedBuffer) -> std::io::Result<()> {
         let file = match &self.file {
-            Some((kept, file)) if kept.sequence == location.sequence => file.clone(),
+            Some((kept, file)) if *kept == location.sequence => file.clone(),
             Some(_) | None => {
                 let name = location.sequence.segment_name();
                 let file = self.disk.open(&name, OpenMode::Read)?;
-                self.file = Some((*location, file.clone()));
+                self.file = Some((location.sequence, file.clone()));
                 file
             }
         };
@@ -127,12 +167,12 @@ impl<D: Disk> Reader<D> {
             .read_at(&file, location.offset, buffer.as_mut_slice())
     }
 
-    fn trouble(&self, location: &Location, what: String) -> Trouble {
+    fn trouble(&self, location: &Location, what: String) -> End {
         if location.sequence < Sequence(self.live_from.load(Ordering::Acquire)) {
-            return Trouble::Trimmed;
+            return End::Trimmed;
         }
         let path = self.disk.path(&location.sequence.segment_name());
-        Trouble::Damaged(format!(
+        End::Damaged(format!(
             "reading {}, offset {}: {what}",
             path.display(),
             location.offset
@@ -157,11 +197,12 @@ mod tests {
                 offset: 4096,
                 group_bytes: 4096,
                 at: 200,
-                bytes: 10,
             };
-            let done = reader.run(&ReadJob {
+            let done = reader.read(&ReadJob {
                 from: Slot(1),
-                slots: vec![(Slot(1), location)],
+                runs: vec![Run::one(Slot(1), location, 10)],
+                slots_max: 1,
+                bytes_max: 1,
             });
             assert!(done.read.values.is_empty() && done.read.from == Slot(1));
             done.damage.is_some()

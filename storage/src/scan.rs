@@ -5,12 +5,15 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 use synod_engine::ids::{Ballot, Lsn, Slot};
+use synod_engine::seams::SnapshotInfo;
 
+use crate::data_directory::identity_of;
 use crate::disk::{Disk, RealDisk};
 use crate::error::OpenError;
-use crate::file_wal::identity_of;
 use crate::format::{Identity, LOCK_FILE, Sequence};
 use crate::recovery::{Cut, Hole, Replayed, Segment, recover};
+use crate::snapshot::file::SnapshotFile;
+use crate::snapshot::{self, Owner};
 
 /// What a WAL holds. Damage with nothing intact behind it is the error of the scan; what is before was visited.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +31,10 @@ pub struct ScanReport {
     pub holes: Vec<Hole>,
     /// Where a torn tail would be cut at the next open.
     pub tail: Option<Cut>,
+    /// Oldest first. Of these, header and footer were checked.
+    pub snapshots: Vec<SnapshotInfo>,
+    /// A line for each snapshot file that no start would use.
+    pub snapshots_refused: Vec<String>,
 }
 
 /// Scans a directory that no process uses; refuses one that is in use.
@@ -61,13 +68,41 @@ pub fn scan_directory(
     scan_disk(&RealDisk::new(directory, false, false), visit)
 }
 
-/// The same on any disk.
+/// The snapshots of a directory that no process uses, oldest first, to be read; and a line for each file that no start
+/// would use. Changes nothing.
+pub fn scan_snapshots(
+    directory: &Path,
+) -> Result<(Vec<SnapshotFile<RealDisk>>, Vec<String>), OpenError> {
+    let identity = identity_of(directory)?;
+    let owner = Owner {
+        cluster: identity.cluster,
+        replica: identity.replica,
+    };
+    let disk = RealDisk::new(directory, false, false);
+    let (complete, refused) = snapshot::list(&disk, owner)?;
+    let mut refused: Vec<String> = refused.iter().map(|(_, error)| error.to_string()).collect();
+    let mut files = Vec::new();
+    for info in complete {
+        match SnapshotFile::open(&disk, owner, info.slot) {
+            Ok(file) => files.push(file),
+            Err(error) => refused.push(error.to_string()),
+        }
+    }
+    Ok((files, refused))
+}
+
+/// Scans any disk.
 pub fn scan_disk<D: Disk>(
     disk: &D,
     visit: &mut dyn FnMut(Replayed),
 ) -> Result<ScanReport, OpenError> {
     let identity = crate::directory::read_identity(disk)?;
-    let found = recover(disk, &identity, visit)?;
+    let found = recover(disk, &identity, Slot::ZERO, visit)?;
+    let owner = Owner {
+        cluster: identity.cluster,
+        replica: identity.replica,
+    };
+    let (snapshots, refused) = snapshot::list(disk, owner)?;
     Ok(ScanReport {
         identity,
         segments: found.segments,
@@ -80,5 +115,7 @@ pub fn scan_disk<D: Disk>(
         bytes: found.bytes,
         holes: found.holes,
         tail: found.cut,
+        snapshots,
+        snapshots_refused: refused.iter().map(|(_, error)| error.to_string()).collect(),
     })
 }

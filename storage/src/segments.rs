@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use synod_engine::ids::Slot;
 
-use crate::config::{Options, READY_FILES_MAX};
+use crate::config::{Options, SEGMENTS_RESERVED};
 use crate::disk::Disk;
 use crate::format::{GROUPS_AT, Identity, SegmentIdentity, Sequence, mix};
-use crate::keeper::{Hints, Job, Keeper, Outcome, Prepared};
+use crate::keeper::{Hints, Job, Keeper, Origin, Outcome, Prepared};
+use crate::notes::Notes;
 use crate::recovery::Recovered;
 use crate::signal::Signal;
 use crate::worker::Worker;
@@ -27,7 +28,8 @@ pub struct Segments<D: Disk> {
     prepared: VecDeque<Prepared<D::File>>,
     /// Segments ordered from the keeper and not there yet.
     preparing: usize,
-    next_sequence: Sequence,
+    /// The disk had no room for the next segment when that was tried last.
+    full: bool,
     keeper: Worker<Job, Outcome<D::File>>,
     keeper_jobs: usize,
     hints: Hints,
@@ -37,9 +39,19 @@ pub struct Segments<D: Disk> {
     live_from: Arc<AtomicU64>,
     /// A segment is needed and none is ready, and that was counted.
     waiting: bool,
+    notes: Notes,
+    counts: Counts,
+}
+
+#[derive(Default)]
+struct Counts {
     begun: u64,
+    created: u64,
     recycled: u64,
+    dropped: u64,
+    deleted: u64,
     waits: u64,
+    refused_for_room: u64,
 }
 
 /// The segment that is being filled.
@@ -66,6 +78,7 @@ impl<D: Disk> Segments<D> {
         options: &Options,
         identity: &Identity,
         recovered: &Recovered,
+        notes: Notes,
     ) -> io::Result<Segments<D>> {
         let hints = Hints::default();
         let mut keeper = Keeper {
@@ -74,8 +87,9 @@ impl<D: Disk> Segments<D> {
             replica: identity.replica,
             segment_bytes: identity.segment_bytes,
             seed: mix(identity.incarnation.0, options.seed),
+            next: recovered.next_sequence(),
             ready_files: recovered.ready_files.iter().cloned().collect(),
-            ready_files_max: options.segments_ready + READY_FILES_MAX,
+            ready_files_max: options.segments_recycled_max,
             hints: hints.clone(),
             paces: signal.is_some(),
         };
@@ -87,9 +101,7 @@ impl<D: Disk> Segments<D> {
             preceding_end: used.last().map_or(0, |segment| segment.end),
             prepared: VecDeque::new(),
             preparing: 0,
-            next_sequence: used
-                .last()
-                .map_or(Sequence::FIRST, |last| last.sequence.next()),
+            full: false,
             keeper: Worker::new(
                 "wal-keeper",
                 KEEPER_JOBS_MAX,
@@ -107,12 +119,11 @@ impl<D: Disk> Segments<D> {
                 .collect(),
             live_from: Arc::new(AtomicU64::new(used.first().map_or(0, |s| s.sequence.0))),
             waiting: false,
-            begun: 0,
-            recycled: 0,
-            waits: 0,
+            notes,
+            counts: Counts::default(),
         };
-        for _ in &recovered.empty {
-            segments.order(Job::Renew);
+        for sequence in &recovered.empty {
+            segments.order(Job::Renew(*sequence));
         }
         segments.order_missing();
         Ok(segments)
@@ -146,11 +157,17 @@ impl<D: Disk> Segments<D> {
 
     /// Goes on to the next segment; false while none is ready. Every group before must be durable.
     pub fn begin(&mut self, slot_max: Slot) -> bool {
-        let Some(prepared) = self.prepared.pop_front() else {
-            self.waits += u64::from(!self.waiting);
+        // What a full disk still has is for the next start, which can't go on in the segment of its last life.
+        let reserved = match self.full && self.active.is_some() {
+            true => SEGMENTS_RESERVED,
+            false => 0,
+        };
+        if self.prepared.len() <= reserved {
+            self.counts.waits += u64::from(!self.waiting);
             self.waiting = true;
             return false;
-        };
+        }
+        let prepared = self.prepared.pop_front().expect("more than are reserved");
         self.waiting = false;
         if let Some(active) = &self.active {
             assert!(
@@ -169,7 +186,7 @@ impl<D: Disk> Segments<D> {
             sequence: prepared.sequence,
             slot_max,
         });
-        self.begun += 1;
+        self.counts.begun += 1;
         self.order_missing();
         true
     }
@@ -191,18 +208,49 @@ impl<D: Disk> Segments<D> {
         while let Some(outcome) = self.keeper.take() {
             self.keeper_jobs -= 1;
             match outcome {
-                Outcome::Prepared(prepared) => {
-                    self.preparing -= 1;
-                    self.prepared.push_back(prepared);
-                    self.note_ready();
+                Outcome::Prepared(prepared) => self.take_in(prepared),
+                Outcome::Dropped(dropped) => {
+                    self.counts.dropped += 1;
+                    self.counts.deleted += dropped.deleted;
                 }
-                Outcome::Recycled => self.recycled += 1,
+                Outcome::NoRoom(what) => self.note_full(&what),
                 Outcome::Failed(what) => return Err(what),
             }
         }
-        // A trim may have filled the keeper's queue when the last segment began.
+        // A trim may have filled the keeper's queue when the last segment began, or the disk may have been full.
         self.order_missing();
         Ok(())
+    }
+
+    fn take_in(&mut self, prepared: Prepared<D::File>) {
+        match prepared.origin {
+            Origin::Earlier => {}
+            Origin::Recycled => self.counts.recycled += 1,
+            Origin::New => self.counts.created += 1,
+        }
+        self.preparing -= 1;
+        self.prepared.push_back(prepared);
+        self.note_ready();
+        if self.full {
+            self.full = false;
+            self.notes
+                .add("there is room for segments again".to_string());
+        }
+    }
+
+    /// Not final: nothing was promised about a segment that is not there yet. The log goes on with what is prepared,
+    /// then stands still like on a disk that hangs, until there is room.
+    fn note_full(&mut self, what: &str) {
+        self.preparing -= 1;
+        self.counts.refused_for_room += 1;
+        if !self.full {
+            self.full = true;
+            self.notes.add(format!(
+                "{what}; the log goes on with the {} segments that are prepared ({SEGMENTS_RESERVED} stays in reserve \
+                 for a restart), then waits until there is room",
+                self.prepared.len()
+            ));
+        }
     }
 
     /// Drops the oldest segments whose slots all lie below `floor`, but none from `keep_from` on: that one carries
@@ -234,12 +282,10 @@ impl<D: Disk> Segments<D> {
         }
     }
 
-    fn order(&mut self, job: fn(Sequence) -> Job) {
-        let sequence = self.next_sequence;
-        self.next_sequence = sequence.next();
+    fn order(&mut self, job: Job) {
         self.preparing += 1;
         self.keeper_jobs += 1;
-        self.keeper.start(job(sequence));
+        self.keeper.start(job);
     }
 
     fn note_ready(&self) {
@@ -248,11 +294,17 @@ impl<D: Disk> Segments<D> {
     }
 
     pub fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {
-        report("wal_segments", self.begun);
-        report("wal_segments_recycled", self.recycled);
+        let counts = &self.counts;
+        report("wal_segments", counts.begun);
+        report("wal_segments_created", counts.created);
+        report("wal_segments_recycled", counts.recycled);
+        report("wal_segments_dropped", counts.dropped);
+        report("wal_segments_deleted", counts.deleted);
         report("wal_segments_live", self.live.len() as u64);
         report("wal_segments_ready", self.prepared.len() as u64);
-        report("wal_waits_for_segment", self.waits);
+        report("wal_waits_for_segment", counts.waits);
+        report("wal_disk_full", u64::from(self.full));
+        report("wal_disk_full_tries", counts.refused_for_room);
     }
 }
 
@@ -277,14 +329,23 @@ mod tests {
             replica: ReplicaId(2),
             segment_bytes: 16 << 10,
             segments_ready: 2,
+            segments_recycled_max: 6,
             writes_in_flight_max: 1,
             seed: 7,
         };
         let disk = MemoryDisk::new();
         initialise(&disk, &options).unwrap();
         let identity = read_identity(&disk).unwrap();
-        let recovered = recover(&disk, &identity, &mut |_| {}).unwrap();
-        Segments::new(disk, None, &options, &identity, &recovered).unwrap()
+        let recovered = recover(&disk, &identity, Slot::ZERO, &mut |_| {}).unwrap();
+        Segments::new(
+            disk,
+            None,
+            &options,
+            &identity,
+            &recovered,
+            Notes::default(),
+        )
+        .unwrap()
     }
 
     #[test]

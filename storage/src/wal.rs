@@ -1,29 +1,31 @@
 //! The WAL beside the loop: group commit, contiguous durability, segments, reads. Generic over the backend, so that
 //! production, tests and simulator run the same code.
 
+mod opening;
+
 use std::collections::VecDeque;
 use std::io;
 
-use synod_engine::ids::{Incarnation, Lsn, Slot};
+use synod_engine::ids::{Lsn, Slot};
 use synod_engine::message::Record;
 use synod_engine::seams::{Wal, WalFailed, WalRead};
 
 use crate::backend::{Backend, GroupWrite};
 use crate::config::{
-    GROUP_BYTES_MAX, IN_FLIGHT_BYTES_MAX, Options, PENDING_BYTES_MAX, READ_SLOTS_MAX,
+    GROUP_BYTES_MAX, IN_FLIGHT_BYTES_MAX, PENDING_BYTES_MAX, READ_RUNS_MAX, READ_SLOTS_MAX,
     READS_IN_FLIGHT_MAX, RECORD_BYTES_MAX,
 };
-use crate::disk::{Disk, OpenMode};
-use crate::error::OpenError;
-use crate::format::{GROUPS_AT, Identity, PAGE, Sequence};
+use crate::disk::Disk;
+use crate::format::{GROUPS_AT, PAGE, Sequence};
 use crate::group::{self, Carried, GroupHeader};
-use crate::index::{Index, Location};
+use crate::index::{Index, Location, Run, gather};
 use crate::notes::Notes;
-use crate::reader::{ReadDone, ReadJob, Reader};
+use crate::reader::{ReadDone, ReadJob};
 use crate::record;
-use crate::recovery::{Cut, Hole, Recovered, Replayed, recover};
 use crate::segments::Segments;
 use crate::worker::Worker;
+
+pub use opening::Opened;
 
 pub struct WalCore<B: Backend> {
     backend: B,
@@ -54,6 +56,8 @@ pub struct WalCore<B: Backend> {
     index: Index,
     reader: Worker<ReadJob, ReadDone>,
     reads_in_flight: usize,
+    /// Finished reads that were not taken yet.
+    read: VecDeque<ReadDone>,
 
     failed: Option<WalFailed>,
     notes: Notes,
@@ -70,7 +74,7 @@ struct InFlight {
     offset: u64,
     /// What the WAL establishes once this group is durable.
     carried: Carried,
-    slots: Vec<(Slot, Location)>,
+    runs: Vec<Run>,
 }
 
 #[derive(Default)]
@@ -86,90 +90,7 @@ struct Counts {
     pending_bytes_peak: u64,
 }
 
-/// What an opening found.
-pub struct Opened {
-    pub incarnation: Incarnation,
-    pub last: Lsn,
-    pub carried: Carried,
-    pub records: u64,
-    pub bytes: u64,
-    pub holes: Vec<Hole>,
-    pub cut: Option<Cut>,
-}
-
 impl<B: Backend> WalCore<B> {
-    /// Replays what `backend`'s disk holds and goes on behind it.
-    pub fn open(
-        backend: B,
-        options: Options,
-        identity: &Identity,
-        visit: &mut dyn FnMut(Replayed),
-    ) -> Result<(WalCore<B>, Opened), OpenError> {
-        let disk = backend.disk().clone();
-        let recovered = recover(&disk, identity, visit)?;
-        // What was read may come from the page cache of a killed process: only now it is durable for sure.
-        for segment in recovered.segments.iter().filter(|segment| segment.readable) {
-            let name = segment.sequence.segment_name();
-            disk.open(&name, OpenMode::Read)
-                .and_then(|file| disk.sync(&file))
-                .map_err(OpenError::io("syncing", disk.path(&name)))?;
-        }
-        let opened = Opened {
-            incarnation: identity.incarnation,
-            last: recovered.last,
-            carried: recovered.carried,
-            records: recovered.records,
-            bytes: recovered.bytes,
-            holes: recovered.holes.clone(),
-            cut: recovered.cut.clone(),
-        };
-        let wal = WalCore::new(backend, options, identity, recovered)
-            .map_err(OpenError::io("starting the threads of", disk.path("")))?;
-        Ok((wal, opened))
-    }
-
-    fn new(
-        backend: B,
-        options: Options,
-        identity: &Identity,
-        recovered: Recovered,
-    ) -> io::Result<WalCore<B>> {
-        let (disk, signal) = (backend.disk().clone(), backend.signal());
-        let segments = Segments::new(disk.clone(), signal.clone(), &options, identity, &recovered)?;
-        let mut reader = Reader::new(disk, segments.live_from());
-        let reader = Worker::new(
-            "wal-reader",
-            READS_IN_FLIGHT_MAX,
-            signal,
-            Box::new(move |jobs, done| jobs.drain(..).for_each(|job| done(reader.run(&job)))),
-        )?;
-        let last_used = recovered.segments.last();
-        Ok(WalCore {
-            group_bytes_max: group_bytes_max(identity.segment_bytes),
-            writes_in_flight_max: options.writes_in_flight_max,
-            pending: VecDeque::new(),
-            pending_bytes: 0,
-            appended: recovered.last,
-            sealed: recovered.last,
-            durable: recovered.last,
-            carried: recovered.carried,
-            in_flight: VecDeque::new(),
-            in_flight_bytes: 0,
-            next_ticket: 1,
-            durable_sequence: last_used.map_or(Sequence(0), |segment| segment.sequence),
-            durable_floor: recovered.carried.trim_floor,
-            wanted_floor: Slot::ZERO,
-            segments,
-            index: recovered.index,
-            reader,
-            reads_in_flight: 0,
-            failed: None,
-            notes: Notes::default(),
-            counts: Counts::default(),
-            backend,
-        })
-    }
-
     /// For tests and simulators, which decide what the disk does.
     pub fn backend_mut(&mut self) -> &mut B {
         &mut self.backend
@@ -230,7 +151,7 @@ impl<B: Backend> WalCore<B> {
             preceding_end: self.segments.preceding_end(),
             carried: self.carried,
         };
-        let mut slots = Vec::new();
+        let mut runs = Vec::new();
         let active = self.segments.active_mut();
         let active = active.expect("a group without a segment");
         let (carried, offset) = (&mut self.carried, active.position);
@@ -246,9 +167,8 @@ impl<B: Backend> WalCore<B> {
                     offset,
                     group_bytes: header.bytes as u32,
                     at: place.at as u32,
-                    bytes: bytes as u32,
                 };
-                slots.push((slot, location));
+                gather(&mut runs, slot, location, bytes);
             }
         });
         self.pending.drain(..count);
@@ -265,7 +185,7 @@ impl<B: Backend> WalCore<B> {
             buffer,
             bytes: header.bytes,
         };
-        self.note_started(&header, slots, sequence, offset);
+        self.note_started(&header, runs, sequence, offset);
         self.backend.start_write(write);
         true
     }
@@ -273,7 +193,7 @@ impl<B: Backend> WalCore<B> {
     fn note_started(
         &mut self,
         header: &GroupHeader,
-        slots: Vec<(Slot, Location)>,
+        runs: Vec<Run>,
         sequence: Sequence,
         offset: u64,
     ) {
@@ -287,7 +207,7 @@ impl<B: Backend> WalCore<B> {
             sequence,
             offset,
             carried: self.carried,
-            slots,
+            runs,
         });
         self.in_flight_bytes += header.bytes;
         self.next_ticket += 1;
@@ -345,9 +265,17 @@ impl<B: Backend> WalCore<B> {
             self.durable = group.last;
             self.durable_sequence = group.sequence;
             self.durable_floor = group.carried.trim_floor;
-            for (slot, location) in group.slots {
-                self.index.insert(slot, location);
-            }
+            group
+                .runs
+                .into_iter()
+                .for_each(|run| self.index.insert(run));
+        }
+    }
+
+    /// Takes in what the reader finished.
+    fn collect_read(&mut self) {
+        while let Some(done) = self.reader.take() {
+            self.read.push_back(done);
         }
     }
 
@@ -357,6 +285,7 @@ impl<B: Backend> WalCore<B> {
         if self.failed.is_none() && self.segments.recycle(floor, self.durable_sequence) {
             self.index.forget_below(floor);
         }
+        self.index.forget_some();
     }
 
     fn fail_at(&mut self, what: &str, error: &io::Error) {
@@ -400,6 +329,7 @@ impl<B: Backend> Wal for WalCore<B> {
 
     fn durable(&mut self) -> Result<Lsn, WalFailed> {
         self.collect();
+        self.collect_read();
         self.pump();
         self.recycle();
         match &self.failed {
@@ -413,10 +343,15 @@ impl<B: Backend> Wal for WalCore<B> {
             self.counts.reads_refused += 1;
             return false;
         }
-        let slots = self.index.find(from, through, READ_SLOTS_MAX, bytes_max);
+        let runs = self.index.find(from, through, READ_RUNS_MAX, bytes_max);
         self.reads_in_flight += 1;
         self.counts.reads += 1;
-        self.reader.start(ReadJob { from, slots });
+        self.reader.start(ReadJob {
+            from,
+            runs,
+            slots_max: READ_SLOTS_MAX,
+            bytes_max,
+        });
         true
     }
 
@@ -424,7 +359,8 @@ impl<B: Backend> Wal for WalCore<B> {
         if let Some(failed) = &self.failed {
             return Err(failed.clone());
         }
-        let Some(done) = self.reader.take() else {
+        self.collect_read();
+        let Some(done) = self.read.pop_front() else {
             return Ok(None);
         };
         self.reads_in_flight -= 1;
@@ -455,7 +391,8 @@ impl<B: Backend> Wal for WalCore<B> {
         report("wal_bytes_in_flight", self.in_flight_bytes as u64);
         report("wal_pending_bytes", self.pending_bytes as u64);
         report("wal_pending_bytes_peak", counts.pending_bytes_peak);
-        report("wal_index_slots", self.index.len() as u64);
+        report("wal_index_slots", self.index.slots());
+        report("wal_index_runs", self.index.runs() as u64);
         report("wal_appended_lsn", self.appended.0);
         report("wal_sealed_lsn", self.sealed.0);
         report("wal_durable_lsn", self.durable.0);

@@ -383,6 +383,44 @@ fn nothing_is_sent_while_a_busy_leader_asks_to_wait() {
     assert_eq!(world.session.deadline(), Some(world.now.plus(2 * MS)));
 }
 
+/// Otherwise everything that waits would go out after each pause, only to be refused again.
+#[test]
+fn after_busy_no_more_is_on_the_way_than_was_taken_in_and_then_more_by_and_by() {
+    const RUN: u32 = 10_000;
+    let mut world = open_world();
+    for _ in 0..10 {
+        world.act(&Act::Submit(RUN));
+    }
+    let sent = |world: &mut World| {
+        let streams = world.connected.get_mut(&1).expect("connected");
+        std::mem::take(&mut streams.up).len()
+    };
+    assert_eq!(sent(&mut world), 10);
+    // It holds two of the ten, and no more has room.
+    let busy = Reason::Busy {
+        retry_after_us: 2_000,
+    };
+    let taken_in = u64::from(2 * RUN);
+    let refusal = refused(SESSION, taken_in + 1, busy);
+    world.session.on_message(world.now, ReplicaId(1), refusal);
+    world.act(&Act::Pass(2));
+    assert_eq!(sent(&mut world), 0);
+    let mut replies = BytesMut::new();
+    for number in 1..=u64::from(RUN) {
+        replies.put_u32_le(8);
+        replies.put_u64_le(number);
+    }
+    let replies = ServerMessage::Replies(Replies {
+        session: SESSION,
+        first: CommandNumber(1),
+        count: RUN,
+        replies: replies.freeze(),
+    });
+    world.session.on_message(world.now, ReplicaId(1), replies);
+    world.settle();
+    assert_eq!(sent(&mut world), 2);
+}
+
 #[test]
 fn an_unknown_session_fails_everything_and_is_never_reopened() {
     let mut world = open_world();

@@ -9,12 +9,18 @@
 //!   0 done   1 value follows   2 not found   3 compare failed, actual value follows   4 malformed command
 //! ```
 
-use std::collections::HashMap;
+mod table;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::seams::StateMachine;
+
+use table::Table;
+
+/// What a piece of a snapshot holds.
+const PIECE_HASH: u8 = 0;
+const PIECE_ENTRIES: u8 = 1;
 
 const GET: u8 = 1;
 const PUT: u8 = 2;
@@ -29,9 +35,11 @@ const MALFORMED: u8 = 4;
 
 #[derive(Clone, Debug, Default)]
 pub struct KvMachine {
-    values: HashMap<Box<[u8]>, Box<[u8]>>,
+    values: Table,
     /// Chained over every command and its reply: equal histories, equal hashes.
     hash: u64,
+    /// The hash at the start of a snapshot, until it is written.
+    snapshot_hash: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,6 +163,11 @@ impl KvMachine {
         self.values.is_empty()
     }
 
+    /// Every entry, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.values.iter()
+    }
+
     fn execute(&mut self, command: &[u8], reply: &mut BytesMut) {
         match KvCommand::decode(command) {
             None => reply.put_u8(MALFORMED),
@@ -166,11 +179,11 @@ impl KvMachine {
                 }
             },
             Some(KvCommand::Put { key, value }) => {
-                self.put(key, value);
+                self.values.put(key, value);
                 reply.put_u8(DONE);
             }
             Some(KvCommand::Delete { key }) => {
-                let present = self.values.remove(key).is_some();
+                let present = self.values.remove(key);
                 reply.put_u8(if present { DONE } else { NOT_FOUND });
             }
             Some(KvCommand::Cas {
@@ -178,26 +191,15 @@ impl KvMachine {
                 expected,
                 value,
             }) => {
-                let present = self.values.get(key).map(|value| &value[..]);
+                let present = self.values.get(key);
                 if present == expected {
-                    self.put(key, value);
+                    self.values.put(key, value);
                     reply.put_u8(DONE);
                 } else {
                     reply.put_u8(MISMATCH);
                     reply.put_u8(u8::from(present.is_some()));
                     reply.put_slice(present.unwrap_or_default());
                 }
-            }
-        }
-    }
-
-    /// Overwrites in place where a value of the same length is there: the steady state then allocates nothing.
-    fn put(&mut self, key: &[u8], value: &[u8]) {
-        match self.values.get_mut(key) {
-            Some(present) if present.len() == value.len() => present.copy_from_slice(value),
-            Some(present) => *present = value.into(),
-            None => {
-                self.values.insert(key.into(), value.into());
             }
         }
     }
@@ -213,6 +215,48 @@ impl StateMachine for KvMachine {
 
     fn hash(&self) -> u64 {
         self.hash
+    }
+
+    fn empty(&self) -> KvMachine {
+        KvMachine::default()
+    }
+
+    fn begin_snapshot(&mut self) {
+        self.snapshot_hash = Some(self.hash);
+        self.values.begin_walk();
+    }
+
+    fn write_snapshot(&mut self, bytes_max: usize, out: &mut BytesMut) -> bool {
+        if let Some(hash) = self.snapshot_hash.take() {
+            out.put_u8(PIECE_HASH);
+            out.put_u64_le(hash);
+            return true;
+        }
+        out.put_u8(PIECE_ENTRIES);
+        self.values.step_walk(bytes_max, out)
+    }
+
+    fn snapshot_bytes(&self) -> usize {
+        self.values.saved_bytes()
+    }
+
+    fn end_snapshot(&mut self) {
+        self.snapshot_hash = None;
+        self.values.end_walk();
+    }
+
+    fn restore(&mut self, piece: &[u8]) -> bool {
+        match piece.split_first() {
+            Some((&PIECE_HASH, hash)) => match hash.try_into() {
+                Ok(hash) => {
+                    self.hash = u64::from_le_bytes(hash);
+                    true
+                }
+                Err(_) => false,
+            },
+            Some((&PIECE_ENTRIES, entries)) => self.values.restore(entries),
+            Some(_) | None => false,
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A hash chain over the commands: what replication costs when the application costs nothing.
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::seams::StateMachine;
@@ -9,6 +9,8 @@ use crate::seams::StateMachine;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogMachine {
     hash: u64,
+    /// The hash at the start of a snapshot, until it is written.
+    snapshot: Option<u64>,
 }
 
 impl StateMachine for LogMachine {
@@ -18,6 +20,37 @@ impl StateMachine for LogMachine {
 
     fn hash(&self) -> u64 {
         self.hash
+    }
+
+    fn empty(&self) -> LogMachine {
+        LogMachine::default()
+    }
+
+    fn begin_snapshot(&mut self) {
+        self.snapshot = Some(self.hash);
+    }
+
+    fn write_snapshot(&mut self, _bytes_max: usize, out: &mut BytesMut) -> bool {
+        out.put_u64_le(self.snapshot.take().unwrap_or(self.hash));
+        false
+    }
+
+    fn snapshot_bytes(&self) -> usize {
+        0
+    }
+
+    fn end_snapshot(&mut self) {
+        self.snapshot = None;
+    }
+
+    fn restore(&mut self, piece: &[u8]) -> bool {
+        match piece.try_into() {
+            Ok(hash) => {
+                self.hash = u64::from_le_bytes(hash);
+                true
+            }
+            Err(_) => false,
+        }
     }
 }
 

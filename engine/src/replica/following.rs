@@ -182,6 +182,7 @@ impl Replica {
         }
         self.learner
             .hear(now, commit_index, self.slots.commit_index());
+        self.retention.hear(now, from, commit_index);
         let role = heartbeat.role;
         self.election.on_heartbeat(now, from, heartbeat);
         match role {
@@ -223,11 +224,14 @@ impl Replica {
         }
     }
 
-    pub(super) fn on_fetch(&mut self, from: ReplicaId, fetch: Fetch, out: &mut Output) {
+    pub(super) fn on_fetch(&mut self, now: Time, from: ReplicaId, fetch: Fetch, out: &mut Output) {
         let through = fetch.through.min(self.slots.commit_index());
         let first = fetch.from.max(Slot(1));
-        if first > through || first < self.acceptor.trim_floor() {
+        if first > through {
             return;
+        }
+        if first < self.acceptor.trim_floor() {
+            return self.offer_snapshot(now, from, first, out);
         }
         self.counters.fetches_served += 1;
         if first < self.slots.base() {
@@ -293,6 +297,9 @@ impl Replica {
         out: &mut Output,
     ) {
         let commit_index = self.slots.commit_index();
+        if self.download.is_some() {
+            return self.continue_download(now, out);
+        }
         if commit_index >= self.learner.known() || !self.learner.should_fetch(now, patience_ns) {
             return;
         }
@@ -312,6 +319,12 @@ impl Replica {
                     .best_source(now, &self.config, commit_index, None)
             });
         let Some(source) = source else {
+            if let Some(source) =
+                self.election
+                    .snapshot_source(now, &self.config, commit_index, except)
+            {
+                return self.begin_download(now, source, out);
+            }
             return self.learner.fetch_sent(
                 now,
                 self.config.replica,

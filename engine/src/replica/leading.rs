@@ -11,7 +11,7 @@ use super::{Replica, Role};
 
 impl Replica {
     pub(super) fn stand_if_due(&mut self, now: Time, out: &mut Output) {
-        if !self.may_promise() {
+        if !self.may_promise() || self.is_downloading(now) {
             return self.election.give_way_if_due(now, &self.config);
         }
         let candidacy = Candidacy {
@@ -57,7 +57,8 @@ impl Replica {
                 }
                 self.learner
                     .hear(now, promise.commit_index, self.slots.commit_index());
-                self.election.note_commit_index(from, promise.commit_index);
+                self.election
+                    .note_held(from, promise.commit_index, promise.trim_floor);
                 candidate.on_promise(from, promise);
                 self.ask_for_promises(now, out);
                 self.continue_phase1(now, out);
@@ -105,7 +106,9 @@ impl Replica {
             Phase1::Waiting => {}
             Phase1::Behind { .. } => self.fetch_if_behind(now, 0, Slot(u64::MAX), out),
             Phase1::BelowTrimFloor => {
+                // Trap 7: nothing is proposed without those slots. While the snapshot comes, another may lead.
                 self.counters.prepare_below_trim_floor += 1;
+                self.fetch_if_behind(now, 0, Slot(u64::MAX), out);
                 self.step_down(now);
                 self.election.give_way(now, &self.config);
             }
@@ -120,6 +123,7 @@ impl Replica {
             unreachable!("only a candidate becomes leader");
         };
         self.counters.leaderships += 1;
+        self.end_download(out);
         values.push(Value::new());
         let next = self.slots.commit_index().next();
         let barrier = Slot(next.0 + values.len() as u64 - 1);

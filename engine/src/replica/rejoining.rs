@@ -38,6 +38,9 @@ impl Replica {
 
     /// Brings this replica nearer to what is chosen: from its own WAL where that holds it, otherwise from a peer.
     pub(super) fn catch_up(&mut self, now: Time, patience_ns: u64, out: &mut Output) {
+        if self.download.is_some() {
+            return self.continue_download(now, out);
+        }
         let next = self.slots.commit_index().next();
         let Some(mending) = &mut self.mending else {
             return self.fetch_if_behind(now, patience_ns, Slot(u64::MAX), out);

@@ -26,8 +26,12 @@ impl Given {
             }
             Message::Prepare(prepare) => self.used = self.used.max(prepare.ballot),
             Message::Accept(accept) => self.used = self.used.max(accept.ballot),
-            Message::Reject(_) | Message::Heartbeat(_) | Message::Fetch(_) | Message::Chosen(_) => {
-            }
+            Message::Reject(_)
+            | Message::Heartbeat(_)
+            | Message::Fetch(_)
+            | Message::Chosen(_)
+            | Message::FetchSnapshot(_)
+            | Message::SnapshotPart(_) => {}
         }
     }
 }

@@ -60,6 +60,7 @@ impl Node {
                 Time(0),
                 Lsn::ZERO,
                 Incarnation::FOUNDING,
+                &[],
             ),
             now: Time(0),
             wal: Vec::new(),
@@ -290,7 +291,7 @@ impl Node {
         self.durable = keep;
         let mut out = Output::default();
         let replay = self.replay(scope, &mut out);
-        self.replica = replay.finish(self.now, Lsn(keep as u64), Incarnation::FOUNDING);
+        self.replica = replay.finish(self.now, Lsn(keep as u64), Incarnation::FOUNDING, &[]);
         for (slot, value) in out.chosen {
             self.learn(slot, value)?;
         }
@@ -341,7 +342,11 @@ impl Node {
             Message::Prepare(prepare) => prepare.commit_index,
             Message::Accept(accept) => accept.commit_index,
             Message::Heartbeat(heartbeat) => heartbeat.commit_index,
-            Message::Reject(_) | Message::Fetch(_) | Message::Chosen(_) => Slot::ZERO,
+            Message::Reject(_)
+            | Message::Fetch(_)
+            | Message::Chosen(_)
+            | Message::FetchSnapshot(_)
+            | Message::SnapshotPart(_) => Slot::ZERO,
         };
         check(
             claimed <= self.replica.commit_index(),

@@ -273,6 +273,9 @@ impl Universe {
             | Message::Accepted(_)
             | Message::Fetch(_)
             | Message::Chosen(_) => Some(message),
+            Message::FetchSnapshot(_) | Message::SnapshotPart(_) => {
+                unreachable!("nothing is trimmed in so short a history")
+            }
         }
     }
 
@@ -337,7 +340,11 @@ impl Universe {
                 let old = heartbeat.ballot <= node.replica.promised();
                 refused(heartbeat.ballot) || old && known(heartbeat.commit_index)
             }
-            Message::Reject(_) | Message::Fetch(_) | Message::Chosen(_) => false,
+            Message::Reject(_)
+            | Message::Fetch(_)
+            | Message::Chosen(_)
+            | Message::FetchSnapshot(_)
+            | Message::SnapshotPart(_) => false,
         }
     }
 

@@ -74,5 +74,7 @@ pub fn of_message(message: &Message) -> String {
             let values: Vec<String> = chosen.values.iter().map(of_value).collect();
             format!("Chosen from {} [{}]", chosen.from, values.join(", "))
         }
+        Message::FetchSnapshot(_) => "FetchSnapshot".into(),
+        Message::SnapshotPart(part) => format!("SnapshotPart of {}", part.snapshot.slot),
     }
 }

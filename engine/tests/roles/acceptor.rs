@@ -227,8 +227,8 @@ fn each_reply_that_came_too_late_is_counted() {
 fn a_promise_tells_everything_that_is_open_when_it_leaves() {
     let mut fixture = Fixture::new();
     fixture.acceptor.live_as(Incarnation(4));
-    fixture.acceptor.replay_trim(Slot(2));
-    fixture.acceptor.replay_trim(Slot(1));
+    fixture.acceptor.trim(Slot(2));
+    fixture.acceptor.trim(Slot(1));
     for slot in 1..=3 {
         fixture.accept(ballot(1, 1), slot, 2);
     }

@@ -112,15 +112,27 @@ fn everything_that_is_held_in_memory_is_in_the_budget() {
     config.limits.intake_bytes_max = 3;
     config.limits.cache_bytes_max = 5;
     config.limits.fetch_bytes_max = 7;
+    config.limits.snapshot_kept_bytes_max = 11;
     let budget = config.memory_budget();
-    let budget: Vec<(&str, usize)> = budget.iter().map(|(n, b)| (*n, *b as usize)).collect();
+    let of = |wanted: &str| {
+        let named: Vec<u64> = budget
+            .iter()
+            .filter(|(name, _)| *name == wanted)
+            .map(|(_, bytes)| *bytes)
+            .collect();
+        assert_eq!(named.len(), 1, "{wanted}");
+        named[0] as usize
+    };
     let wanted = [
         ("intake_bytes_max", 3),
         ("accept_ahead_bytes_max", config.accept_ahead_bytes_max()),
         ("cache_bytes_max", 5),
         ("owed_bytes_max", OWED_BYTES_MAX),
         ("reply_bytes_max", REPLY_BYTES_MAX),
-        ("fetch_bytes_max", 7),
+        ("fetches_waiting", 16 * 7),
+        ("snapshot_kept_bytes_max", 11),
     ];
-    assert_eq!(budget, wanted);
+    for (name, bytes) in wanted {
+        assert_eq!(of(name), bytes, "{name}");
+    }
 }

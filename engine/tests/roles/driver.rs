@@ -15,6 +15,7 @@ use synod_engine::machine::LogMachine;
 use synod_engine::message::{Message, Record, Value};
 use synod_engine::recovery::{Hole, OnDisk, Recovery};
 use synod_engine::seams::{Arrival, Frame, Lane, Network, Wal, WalFailed, WalRead};
+use synod_engine::snapshot::NoSnapshots;
 
 use super::one::{MS, chosen, config, fetch};
 
@@ -106,7 +107,13 @@ impl Fixture {
         recover(&mut recovery);
         let (wal, network) = (world.clone(), world.clone());
         let driver = recovery
-            .start(Time(0), wal, network, OnDisk::default())
+            .start(
+                Time(0),
+                wal,
+                network,
+                NoSnapshots::default(),
+                OnDisk::default(),
+            )
             .expect("nothing was trimmed");
         world.0.borrow_mut().durable = driver.replica().durable().0;
         Fixture { driver, world }

@@ -308,15 +308,15 @@ fn whoever_holds_most_of_what_is_missing_is_asked() {
 #[test]
 fn a_promise_tells_more_recently_than_a_heartbeat_what_its_sender_holds() {
     let (config, mut election) = heard(0, [searching(), searching()]);
-    election.note_commit_index(ReplicaId(3), Slot(5));
+    election.note_held(ReplicaId(3), Slot(5), Slot(1));
     let source = |election: &Election, own| election.best_source(Time(1), &config, Slot(own), None);
     assert_eq!(source(&election, 4), Some(ReplicaId(3)));
-    election.note_commit_index(ReplicaId(3), Slot(2));
+    election.note_held(ReplicaId(3), Slot(2), Slot(1));
     assert_eq!(source(&election, 4), Some(ReplicaId(3)));
     assert_eq!(source(&election, 5), None);
     // Of a replica that was never heard nothing is known.
     let mut election = Election::new(&config, Time(0));
-    election.note_commit_index(ReplicaId(3), Slot(5));
+    election.note_held(ReplicaId(3), Slot(5), Slot(1));
     assert_eq!(source(&election, 4), None);
 }
 

@@ -48,7 +48,7 @@ impl One {
         let mut out = Output::default();
         replay(&mut replayed, &mut out);
         One {
-            replica: replayed.finish(Time(0), Lsn(100), incarnation),
+            replica: replayed.finish(Time(0), Lsn(100), incarnation, &[]),
             config,
             now: 0,
             disk_hangs: false,

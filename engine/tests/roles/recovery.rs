@@ -9,10 +9,13 @@ use synod_engine::ids::{
     Ballot, ClientId, CommandNumber, Incarnation, Lsn, ReplicaId, SessionId, Slot, Time,
 };
 use synod_engine::machine::LogMachine;
-use synod_engine::message::{Record, Value};
+use synod_engine::members::Members;
+use synod_engine::message::{Accept, Record, Value};
 use synod_engine::recovery::{Hole, OnDisk, Recovery, RecoveryError};
 use synod_engine::seams::{Frame, Lane, Network, StateMachine, Wal, WalFailed, WalRead};
-use synod_engine::sessions::session_id;
+use synod_engine::sessions::{Sessions, session_id};
+use synod_engine::snapshot::{NoSnapshots, Restored};
+use synod_engine::state::State;
 
 use super::ballot;
 use super::one::config;
@@ -57,7 +60,7 @@ impl Network for Nothing {
 type Started = Result<Driver<Nothing, Nothing, LogMachine>, RecoveryError>;
 
 fn start(recovery: Recovery<LogMachine>, disk: OnDisk) -> Started {
-    recovery.start(Time(0), Nothing, Nothing, disk)
+    recovery.start(Time(0), Nothing, Nothing, NoSnapshots::default(), disk)
 }
 
 fn recovery() -> Recovery<LogMachine> {
@@ -159,23 +162,29 @@ fn what_was_carried_over_from_segments_that_are_gone_counts() {
         incarnation: Incarnation(4),
         promised: ballot(3, 3),
         trim_floor: Slot::ZERO,
+        last: Lsn(9),
     };
     let driver = start(recovery(), disk).expect("nothing was trimmed");
     assert_eq!(driver.replica().promised(), ballot(3, 3));
     assert_eq!(driver.replica().incarnation(), Incarnation(4));
+    assert_eq!(driver.replica().appended(), Lsn(9));
 }
 
 #[test]
-fn a_wal_that_begins_later_needs_what_came_before() {
+fn a_lone_replica_whose_wal_begins_later_needs_what_came_before() {
     for (floor, starts) in [(0, true), (1, true), (2, false), (9, false)] {
         let trim_floor = Slot(floor);
+        let recovery = Recovery::new(config(1), LogMachine::default());
         let disk = OnDisk {
             trim_floor,
             promised: Ballot::ZERO,
             incarnation: Incarnation::FOUNDING,
+            last: Lsn::ZERO,
         };
-        let error = start(recovery(), disk).err();
-        let wanted = (!starts).then_some(RecoveryError::Trimmed { floor: trim_floor });
+        let error = start(recovery, disk).err();
+        let covers = Slot::ZERO;
+        let floor = trim_floor;
+        let wanted = (!starts).then_some(RecoveryError::Trimmed { floor, covers });
         assert_eq!(error, wanted, "{floor}");
     }
 }
@@ -189,4 +198,74 @@ fn records_come_in_order() {
     };
     recovery.visit(Lsn(2), promised.clone());
     recovery.visit(Lsn(2), promised);
+}
+
+fn from_snapshot(slot: u64) -> Recovery<LogMachine> {
+    let restored = Restored {
+        state: State::at(Slot(slot), LogMachine::default(), Sessions::default()),
+        members: Members::default(),
+        checksum: 1,
+    };
+    Recovery::from_snapshot(config(3), restored)
+}
+
+fn accepted(slot: u64, round: u64, commit_index: u64) -> Record {
+    Record::Accepted(Accept {
+        ballot: ballot(round, 2),
+        slot: Slot(slot),
+        commit_index: Slot(commit_index),
+        value: Value::new(),
+    })
+}
+
+#[test]
+fn a_start_from_a_snapshot_applies_only_what_lies_above() {
+    let mut recovery = from_snapshot(5);
+    assert_eq!(recovery.covers(), Slot(5));
+    // The first records may lie below, and a mending replica may have written some again.
+    for (lsn, record) in [
+        accepted(4, 9, 3),
+        accepted(5, 2, 4),
+        accepted(6, 2, 5),
+        accepted(7, 2, 6),
+        accepted(8, 2, 7),
+        accepted(6, 3, 5),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        recovery.visit(Lsn(20 + lsn as u64), record);
+    }
+    let driver = start(recovery, OnDisk::default()).expect("there is a snapshot");
+    let replica = driver.replica();
+    assert_eq!(replica.commit_index(), Slot(7));
+    assert_eq!(driver.state().applied(), Slot(7));
+    // Ballots of records below count all the same.
+    assert_eq!(replica.promised(), ballot(9, 2));
+    assert!(replica.may_promise());
+    // What the WAL holds of slots below may be stale if the snapshot came from a peer.
+    assert_eq!(replica.trim_floor(), Slot(6));
+}
+
+#[test]
+fn a_snapshot_below_the_floor_has_the_rest_fetched_before_the_replica_promises() {
+    for told_by_record in [true, false] {
+        let mut recovery = from_snapshot(5);
+        recovery.visit(Lsn(30), accepted(6, 2, 5));
+        if told_by_record {
+            recovery.visit(Lsn(31), Record::Trimmed { floor: Slot(10) });
+        }
+        recovery.visit(Lsn(32), accepted(10, 3, 9));
+        recovery.visit(Lsn(33), accepted(11, 3, 9));
+        let disk = OnDisk {
+            trim_floor: Slot(10),
+            ..OnDisk::default()
+        };
+        let driver = start(recovery, disk).expect("peers can help");
+        let replica = driver.replica();
+        assert_eq!(replica.commit_index(), Slot(5), "{told_by_record}");
+        assert_eq!(replica.slots_missing(), 4, "{told_by_record}");
+        assert!(!replica.may_promise());
+        assert_eq!(replica.promised(), ballot(3, 2));
+    }
 }

@@ -27,6 +27,26 @@ impl StateMachine for Zeros {
     fn hash(&self) -> u64 {
         0
     }
+
+    fn empty(&self) -> Zeros {
+        Zeros
+    }
+
+    fn begin_snapshot(&mut self) {}
+
+    fn write_snapshot(&mut self, _bytes_max: usize, _out: &mut BytesMut) -> bool {
+        false
+    }
+
+    fn snapshot_bytes(&self) -> usize {
+        0
+    }
+
+    fn end_snapshot(&mut self) {}
+
+    fn restore(&mut self, _piece: &[u8]) -> bool {
+        true
+    }
 }
 
 #[derive(Default)]

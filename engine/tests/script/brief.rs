@@ -53,6 +53,20 @@ pub fn brief(message: &Message) -> String {
             let values: Vec<String> = chosen.values.iter().map(bytes).collect();
             format!("Chosen from {} [{}]", chosen.from, values.join(", "))
         }
+        Message::FetchSnapshot(fetch) => match fetch.snapshot {
+            None => "FetchSnapshot of the newest".into(),
+            Some(snapshot) => format!(
+                "FetchSnapshot of {} from byte {}",
+                snapshot.slot, fetch.offset
+            ),
+        },
+        Message::SnapshotPart(part) => format!(
+            "SnapshotPart of {}: bytes {}..{} of {}",
+            part.snapshot.slot,
+            part.offset,
+            part.offset + part.bytes.len() as u64,
+            part.snapshot.bytes
+        ),
     }
 }
 

@@ -15,15 +15,20 @@
 //! trimmed R FLOOR        R's WAL begins at FLOOR, as if trimmed
 //! damage R FIRST LAST    crashes R; its records FIRST to LAST are a hole from now on
 //! wipe R INCARNATION     crashes R; its disk is empty, and of another incarnation from now on
+//! snapshot R BYTES       R's snapshot of its commit index is durable, of so many bytes
+//! part A B SLOT TOTAL OFFSET   A sends B the part at OFFSET of its snapshot of SLOT
+//! install R SLOT TOTAL   the snapshot that came to R is durable
 //! ```
 
 mod brief;
+mod snapshots;
 
 use std::collections::VecDeque;
 use std::fmt::Write;
 
 use brief::{brief, brief_record, bytes};
 use bytes::{BufMut, Bytes, BytesMut};
+use snapshots::{PART_BYTES, info, part};
 
 use synod_engine::client::Request;
 use synod_engine::config::Config;
@@ -117,10 +122,15 @@ fn id(word: &str) -> ReplicaId {
     ReplicaId(word.parse().expect("a replica's number"))
 }
 
+fn number(word: &str) -> u64 {
+    word.parse().expect("a number")
+}
+
 fn config(replica: ReplicaId, replicas: u8) -> Config {
     let mut config = Config::new(replica, replicas, 7);
     // Without randomness the scripts say who stands when.
     config.timers.election_jitter_ns = 1;
+    config.limits.snapshot_part_bytes = PART_BYTES as u32;
     config
 }
 
@@ -178,6 +188,15 @@ impl Script {
                 member.durable = Lsn::ZERO;
                 member.incarnation = Incarnation(incarnation.parse().expect("a number"));
             }
+            ["snapshot", replica, bytes] => self.snapshot(id(replica), number(bytes)),
+            ["part", from, to, slot, total, offset] => {
+                let part = part(Slot(number(slot)), number(total), number(offset));
+                let (from, message) = (id(from), Message::SnapshotPart(part));
+                self.step(id(to), Input::Message { from, message });
+            }
+            ["install", replica, slot, total] => {
+                self.install(id(replica), info(Slot(number(slot)), number(total)));
+            }
             ["promise", to, from, accepted @ ..] => self.promise(id(to), id(from), accepted),
             ["show", "heartbeats"] => self.show_heartbeats = true,
             ["show", replica] => self.show(id(replica)),
@@ -209,7 +228,7 @@ impl Script {
                 Some(_) | None => replay.record(record.clone(), &mut out),
             }
         }
-        member.replica = Some(replay.finish(now, member.durable, member.incarnation));
+        member.replica = Some(replay.finish(now, member.durable, member.incarnation, &[]));
         for (slot, value) in &out.chosen {
             let _ = writeln!(self.printed, "{replica} replays {slot} {}", bytes(value));
         }
@@ -279,6 +298,7 @@ impl Script {
             let from = read.from;
             self.step(replica, Input::Recalled { from, values });
         }
+        self.print_snapshots(replica, &out.parts, &out.incoming, out.trim);
         if let Some(leadership) = out.leadership {
             let _ = writeln!(
                 self.printed,

@@ -264,6 +264,11 @@ impl Client {
                 }
                 // It may still come, and is waited for.
                 Event::TimedOut { .. } => {}
+                // What became of its commands it is not told: it goes on in a new session.
+                Event::Failed(_) if self.session_id.is_some_and(|id| model.evicted(id)) => {
+                    self.abandon(now);
+                    break;
+                }
                 Event::Failed(failed) => {
                     let what = format!("client {} lost its session: {failed}", self.index);
                     return Err(Violation::new(LINEARIZABLE, what));

@@ -73,9 +73,15 @@ pub enum Fault {
     SharedSession,
     /// Far more comes in than the replica can take.
     Overload,
+    /// Bits of a snapshot flip, or of all that a replica has.
+    SnapshotRot,
+    /// A snapshot can't be written.
+    SnapshotFailure,
+    /// So many sessions are opened that those of idle clients are evicted.
+    Eviction,
 }
 
-const FAULTS: usize = 34;
+const FAULTS: usize = 37;
 
 impl Fault {
     pub const ALL: [Fault; FAULTS] = [
@@ -113,6 +119,9 @@ impl Fault {
         Fault::AbandonedSession,
         Fault::SharedSession,
         Fault::Overload,
+        Fault::SnapshotRot,
+        Fault::SnapshotFailure,
+        Fault::Eviction,
     ];
 
     /// As on the command line.
@@ -152,6 +161,9 @@ impl Fault {
             Fault::AbandonedSession => "abandoned-session",
             Fault::SharedSession => "shared-session",
             Fault::Overload => "overload",
+            Fault::SnapshotRot => "snapshot-rot",
+            Fault::SnapshotFailure => "snapshot-failure",
+            Fault::Eviction => "eviction",
         }
     }
 

@@ -279,6 +279,10 @@ fn print_summary(summary: &Summary) {
         summary.converged_ns_worst / 1_000_000,
         summary.converged_worst_seed
     );
+    println!("\n{:<24}{:>12}", "milestone", "reached");
+    for (name, count) in summary.milestones.iter() {
+        println!("{name:<24}{count:>12}");
+    }
     println!("\n{:<24}{:>12}", "fault", "struck");
     for fault in Fault::ALL {
         println!("{:<24}{:>12}", fault.name(), summary.strikes.of(fault));
@@ -336,6 +340,11 @@ fn json(
         .iter()
         .map(|fault| format!("\"{fault}\":{}", summary.strikes.of(*fault)))
         .collect();
+    let milestones: Vec<String> = summary
+        .milestones
+        .iter()
+        .map(|(name, count)| format!("\"{name}\":{count}"))
+        .collect();
     let failure = failed.map_or("null".to_string(), |failed| {
         let command = repeat_command(failed.seed, request.faults, request);
         let needed = shrunk.map_or(request.faults, |shrunk| shrunk.faults);
@@ -353,7 +362,7 @@ fn json(
     });
     format!(
         "{{\"seeds_passed\":{},\"virtual_seconds\":{},\"operations_checked\":{},\"virtual_seconds_per_wall_second_per_core\":{},\
-         \"wall_ms\":{},\"leader_election_timeouts_worst\":{},\"converged_ms_worst\":{},\"strikes\":{{{}}},\"failure\":{failure}}}",
+         \"wall_ms\":{},\"leader_election_timeouts_worst\":{},\"converged_ms_worst\":{},\"milestones\":{{{}}},\"strikes\":{{{}}},\"failure\":{failure}}}",
         summary.seeds,
         summary.virtual_ns / 1_000_000_000,
         summary.operations,
@@ -361,6 +370,7 @@ fn json(
         summary.wall_ns / 1_000_000,
         thousandths(summary.leader_millitimeouts_worst),
         summary.converged_ns_worst / 1_000_000,
+        milestones.join(","),
         strikes.join(",")
     )
 }

@@ -8,24 +8,32 @@ use bytes::Bytes;
 use synod_engine::driver::Driver;
 use synod_engine::ids::{ClusterId, Incarnation, ReplicaId, Slot};
 use synod_engine::recovery::{Hole, OnDisk, Recovery};
-use synod_engine::seams::{Arrival, Wal, WalFailed};
+use synod_engine::seams::{Arrival, StateMachine, Wal, WalFailed};
+use synod_engine::snapshot::{Restored, Restoring};
 use synod_storage::Replayed;
 use synod_storage::backend::{MemoryBackend, MemoryDisk};
 use synod_storage::config::Options;
 
 use crate::checker::{Agreement, Executed, Found, MEMORY, Model, Seen, Shadow, Violation};
 use crate::clock::Clock;
+use crate::milestones::Milestones;
 use crate::outbox::{Outbox, Sent};
 use crate::seams::Seams;
+use crate::snapshots::{File, SimulatedStore, SnapshotDisk};
 use crate::swarm::Plan;
 use crate::wal::{Appended, SimulatedWal};
 use crate::witness::Witness;
 
 pub const CLUSTER: ClusterId = ClusterId(0x5e0d);
 
+/// The production event loop over simulated disk, network and snapshots.
+pub type SimulatedDriver<S> =
+    Driver<<S as Seams>::Wal, <S as Seams>::Network, Witness, <S as Seams>::Snapshots>;
+
 pub struct Member<S: Seams> {
     pub id: ReplicaId,
     pub disk: MemoryDisk,
+    pub snapshots: SnapshotDisk,
     pub clock: Clock,
     /// Counts lives, so that events for a former one are dropped.
     pub life: u64,
@@ -53,6 +61,7 @@ pub struct Member<S: Seams> {
     pub incarnation: Incarnation,
     /// Recycled files that were put on its disk and are not used yet.
     pub stale_files: usize,
+    pub milestones: Milestones,
 }
 
 /// What a replica lost of what it had acknowledged, and has not got back yet.
@@ -66,8 +75,11 @@ pub enum Impairment {
 }
 
 pub struct Running<S: Seams> {
-    pub driver: Driver<S::Wal, S::Network, Witness>,
+    pub driver: SimulatedDriver<S>,
     pub wal: SimulatedWal,
+    pub store: SimulatedStore,
+    /// What the store has under way and an end is scheduled for.
+    pub stored: usize,
     pub outbox: Outbox,
     done: Rc<RefCell<Vec<Executed>>>,
     /// Commands executed and checked.
@@ -103,6 +115,7 @@ pub fn options(plan: &Plan, replica: ReplicaId, life: u64) -> Options {
         replica,
         segment_bytes: plan.segment_bytes,
         segments_ready: plan.segments_ready,
+        segments_recycled_max: 4 + plan.segments_ready,
         writes_in_flight_max: plan.writes_in_flight_max,
         seed: plan.seed ^ u64::from(replica.0) << 56 ^ life << 32,
     }
@@ -113,6 +126,7 @@ impl<S: Seams> Member<S> {
         Member {
             id,
             disk,
+            snapshots: SnapshotDisk::default(),
             clock,
             life: 0,
             running: None,
@@ -130,6 +144,7 @@ impl<S: Seams> Member<S> {
             impaired_in: 0,
             incarnation: Incarnation::FOUNDING,
             stale_files,
+            milestones: Milestones::default(),
         }
     }
 
@@ -147,11 +162,24 @@ impl<S: Seams> Member<S> {
         config.check().expect("plans hold valid configurations");
         let witness = Witness::default();
         let done = witness.done();
-        let mut recovery = Recovery::new(config, witness);
-        let mut found = Found::default();
-        let opened = MemoryBackend::open(
+        let mut recovery = match self.newest_snapshot(&witness)? {
+            Some(restored) => {
+                let (slot, state) = (restored.state.applied(), &restored.state);
+                model.check_restored(self.id, slot, state.machine.machine(), &state.sessions)?;
+                Recovery::from_snapshot(config, restored)
+            }
+            None => Recovery::new(config, witness),
+        };
+        let covers = recovery.covers();
+        self.milestones.starts_from_snapshot += u64::from(covers > Slot::ZERO);
+        let mut found = Found {
+            covers,
+            ..Found::default()
+        };
+        let opened = MemoryBackend::open_above(
             &self.disk,
             options(plan, self.id, self.life),
+            covers,
             &mut |replayed| match replayed {
                 Replayed::Record(at, record) => {
                     found.records.push((at.lsn, Seen::of(&record)));
@@ -185,20 +213,26 @@ impl<S: Seams> Member<S> {
         if let Err(WalFailed(why)) = core.durable() {
             return self.failed_at_start(why);
         }
+        found.last = opened.last;
         self.shadow.recovered(&found, agreement)?;
+        let store = SimulatedStore::open(self.snapshots.clone());
         let wal = SimulatedWal::new(core, opened.last);
         let outbox = Outbox::default();
         let driver = recovery.start(
             self.clock.at(now),
             seams.wal(self.id, wal.clone()),
             seams.network(self.id, outbox.clone()),
+            seams.snapshots(self.id, store.clone()),
             OnDisk {
                 incarnation: opened.incarnation,
+                last: opened.last,
                 promised: opened.carried.promised,
                 trim_floor: opened.carried.trim_floor,
             },
         );
         let driver = driver.map_err(|error| Violation::new(MEMORY, error.to_string()))?;
+        let below_floor = driver.replica().trim_floor() > covers.next();
+        self.milestones.starts_below_floor += u64::from(below_floor);
         if driver.replica().promised() < self.shadow.promised() {
             let (now, before) = (driver.replica().promised(), self.shadow.promised());
             let what = format!(
@@ -210,10 +244,12 @@ impl<S: Seams> Member<S> {
         self.running = Some(Running {
             driver,
             wal,
+            store,
+            stored: 0,
             outbox,
             done,
-            position: 0,
-            committed: Slot::ZERO,
+            position: model.operations_through(covers),
+            committed: covers,
             writes: Vec::new(),
             next_write: 0,
             announcement: None,
@@ -221,6 +257,43 @@ impl<S: Seams> Member<S> {
         });
         self.observe(now, agreement, model)?;
         Ok(())
+    }
+
+    /// The state of the newest snapshot that is intact, as the harness finds it; what is not is removed.
+    fn newest_snapshot(
+        &mut self,
+        witness: &Witness,
+    ) -> Result<Option<Restored<Witness>>, Violation> {
+        let files = self.snapshots.files();
+        for file in files.iter().rev() {
+            let File {
+                info,
+                bytes,
+                damaged,
+            } = file;
+            let mut restoring = Restoring::new(witness.empty());
+            let portions = bytes.chunks(1 + info.slot.0 as usize % 900);
+            let restored = portions
+                .map(|portion| restoring.take(portion))
+                .collect::<Result<Vec<()>, _>>()
+                .and_then(|_| restoring.finish());
+            match restored {
+                Ok(restored) if !damaged => return Ok(Some(restored)),
+                Err(_) if *damaged => {
+                    self.milestones.damaged_found += 1;
+                    self.snapshots.remove(info.slot);
+                }
+                Ok(_) => {
+                    let what = format!("{} restores a damaged snapshot", self.id);
+                    return Err(Violation::new(MEMORY, what));
+                }
+                Err(error) => {
+                    let what = format!("{} refuses an intact snapshot: {error}", self.id);
+                    return Err(Violation::new(MEMORY, what));
+                }
+            }
+        }
+        Ok(None)
     }
 
     fn failed_at_start(&self, why: String) -> Result<(), StartFailed> {
@@ -251,6 +324,26 @@ impl<S: Seams> Member<S> {
         }
         self.shadow
             .advance(running.wal.claimed_durable(), agreement)?;
+        self.shadow.covered(self.snapshots.covers());
+        let covers = self.snapshots.highest();
+        // A replica whose snapshots are damaged gets back what it trimmed before it takes part again.
+        if let Some(floor) = running.wal.take_trimmed()
+            && running.driver.replica().may_promise()
+        {
+            self.shadow.check_trim(floor, covers)?;
+        }
+        let installed = running.driver.replica().installed();
+        let installed_now = running.committed < installed;
+        if installed_now {
+            self.milestones.snapshots_installed += 1;
+            // It holds the state after that slot, without having executed what led to it.
+            if installed > agreement.committed_through() || installed > covers {
+                let what = format!("{} installs a snapshot of {installed}", self.id);
+                return Err(Violation::new(MEMORY, what));
+            }
+            running.committed = installed;
+            running.position = model.operations_through(installed);
+        }
         let commit_index = running.driver.replica().commit_index();
         while running.committed < commit_index {
             let slot = running.committed.next();
@@ -270,8 +363,13 @@ impl<S: Seams> Member<S> {
         done.clear();
         if news {
             let state = running.driver.state();
-            let hash = synod_engine::seams::StateMachine::hash(&state.machine);
+            let hash = state.machine.hash();
             model.check_state(self.id, state.applied(), running.position, hash)?;
+        }
+        if installed_now {
+            let state = running.driver.state();
+            let machine = state.machine.machine();
+            model.check_restored(self.id, state.applied(), machine, &state.sessions)?;
         }
         Ok(())
     }

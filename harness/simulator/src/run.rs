@@ -4,6 +4,7 @@ use synod_engine::ids::ReplicaSet;
 
 use crate::checker::{LIVENESS, Violation};
 use crate::faults::{Fault, Strikes};
+use crate::milestones::Milestones;
 use crate::seams::Seams;
 use crate::swarm::Plan;
 use crate::trace::Trace;
@@ -29,6 +30,7 @@ pub struct Outcome {
     /// Replies that reached a client and were checked.
     pub operations: u64,
     pub strikes: Strikes,
+    pub milestones: Milestones,
     /// From the healing until a leader served, in nanoseconds and in thousandths of an election timeout.
     pub leader_ns: u64,
     pub leader_millitimeouts: u64,
@@ -58,6 +60,7 @@ pub fn simulate<S: Seams>(plan: Plan, seams: S, trace: Trace) -> Result<Outcome,
     outcome.virtual_ns = world.now;
     outcome.operations = world.operations;
     outcome.strikes = world.strikes.clone();
+    outcome.milestones = world.milestones();
     Ok(outcome)
 }
 

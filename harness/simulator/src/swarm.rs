@@ -168,6 +168,7 @@ impl Plan {
             self.limits.cache_bytes_max = random.one_of(&[0, 512, 4 * KIB, 64 * KIB]);
             self.limits.fetch_bytes_max = random.one_of(&[500, 4_000, 30_000]);
         }
+        self.draw_snapshots(random);
         let scale = random.one_of(&[(1, 1), (1, 1), (1, 3), (3, 1)]);
         let scaled = |ns: u64| ns * scale.0 / scale.1;
         let timers = Timers::default();
@@ -191,6 +192,19 @@ impl Plan {
         self.disk_min_ns = random.one_of(&[20 * US, 100 * US, MS]);
         self.disk_jitter_ns = random.one_of(&[10 * US, 500 * US, 5 * MS]);
         self.turn_ns = random.one_of(&[5 * US, 50 * US, 500 * US]);
+    }
+
+    /// Most seeds take snapshots every few dozen slots, so that trimming, recycling and catch-up by snapshot are the
+    /// rule.
+    fn draw_snapshots(&mut self, random: &mut Random) {
+        let distances = [1 << 12, 1 << 13, 20_000, 50_000, 200_000, 1 << 40];
+        self.limits.snapshot_distance_bytes = random.one_of(&distances);
+        self.limits.snapshot_step_bytes = random.one_of(&[1, 200, 5_000]);
+        self.limits.snapshot_kept_bytes_max = random.one_of(&[2_000, 1 << 20, 1 << 20]);
+        self.limits.snapshot_backlog_bytes_max = random.one_of(&[1, 1_000, 1 << 20]);
+        self.limits.snapshot_part_bytes = random.one_of(&[300, 1_000, 10_000]);
+        self.limits.snapshot_bytes_per_s = random.one_of(&[1 << 18, 1 << 30]);
+        self.limits.snapshot_pin_bytes_max = random.one_of(&[1_000, 100_000, 1 << 30]);
     }
 
     fn draw_network(&mut self, random: &mut Random) {
@@ -240,7 +254,8 @@ impl Plan {
             // These need a whole election or recovery to show what they do.
             Fault::QuorumLoss | Fault::ConstrainedElection | Fault::Chained => 2,
             Fault::RestartStorm | Fault::Wipe | Fault::DiskFull | Fault::SyncError => 3,
-            Fault::Overload | Fault::AbandonedSession => 2,
+            Fault::Overload | Fault::AbandonedSession | Fault::SnapshotRot => 2,
+            Fault::Eviction => 4,
             Fault::BitRot | Fault::MisdirectedWrite | Fault::LostWrite => 2,
             _ => 1,
         };
@@ -287,5 +302,13 @@ fn small_limits(segment_bytes: u64) -> Limits {
         intake_bytes_max: batch + 4 * KIB,
         cache_bytes_max: 256 * KIB,
         fetch_bytes_max: 64 * KIB,
+        // None, unless a seed says otherwise.
+        snapshot_distance_bytes: 1 << 40,
+        snapshot_step_bytes: 1_000,
+        snapshot_kept_bytes_max: 1 << 20,
+        snapshot_backlog_bytes_max: 64 * KIB,
+        snapshot_part_bytes: 4_000,
+        snapshot_bytes_per_s: 1 << 30,
+        snapshot_pin_bytes_max: 1 << 20,
     }
 }

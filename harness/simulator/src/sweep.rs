@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::checker::Violation;
 use crate::faults::Strikes;
 use crate::isolation::guarded;
+use crate::milestones::Milestones;
 use crate::run::{Outcome, simulate};
 use crate::seams::Seams;
 use crate::swarm::{Bounds, Plan};
@@ -32,6 +33,7 @@ pub struct Summary {
     pub virtual_ns: u64,
     pub operations: u64,
     pub strikes: Strikes,
+    pub milestones: Milestones,
     /// Of all seeds: the longest time from healing to a leader, in thousandths of an election timeout.
     pub leader_millitimeouts_worst: u64,
     pub leader_worst_seed: u64,
@@ -60,6 +62,7 @@ impl Summary {
         self.virtual_ns += outcome.virtual_ns;
         self.operations += outcome.operations;
         self.strikes.merge(&outcome.strikes);
+        self.milestones.merge(&outcome.milestones);
         if outcome.leader_millitimeouts > self.leader_millitimeouts_worst {
             self.leader_millitimeouts_worst = outcome.leader_millitimeouts;
             self.leader_worst_seed = seed;

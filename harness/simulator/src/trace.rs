@@ -80,6 +80,15 @@ pub fn message(message: &Message) -> String {
             let values: Vec<String> = m.values.iter().map(|v| value(v)).collect();
             format!("Chosen from {} [{}]", m.from, values.join(" "))
         }
+        Message::FetchSnapshot(m) => match m.snapshot {
+            None => "FetchSnapshot newest".to_string(),
+            Some(snapshot) => format!("FetchSnapshot {} from {}", snapshot.slot, m.offset),
+        },
+        Message::SnapshotPart(m) => {
+            let (slot, bytes) = (m.snapshot.slot, m.snapshot.bytes);
+            let end = m.offset + m.bytes.len() as u64;
+            format!("SnapshotPart {slot} {}..{end} of {bytes}", m.offset)
+        }
     }
 }
 

@@ -22,6 +22,8 @@ struct Shared {
     appended: Vec<Appended>,
     /// What the WAL last claimed.
     durable: Lsn,
+    /// The floor that it was told to trim to since the simulation looked last.
+    trimmed: Option<Slot>,
 }
 
 /// A record on its way into the WAL. The value is what the checkers learn proposals from.
@@ -37,6 +39,7 @@ impl SimulatedWal {
             core,
             appended: Vec::new(),
             durable,
+            trimmed: None,
         })))
     }
 
@@ -51,6 +54,11 @@ impl SimulatedWal {
 
     pub fn claimed_durable(&self) -> Lsn {
         self.0.borrow().durable
+    }
+
+    /// The floor that it was told to trim to since the simulation looked last.
+    pub fn take_trimmed(&self) -> Option<Slot> {
+        self.0.borrow_mut().trimmed.take()
     }
 
     pub fn take_appended(&self, into: &mut Vec<Appended>) {
@@ -91,7 +99,9 @@ impl Wal for SimulatedWal {
     }
 
     fn trim(&mut self, floor: Slot) {
-        self.0.borrow_mut().core.trim(floor);
+        let mut shared = self.0.borrow_mut();
+        shared.trimmed = Some(floor);
+        shared.core.trim(floor);
     }
 
     fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {

@@ -18,6 +18,10 @@ pub struct Witness {
 }
 
 impl Witness {
+    pub fn machine(&self) -> &KvMachine {
+        &self.machine
+    }
+
     /// What was executed since somebody looked last.
     pub fn done(&self) -> Rc<RefCell<Vec<Executed>>> {
         self.done.clone()
@@ -36,5 +40,32 @@ impl StateMachine for Witness {
 
     fn hash(&self) -> u64 {
         self.machine.hash()
+    }
+
+    fn empty(&self) -> Witness {
+        Witness {
+            machine: self.machine.empty(),
+            done: self.done.clone(),
+        }
+    }
+
+    fn begin_snapshot(&mut self) {
+        self.machine.begin_snapshot();
+    }
+
+    fn write_snapshot(&mut self, bytes_max: usize, out: &mut BytesMut) -> bool {
+        self.machine.write_snapshot(bytes_max, out)
+    }
+
+    fn snapshot_bytes(&self) -> usize {
+        self.machine.snapshot_bytes()
+    }
+
+    fn end_snapshot(&mut self) {
+        self.machine.end_snapshot();
+    }
+
+    fn restore(&mut self, piece: &[u8]) -> bool {
+        self.machine.restore(piece)
     }
 }

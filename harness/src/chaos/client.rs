@@ -132,6 +132,8 @@ impl LoadClient {
             tag: session.process,
             submitted: session.submitted,
             acknowledged: session.answered,
+            // Reads and deletions are numbered as well, and carry no stamp.
+            session: None,
         });
         add(&mut self.end.counters, session.client.counters());
         session.client.close().await;

@@ -18,6 +18,8 @@ pub enum Fault {
     DiskFull,
     /// One stopped replica's WAL gets bytes flipped in its middle; it has to repair them from its peers
     Corrupt,
+    /// SIGKILL to one replica, and a restart only when the others have trimmed what it lacks: it needs a snapshot
+    Away,
     /// One stopped replica loses its data, and is restarted with --readmit
     Wipe,
     /// One replica is cut off from the others both ways
@@ -55,12 +57,13 @@ impl Lane {
 
 impl Fault {
     /// What happens if nothing else is asked for.
-    pub const ALL: [Fault; 13] = [
+    pub const ALL: [Fault; 14] = [
         Fault::Kill,
         Fault::KillAll,
         Fault::Stop,
         Fault::DiskFull,
         Fault::Corrupt,
+        Fault::Away,
         Fault::Wipe,
         Fault::Partition,
         Fault::OneWay,
@@ -78,6 +81,7 @@ impl Fault {
             | Fault::Stop
             | Fault::DiskFull
             | Fault::Corrupt
+            | Fault::Away
             | Fault::Wipe => Lane::Processes,
             Fault::Partition
             | Fault::OneWay
@@ -100,6 +104,7 @@ impl Fault {
             | Fault::Partial
             | Fault::Loss => None,
             Fault::DiskFull => Some("the limit is set on processes of this machine only"),
+            Fault::Away => Some("it takes a look at the trim floors for which ssh is too slow"),
             Fault::Corrupt | Fault::Wipe => Some("only files of this machine are damaged"),
             Fault::Duplicate | Fault::Delay | Fault::Clog => {
                 Some("the packet filter of a host drops packets, and does nothing else to them")
@@ -113,6 +118,8 @@ impl Fault {
             Fault::Kill => 50..1_500,
             Fault::KillAll => 50..800,
             Fault::Stop => 300..3_000,
+            // At least so long, and until it is beyond the trim floor.
+            Fault::Away => 300..900,
             Fault::DiskFull | Fault::Corrupt | Fault::Wipe => 100..800,
             Fault::Partition | Fault::OneWay | Fault::Partial => 500..4_000,
             Fault::Loss | Fault::Duplicate | Fault::Delay => 1_000..4_000,

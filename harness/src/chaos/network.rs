@@ -138,6 +138,7 @@ fn change(planned: &Planned, replicas: u8, leader: Option<ReplicaId>) -> Change 
         | Fault::Stop
         | Fault::DiskFull
         | Fault::Corrupt
+        | Fault::Away
         | Fault::Wipe => one(format!("{title} cut off"), touching(&all, victim), CUT),
     }
 }

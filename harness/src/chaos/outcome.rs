@@ -85,7 +85,12 @@ pub struct Linearizability {
 #[derive(Clone, Debug, Serialize)]
 pub struct Verification {
     pub slots: u64,
+    /// The first slot that was replayed; what is proven of those before is said in `harness/src/verify.rs`.
+    pub from_slot: u64,
     pub commands_executed: u64,
+    /// Before `from_slot`.
+    pub commands_vouched: u64,
+    pub snapshots: u64,
     pub seconds: f64,
     pub findings: Vec<String>,
 }
@@ -143,7 +148,10 @@ impl Outcome {
             timeline: timeline.summary(),
             verification: Verification {
                 slots: verdict.slots,
+                from_slot: verdict.from_slot,
                 commands_executed: verdict.executed,
+                commands_vouched: verdict.vouched,
+                snapshots: verdict.snapshots,
                 seconds: measured.verify_seconds,
                 findings: verdict.findings,
             },

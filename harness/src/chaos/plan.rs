@@ -20,6 +20,10 @@ use crate::run::plan::name;
 
 /// Small, so that a run goes through many segments and recycles none of the effort.
 const SEGMENT_BYTES: u64 = 4 << 20;
+/// Small for the same reason: a replica that is away for a second or two is beyond the trim floor.
+const SNAPSHOT_DISTANCE_BYTES: u64 = 128 << 10;
+/// Less than the commands of that distance, each a block of the WAL: what it lacks is no longer in memory either.
+const CACHE_BYTES_MAX: usize = 8 << 10;
 
 #[derive(Clone, Debug, Serialize)]
 pub struct ChaosPlan {
@@ -144,7 +148,11 @@ impl ChaosPlan {
             peers,
             certificates: layout.certificates(&format!("replica-{}", id.0)),
             timers: TimersTable::default(),
-            limits: LimitsTable::default(),
+            limits: LimitsTable {
+                snapshot_distance_bytes: Some(SNAPSHOT_DISTANCE_BYTES),
+                cache_bytes_max: Some(CACHE_BYTES_MAX),
+                ..LimitsTable::default()
+            },
             storage: StorageTable {
                 segment_bytes: Some(SEGMENT_BYTES),
                 ..StorageTable::default()

@@ -75,7 +75,7 @@ impl<V: Victims> Processes<'_, V> {
                 });
             }
             Fault::Stop => self.cluster.stop_for(victim, lasts).await?,
-            Fault::DiskFull | Fault::Corrupt | Fault::Wipe => {
+            Fault::DiskFull | Fault::Corrupt | Fault::Away | Fault::Wipe => {
                 self.cluster.harm_disk(planned, victim).await?
             }
             Fault::Partition

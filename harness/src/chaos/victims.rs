@@ -23,6 +23,8 @@ const FULL_MAX: Duration = Duration::from_secs(5);
 const FULL_BYTES: u64 = 512 * 1_024;
 /// A stopped replica stands still after this time at most.
 const STOP_MAX: Duration = Duration::from_secs(2);
+/// A replica stays away no longer than this. Cut off from each other, the others trim nothing.
+const AWAY_MAX: Duration = Duration::from_secs(15);
 /// What one replica lost is there again within this time, unless the network is in the way.
 const CONVERGE_MAX: Duration = Duration::from_secs(20);
 /// The exit code of a replica whose disk failed.
@@ -94,6 +96,7 @@ impl Victims for Cluster<'_> {
         match planned.fault {
             Fault::DiskFull => disk_full(self, victim, lasts).await,
             Fault::Corrupt => corrupt(self, victim, lasts, planned.draw).await,
+            Fault::Away => away(self, victim, lasts).await,
             Fault::Wipe => wipe(self, victim, lasts).await,
             Fault::Kill
             | Fault::KillAll
@@ -164,6 +167,55 @@ async fn corrupt(
         Some(where_) => Ok((repaired, format!("{where_}, repaired: {repaired}"))),
         None => Ok((false, "its WAL was too short".to_owned())),
     }
+}
+
+/// What it lacks when it returns is nowhere any more but in snapshots.
+async fn away(
+    cluster: &mut Cluster<'_>,
+    victim: ReplicaId,
+    lasts: Duration,
+) -> anyhow::Result<(bool, String)> {
+    if !converged(cluster).await? {
+        return Ok((false, "the replicas were never equal".to_owned()));
+    }
+    cluster.kill(&[victim]).await?;
+    let since = Instant::now();
+    sleep(lasts).await;
+    // By now the others have gone on from all that it had.
+    let passed = of_others(cluster, victim, "commit_index").await;
+    let passed = passed.into_iter().max().unwrap_or(0);
+    let mut beyond = false;
+    while !beyond && since.elapsed() < AWAY_MAX {
+        sleep(WATCH).await;
+        let floors = of_others(cluster, victim, "trim_floor").await;
+        beyond = floors.into_iter().all(|floor| floor > passed);
+    }
+    let away_ms = since.elapsed().as_millis();
+    cluster.restart(&[victim]).await?;
+    let back = converged(cluster).await?;
+    let installed = counter_of(cluster, victim, "snapshots_installed").await;
+    Ok((
+        beyond && back && installed > 0,
+        format!(
+            "away for {away_ms} ms, beyond the trim floor: {beyond}, snapshots installed: {installed}, \
+             complete again: {back}"
+        ),
+    ))
+}
+
+async fn of_others(cluster: &Cluster<'_>, victim: ReplicaId, name: &str) -> Vec<u64> {
+    let mut values = Vec::new();
+    for id in cluster.replicas().into_iter().filter(|id| *id != victim) {
+        values.push(counter_of(cluster, id, name).await);
+    }
+    values
+}
+
+/// Zero for whoever does not answer.
+async fn counter_of(cluster: &Cluster<'_>, id: ReplicaId, name: &str) -> u64 {
+    let status = cluster.statuses(&[id]).await.unwrap_or_default();
+    let status = status.get(&id).and_then(|status| status.get(name));
+    status.copied().unwrap_or(0)
 }
 
 async fn wipe(

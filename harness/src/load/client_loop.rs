@@ -14,6 +14,7 @@ use crate::failure::{describe, usage};
 use crate::load::Shared;
 use crate::load::in_flight::{InFlight, Start};
 use crate::load::load_file::{Load, LoadFile};
+use crate::load::offering::{Offered, Offering};
 use crate::load::pace::{self, Pacer};
 use crate::load::schedule::Schedule;
 use crate::load::workload::{Workload, splitmix};
@@ -22,6 +23,8 @@ use crate::verify::ClientAccount;
 /// Open loop: commands in flight per client, as far as their bytes allow. Reaching it means that the system does
 /// not hold the rate.
 const OPEN_OUTSTANDING_MAX: u32 = 65_536;
+/// And over all clients: what is in flight when a system is overloaded is what admitted commands wait for.
+const OPEN_BYTES_MAX: usize = OUTSTANDING_BYTES_MAX;
 
 pub struct ClientLoop {
     client: Client,
@@ -33,19 +36,22 @@ pub struct ClientLoop {
     acknowledged: u64,
     /// Open loop: the most commands that were due at once and had no room.
     held_back: u64,
+    offered: Option<Offered>,
 }
 
 /// How this client offers its share of the load.
 #[derive(Clone, Copy)]
 enum Offer {
     Closed { outstanding: u32 },
-    Open { rate: u64, clients: u32, index: u32 },
+    Open { schedule: Schedule },
 }
 
 /// The books of one client at its end.
 pub struct ClientEnd {
     pub account: ClientAccount,
     pub held_back: u64,
+    /// Of an open loop, if it refuses what finds no room.
+    pub offered: Option<Offered>,
     pub counters: Vec<(&'static str, u64)>,
     pub error: Option<String>,
 }
@@ -62,17 +68,23 @@ impl ClientLoop {
                 // The first clients take the remainder.
                 outstanding: outstanding / clients + u32::from(index < outstanding % clients),
             },
-            Load::Open { rate, clients } => Offer::Open {
-                rate,
-                clients,
-                index,
-            },
+            Load::Open { rate, clients } => {
+                let schedule = Schedule::new(0, rate, clients, index);
+                let window_start_ns = u64::from(file.warmup_s) * 1_000_000_000;
+                Offer::Open {
+                    schedule: match &file.surge {
+                        Some(surge) => schedule.with_surge(surge, window_start_ns),
+                        None => schedule,
+                    },
+                }
+            }
         };
         let outstanding_max = match offer {
             Offer::Closed { outstanding } => outstanding,
             Offer::Open { .. } => {
                 let command_bytes = file.payload_bytes as usize + LENGTH_BYTES;
-                OPEN_OUTSTANDING_MAX.min((OUTSTANDING_BYTES_MAX / command_bytes) as u32)
+                let own_bytes = OPEN_BYTES_MAX / file.clients as usize;
+                OPEN_OUTSTANDING_MAX.min((own_bytes / command_bytes).max(1) as u32)
             }
         };
         let mut config = client_config(
@@ -98,20 +110,21 @@ impl ClientLoop {
             outstanding_max,
             acknowledged: 0,
             held_back: 0,
+            offered: None,
         })
     }
 
     /// Runs until the window is over and everything is answered, or until the client library gives up.
     pub async fn run(mut self, shared: Rc<Shared>) -> ClientEnd {
+        let session = self.client.session().map(|session| session.0);
         let result = match self.offer {
             Offer::Closed { outstanding } => self.closed(&shared, outstanding).await,
-            Offer::Open {
-                rate,
-                clients,
-                index,
-            } => {
-                let schedule = Schedule::new(0, rate, clients, index);
-                self.open(&shared, schedule).await
+            Offer::Open { schedule } => {
+                let (start_ns, end_ns) = (shared.window_start_ns, shared.window_end_ns);
+                let mut offering = Offering::new(schedule, start_ns, end_ns);
+                let result = self.open(&shared, &mut offering).await;
+                self.offered = Some(offering.finish());
+                result
             }
         };
         let counters = named(self.client.counters());
@@ -121,8 +134,10 @@ impl ClientLoop {
                 tag: self.tag,
                 submitted: self.workload.next_number() - 1,
                 acknowledged: self.acknowledged,
+                session,
             },
             held_back: self.held_back,
+            offered: self.offered,
             counters,
             error: result
                 .err()
@@ -143,22 +158,26 @@ impl ClientLoop {
     }
 
     /// Commands at their intended times, replies whenever they come.
-    async fn open(&mut self, shared: &Shared, schedule: Schedule) -> anyhow::Result<()> {
+    async fn open(&mut self, shared: &Shared, offering: &mut Offering) -> anyhow::Result<()> {
         let pacer = Pacer::new()?;
-        while !shared.stopping.get() || self.in_flight.commands() > 0 {
+        let mut over = false;
+        while !over || self.in_flight.commands() > 0 {
             let now_ns = shared.now_ns();
-            if !shared.stopping.get() {
-                self.submit_due(shared, &schedule, now_ns)?;
+            if !over {
+                // Once more after the end of the window, for what was due at the last moment.
+                over = shared.stopping.get();
+                self.submit_due(shared, offering, now_ns)?;
             }
-            let next_ns = schedule.intended_ns(self.workload.next_number() - 1);
-            let sleep_ns = pace::sleep_ns(now_ns, next_ns);
+            let sleep_ns = pace::sleep_ns(now_ns, offering.next_ns());
             let waiting = self.in_flight.commands() > 0;
-            let stopping = shared.stopping.get();
+            if over && !waiting {
+                break;
+            }
             tokio::select! {
                 result = self.client.replies(), if waiting => {
                     self.note_replies(shared, result?)?;
                 }
-                result = pacer.sleep(sleep_ns), if !stopping => result?,
+                result = pacer.sleep(sleep_ns), if !over => result?,
             }
         }
         Ok(())
@@ -167,32 +186,40 @@ impl ClientLoop {
     fn submit_due(
         &mut self,
         shared: &Shared,
-        schedule: &Schedule,
+        offering: &mut Offering,
         now_ns: u64,
     ) -> anyhow::Result<()> {
-        // Commands meant to start after the window belong to nobody.
-        let due = schedule.due(now_ns.min(shared.window_end_ns - 1));
-        let behind = due.saturating_sub(self.workload.next_number() - 1);
+        let due = offering.due(now_ns);
         let room = u64::from(self.outstanding_max).saturating_sub(self.in_flight.commands());
-        self.held_back = self.held_back.max(behind.saturating_sub(room));
-        self.submit(shared, behind.min(room) as u32, Some(schedule))
+        self.held_back = self.held_back.max(due.saturating_sub(room));
+        let count = due.min(room);
+        let nth = offering.submit(count);
+        self.submit(shared, count as u32, Some((offering.schedule(), nth)))?;
+        if offering.refuse(now_ns) > 0 {
+            shared.recorder.borrow_mut().refused(now_ns);
+        }
+        Ok(())
     }
 
     fn submit(
         &mut self,
         shared: &Shared,
         mut count: u32,
-        schedule: Option<&Schedule>,
+        mut scheduled: Option<(&Schedule, u64)>,
     ) -> anyhow::Result<()> {
         while count > 0 {
             let taken = count.min(self.workload.run_commands_max());
             let first = self.workload.next_number();
             let run = self.workload.run(taken);
-            let start = match schedule {
-                Some(schedule) => Start::Scheduled {
-                    schedule: *schedule,
-                    nth: first - 1,
-                },
+            let start = match &mut scheduled {
+                Some((schedule, next)) => {
+                    let nth = *next;
+                    *next += u64::from(taken);
+                    Start::Scheduled {
+                        schedule: **schedule,
+                        nth,
+                    }
+                }
                 None => Start::Sent {
                     at_ns: shared.now_ns(),
                 },

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::load::surge::Surge;
 use crate::verify::ClientAccount;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -62,7 +63,15 @@ pub struct LoadResult {
     pub client_cpu_us: u64,
     /// Open loop: the most commands of a client that had to wait at once because too many were outstanding.
     pub held_back: u64,
+    /// Of an open loop, over all clients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offer: Option<Offer>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub surge: Option<SurgeResult>,
     pub timeline: TimelineSummary,
+    /// Of the measured window; the last one may be shorter.
+    #[serde(default)]
+    pub minutes: Vec<LoadMinute>,
     pub accounts: Vec<ClientAccount>,
     /// What the client library counted, over all clients.
     pub client_counters: std::collections::BTreeMap<String, u64>,
@@ -80,6 +89,34 @@ pub struct LoadResult {
     /// Of systems whose disks can't be checked: what the load found when it read its writes back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_back: Option<ReadBack>,
+}
+
+/// What became of the commands that were meant to start in the measured window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    pub offered: u64,
+    /// Submitted. Those that a replica refused with Busy and that were sent again are among them, measured from their
+    /// intended start.
+    pub admitted: u64,
+    /// Never submitted, for want of room; they have no latency.
+    pub refused: u64,
+}
+
+/// What a surge of the rate did.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SurgeResult {
+    pub surge: Surge,
+    /// Acknowledged while it lasted.
+    pub goodput_per_s: f64,
+    /// Of the commands that were meant to start in it and were admitted.
+    pub p50_us: f64,
+    pub p99_us: f64,
+    pub max_us: f64,
+    /// Acknowledged before it.
+    pub goodput_before_per_s: f64,
+    /// From its end until nothing was refused any more and no command took longer than the longest before it; absent if
+    /// that was not seen.
+    pub normal_after_ms: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,6 +139,15 @@ pub struct Latency {
     pub mean: f64,
     /// Commands that started inside the measured window and were answered.
     pub count: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LoadMinute {
+    pub acknowledged: u64,
+    pub throughput_per_s: f64,
+    pub p50_us: f64,
+    pub p99_us: f64,
+    pub max_us: f64,
 }
 
 /// Acknowledged per interval of the measured window.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::MachineChoice;
 use crate::client_file::Certificates;
+use crate::load::surge::Surge;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,6 +24,9 @@ pub struct LoadFile {
     pub deadline_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu_max: Option<u16>,
+    /// Of an open loop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub surge: Option<Surge>,
     /// Where `latency.hlog` and `timeline.csv` go.
     pub out: PathBuf,
     pub load: Load,

@@ -7,8 +7,10 @@ use anyhow::Context;
 use hdrhistogram::Histogram;
 
 use crate::load::client_loop::ClientEnd;
-use crate::load::event::{Latency, LoadResult, TimelineSummary};
-use crate::load::recorder::{INTERVAL_MS, INTERVALS_PER_SECOND, Percentiles, Recorder};
+use crate::load::event::{Latency, LoadMinute, LoadResult, Offer, SurgeResult, TimelineSummary};
+use crate::load::recorder::{
+    INTERVAL_MS, INTERVALS_PER_SECOND, Percentiles, Recorder, SECONDS_PER_MINUTE,
+};
 
 pub fn write_files(out: &Path, recorder: &Recorder, unix_seconds: u64) -> anyhow::Result<()> {
     let write = |name: &str, bytes: &[u8]| {
@@ -76,7 +78,10 @@ pub fn result(recorder: &Recorder, client_cpu_us: u64, ends: Vec<ClientEnd>) -> 
         longest_gap_ms: recorder.longest_gap_ns() as f64 / 1e6,
         client_cpu_us,
         held_back: ends.iter().map(|end| end.held_back).sum(),
+        offer: offer(ends.iter().map(books)),
+        surge: surge(recorder),
         timeline: summary(recorder.intervals()),
+        minutes: minutes(recorder),
         accounts: ends.iter().map(|end| end.account).collect(),
         client_counters,
         errors: ends.into_iter().filter_map(|end| end.error).collect(),
@@ -86,6 +91,59 @@ pub fn result(recorder: &Recorder, client_cpu_us: u64, ends: Vec<ClientEnd>) -> 
         // Synod's are read from the disks.
         read_back: None,
     }
+}
+
+fn books(end: &ClientEnd) -> Option<Offer> {
+    let books = end.offered?;
+    Some(Offer {
+        offered: books.offered,
+        admitted: books.offered - books.refused,
+        refused: books.refused,
+    })
+}
+
+/// The sum; `None` if somebody kept no such books.
+pub fn offer(mut parts: impl Iterator<Item = Option<Offer>>) -> Option<Offer> {
+    let none = Offer {
+        offered: 0,
+        admitted: 0,
+        refused: 0,
+    };
+    parts.try_fold(none, |sum, part| {
+        let part = part?;
+        Some(Offer {
+            offered: sum.offered + part.offered,
+            admitted: sum.admitted + part.admitted,
+            refused: sum.refused + part.refused,
+        })
+    })
+}
+
+fn surge(recorder: &Recorder) -> Option<SurgeResult> {
+    let watch = recorder.surge()?;
+    let (surge, latency) = (watch.surge(), watch.latency());
+    let goodput = |from_ms: u64, to_ms: u64| {
+        let (from, to) = (
+            (from_ms / INTERVAL_MS) as usize,
+            (to_ms / INTERVAL_MS) as usize,
+        );
+        let intervals = recorder.intervals().get(from..to).unwrap_or_default();
+        let seconds = intervals.len() as f64 / INTERVALS_PER_SECOND as f64;
+        per_second(intervals.iter().sum(), seconds)
+    };
+    Some(SurgeResult {
+        surge,
+        goodput_per_s: goodput(surge.at_ms, surge.end_ms()),
+        goodput_before_per_s: goodput(0, surge.at_ms),
+        p50_us: micros(latency.p50_ns),
+        p99_us: micros(latency.p99_ns),
+        max_us: micros(latency.max_ns),
+        normal_after_ms: watch.normal_after_ms(),
+    })
+}
+
+fn per_second(count: u64, seconds: f64) -> f64 {
+    (count as f64 / seconds.max(1e-9) * 10.0).round() / 10.0
 }
 
 pub fn latency(histogram: &Histogram<u64>) -> Latency {
@@ -99,6 +157,26 @@ pub fn latency(histogram: &Histogram<u64>) -> Latency {
         mean: (histogram.mean() / 100.0).round() / 10.0,
         count: histogram.len(),
     }
+}
+
+pub fn minutes(recorder: &Recorder) -> Vec<LoadMinute> {
+    let counted = recorder
+        .intervals()
+        .chunks(INTERVALS_PER_SECOND * SECONDS_PER_MINUTE);
+    let minutes = counted.zip(recorder.minutes());
+    minutes
+        .map(|(intervals, latency)| {
+            let acknowledged: u64 = intervals.iter().sum();
+            let seconds = intervals.len() as f64 / INTERVALS_PER_SECOND as f64;
+            LoadMinute {
+                acknowledged,
+                throughput_per_s: per_second(acknowledged, seconds),
+                p50_us: micros(latency.p50_ns),
+                p99_us: micros(latency.p99_ns),
+                max_us: micros(latency.max_ns),
+            }
+        })
+        .collect()
 }
 
 /// Nanoseconds as microseconds with one decimal.

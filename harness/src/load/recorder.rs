@@ -10,6 +10,9 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::IntervalLogWriterBuilder;
 
+use crate::load::surge::Surge;
+use crate::load::surge_watch::SurgeWatch;
+
 /// Latencies beyond this are recorded as this.
 const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
 const SIGNIFICANT_DIGITS: u8 = 3;
@@ -22,6 +25,7 @@ pub const SILENCE_NS_MIN: u64 = 5_000_000;
 const SILENCES_MAX: usize = 2_000;
 const INTERVAL_NS: u64 = INTERVAL_MS * 1_000_000;
 pub const INTERVALS_PER_SECOND: usize = 10;
+pub const SECONDS_PER_MINUTE: usize = 60;
 
 /// All times are nanoseconds on the load's own monotonic clock.
 pub struct Recorder {
@@ -39,13 +43,17 @@ pub struct Recorder {
     /// Of the finished intervals; the last of all have none if nothing came in them.
     of_intervals: Vec<Percentiles>,
     of_interval: Histogram<u64>,
+    minutes: Vec<Percentiles>,
+    /// The latencies of the minute that is not over.
+    minute: Histogram<u64>,
     current: Histogram<u64>,
     merged: Histogram<u64>,
     /// Lines of the interval log, one per finished second.
     log: Vec<u8>,
+    surge: Option<SurgeWatch>,
 }
 
-/// The latencies of the replies that came in one second or interval of the window; 0 of none.
+/// The latencies of the replies that came in one second, interval or minute of the window; 0 of none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Percentiles {
     pub p50_ns: u64,
@@ -69,10 +77,21 @@ impl Recorder {
             seconds: Vec::new(),
             of_intervals: Vec::new(),
             of_interval: histogram.clone(),
+            minutes: Vec::new(),
+            minute: histogram.clone(),
             current: histogram.clone(),
             merged: histogram,
             log: Vec::new(),
+            surge: None,
         })
+    }
+
+    /// Looks at the commands of `surge` apart.
+    pub fn watch(&mut self, surge: Surge) {
+        let (start_ns, end_ns) = (self.window_start_ns, self.window_end_ns);
+        let mut histogram = self.merged.clone();
+        histogram.reset();
+        self.surge = Some(SurgeWatch::new(surge, start_ns, end_ns, histogram));
     }
 
     /// `count` commands were acknowledged at `now_ns`. Call once per run of replies, before [`Recorder::latency`].
@@ -93,12 +112,22 @@ impl Recorder {
 
     /// `count` of the commands acknowledged at `now_ns` had started, or were meant to, at `started_ns`.
     pub fn latency(&mut self, started_ns: u64, now_ns: u64, count: u64) {
+        if let Some(surge) = &mut self.surge {
+            surge.acknowledged(started_ns, now_ns, count);
+        }
         if started_ns < self.window_start_ns || started_ns >= self.window_end_ns {
             return;
         }
         let latency_ns = now_ns.saturating_sub(started_ns).max(1);
         self.current.saturating_record_n(latency_ns, count);
         self.of_interval.saturating_record_n(latency_ns, count);
+    }
+
+    /// Commands found no room for too long, and were never submitted.
+    pub fn refused(&mut self, now_ns: u64) {
+        if let Some(surge) = &mut self.surge {
+            surge.refused(now_ns);
+        }
     }
 
     /// The window is over and every reply that will come has come.
@@ -109,7 +138,15 @@ impl Recorder {
         while self.seconds.len() < seconds {
             self.close_second()?;
         }
+        self.finish_minutes();
         Ok(())
+    }
+
+    /// The last second is over: a minute that it leaves unfinished is a short one.
+    pub fn finish_minutes(&mut self) {
+        if !self.seconds.len().is_multiple_of(SECONDS_PER_MINUTE) {
+            self.close_minute();
+        }
     }
 
     /// The window ends now, before its time.
@@ -170,9 +207,18 @@ impl Recorder {
         &self.seconds
     }
 
+    /// Complete after [`Recorder::finish`]; the last one may be shorter.
+    pub fn minutes(&self) -> &[Percentiles] {
+        &self.minutes
+    }
+
     /// Every latency of the window; complete after [`Recorder::finish`].
     pub fn merged(&self) -> &Histogram<u64> {
         &self.merged
+    }
+
+    pub fn surge(&self) -> Option<&SurgeWatch> {
+        self.surge.as_ref()
     }
 
     /// The interval log in HdrHistogram's own format, one histogram per second of the window.
@@ -243,13 +289,22 @@ impl Recorder {
             self.log.extend_from_slice(line);
         }
         self.merged.add(&self.current)?;
+        self.minute.add(&self.current)?;
         self.current.reset();
+        if self.seconds.len().is_multiple_of(SECONDS_PER_MINUTE) {
+            self.close_minute();
+        }
         Ok(())
+    }
+
+    fn close_minute(&mut self) {
+        self.minutes.push(Percentiles::of(&self.minute));
+        self.minute.reset();
     }
 }
 
 impl Percentiles {
-    fn of(histogram: &Histogram<u64>) -> Percentiles {
+    pub fn of(histogram: &Histogram<u64>) -> Percentiles {
         if histogram.is_empty() {
             return Percentiles::default();
         }
@@ -305,6 +360,19 @@ mod tests {
             .map(|interval| interval.max_ns / MS)
             .collect();
         assert_eq!(most, [1, 0, 0, 200, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn minutes_are_told_apart_and_the_last_may_be_short() {
+        let mut recorder = Recorder::new(S, 91 * S).unwrap();
+        for second in 1..91 {
+            let latency = if second < 61 { MS } else { 9 * MS };
+            recorder.acknowledged(second * S + latency, 1);
+            recorder.latency(second * S, second * S + latency, 1);
+        }
+        recorder.finish().unwrap();
+        let worst: Vec<u64> = recorder.minutes().iter().map(|m| m.max_ns / MS).collect();
+        assert_eq!(worst, [1, 9]);
     }
 
     #[test]

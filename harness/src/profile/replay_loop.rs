@@ -10,6 +10,7 @@ use synod_engine::ids::{ClientId, ClusterId, CommandNumber, ReplicaId, SessionId
 use synod_engine::machine::LogMachine;
 use synod_engine::recovery::{OnDisk, Recovery};
 use synod_engine::seams::{Arrival, Frame, Lane, Network};
+use synod_engine::snapshot::NoSnapshots;
 use synod_storage::backend::{MemoryBackend, MemoryDisk};
 use synod_storage::config::Options;
 use synod_storage::{WalCore, initialise};
@@ -172,6 +173,7 @@ fn start(id: ReplicaId) -> anyhow::Result<Replica> {
         replica: id,
         segment_bytes: SEGMENT_BYTES,
         segments_ready: 1,
+        segments_recycled_max: 0,
         writes_in_flight_max: 4,
         seed: u64::from(id.0),
     };
@@ -184,10 +186,17 @@ fn start(id: ReplicaId) -> anyhow::Result<Replica> {
     let (wal, opened) = MemoryBackend::open(&disk, options, &mut |_| {})?;
     let on_disk = OnDisk {
         incarnation: opened.incarnation,
+        last: opened.last,
         promised: opened.carried.promised,
         trim_floor: opened.carried.trim_floor,
     };
-    Ok(recovery.start(Time(0), wal, Queues::default(), on_disk)?)
+    Ok(recovery.start(
+        Time(0),
+        wal,
+        Queues::default(),
+        NoSnapshots::default(),
+        on_disk,
+    )?)
 }
 
 fn request(session: SessionId, first: u64, count: u32) -> Request {

@@ -188,7 +188,13 @@ pub fn equality(view: &View<'_>) -> String {
 
 /// The figures of one run, as large as they deserve.
 pub fn headline(run: &RunFolder) -> String {
-    let tiles = [speed_tiles(run), cost_tiles(run), check_tiles(run)].concat();
+    let tiles = [
+        speed_tiles(run),
+        offer_tiles(run),
+        cost_tiles(run),
+        check_tiles(run),
+    ]
+    .concat();
     format!("<dl class=\"tiles\">{}</dl>", tiles.concat())
 }
 
@@ -229,6 +235,36 @@ fn speed_tiles(run: &RunFolder) -> Vec<String> {
             &format!("highest latency {}", format::micros(latency.max)),
         ),
     ]
+}
+
+/// What an open loop offered, and what a surge did.
+fn offer_tiles(run: &RunFolder) -> Vec<String> {
+    let offer = run.result.offer.as_ref().map(|offer| {
+        tile(
+            "Offered",
+            &format::figure(Figure::Throughput, offer.offered_per_s),
+            &format!(
+                "{} admitted, {} refused",
+                format::thousands(offer.commands.admitted),
+                format::thousands(offer.commands.refused)
+            ),
+        )
+    });
+    let surge = run.result.surge.as_ref().map(|surge| {
+        tile(
+            "Goodput in the surge",
+            &format::figure(Figure::Throughput, surge.goodput_per_s),
+            &format!(
+                "p99 {}, {}",
+                format::micros(surge.p99_us),
+                match surge.normal_after_ms {
+                    Some(ms) => format!("as before within {ms} ms"),
+                    None => "never as before again".to_owned(),
+                }
+            ),
+        )
+    });
+    offer.into_iter().chain(surge).collect()
 }
 
 fn cost_tiles(run: &RunFolder) -> Vec<String> {

@@ -7,8 +7,10 @@ use serde::Deserialize;
 
 use crate::comparison::Equality;
 use crate::environment::Environment;
+use crate::load::event::SurgeResult;
 use crate::load::load_file::Load;
 use crate::results::file;
+use crate::run::outcome::OfferRates;
 
 pub const SCHEMA_VERSION: u32 = 1;
 pub const FILE_NAME: &str = "result.json";
@@ -68,6 +70,10 @@ pub struct RunResult {
     #[serde(default)]
     pub elections: u64,
 
+    #[serde(default)]
+    pub offer: Option<OfferRates>,
+    #[serde(default)]
+    pub surge: Option<SurgeResult>,
     pub load: Load,
     pub replicas: u8,
     pub payload_bytes: u32,

@@ -308,8 +308,9 @@ pub async fn check_disks(
     let verdict = run::check(evidence, progress).await?;
     let verify_seconds = started.elapsed().as_secs_f64();
     progress.step(&format!(
-        "checked {} commands in {verify_seconds:.1} s",
-        thousands(verdict.executed)
+        "checked {} commands from slot {} on in {verify_seconds:.1} s",
+        thousands(verdict.executed),
+        thousands(verdict.from_slot)
     ));
     Ok(Conclusion {
         verdict,

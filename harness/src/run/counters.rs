@@ -8,7 +8,7 @@ use synod_engine::ids::ReplicaId;
 pub type Status = BTreeMap<String, u64>;
 
 /// Reported beside the counters, but no counts: a difference or a sum of them means nothing.
-const NOT_COUNTERS: [&str; 21] = [
+const NOT_COUNTERS: [&str; 33] = [
     "replica",
     "leading",
     "leader",
@@ -27,6 +27,18 @@ const NOT_COUNTERS: [&str; 21] = [
     "wal_pending_bytes",
     "wal_pending_bytes_peak",
     "wal_index_slots",
+    "wal_index_runs",
+    "wal_segments_live",
+    "wal_segments_ready",
+    "wal_disk_full",
+    "voting",
+    "slots_missing",
+    "snapshot_slot",
+    "snapshot_bytes",
+    "snapshot_kept_bytes",
+    "snapshot_files",
+    "snapshot_backlog_bytes",
+    "snapshot_backlog_bytes_peak",
     "wal_appended_lsn",
     "wal_sealed_lsn",
     "wal_durable_lsn",

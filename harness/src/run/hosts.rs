@@ -161,10 +161,7 @@ async fn run(setup: &Setup<'_>, fleet: &Fleet) -> anyhow::Result<(Measured, Vec<
         let places = &setup.inventory.replicas;
         let servers =
             RemoteServers::start(plan, layout, &programs, places, replicas, clients).await?;
-        return Ok((
-            experiment(plan, servers, &layout.results, progress).await?,
-            hosts,
-        ));
+        return Ok((experiment(plan, layout, servers, progress).await?, hosts));
     }
     distribute(setup, &replicas, &clients).await?;
     let cuts = match plan.faults.iter().any(Fault::is_of_links) {
@@ -176,10 +173,7 @@ async fn run(setup: &Setup<'_>, fleet: &Fleet) -> anyhow::Result<(Measured, Vec<
     };
     progress.step(&starting);
     let cluster = RemoteCluster::start(layout, &programs, replicas, clients, cuts).await?;
-    Ok((
-        experiment(plan, cluster, &layout.results, progress).await?,
-        hosts,
-    ))
+    Ok((experiment(plan, layout, cluster, progress).await?, hosts))
 }
 
 /// Makes a folder with the programs on every connected host, and looks at the hosts.

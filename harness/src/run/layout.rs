@@ -144,6 +144,11 @@ impl Layout {
         self.data.join(format!("replica-{}", id.0))
     }
 
+    pub fn replica_directories(&self) -> Vec<(ReplicaId, PathBuf)> {
+        let ids = self.addresses.iter().map(|(id, _)| *id);
+        ids.map(|id| (id, self.replica_data(id))).collect()
+    }
+
     pub fn load_config(&self) -> PathBuf {
         self.results.join("load.toml")
     }
@@ -185,7 +190,10 @@ impl Layout {
             peers: table,
             certificates: self.certificates(&format!("replica-{}", id.0)),
             timers: plan.timers(),
-            limits: LimitsTable::default(),
+            limits: LimitsTable {
+                snapshot_distance_bytes: plan.snapshot_distance_bytes,
+                ..LimitsTable::default()
+            },
             storage: StorageTable::default(),
         }
     }
@@ -215,6 +223,7 @@ impl Layout {
             seed: plan.seed,
             deadline_ms: plan.deadline_ms,
             mtu_max: Some(plan.mtu_max),
+            surge: plan.surge,
             out: self.results.clone(),
             load: plan.load,
             part: None,

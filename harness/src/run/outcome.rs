@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cli::DurabilityChoice;
 use crate::comparison::Equality;
 use crate::environment::Environment;
 use crate::links::{Links, LinksReport};
-use crate::load::event::{Latency, LoadResult, TimelineSummary};
+use crate::load::event::{Latency, LoadResult, Offer, SurgeResult, TimelineSummary};
 use crate::load::load_file::Load;
 use crate::run::counters::Status;
 use crate::run::faults::FaultReport;
 use crate::run::hosts::HostRecord;
+use crate::run::minutes::Minute;
 use crate::run::plan::Plan;
 use crate::run::target::Conclusion;
 use crate::system::System;
@@ -63,6 +64,11 @@ pub struct Outcome {
     /// Summed over all replicas, as the kernel counts.
     pub disk_bytes_per_command: f64,
 
+    /// Of an open loop: what was offered in the measured window, and what became of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offer: Option<OfferRates>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub surge: Option<SurgeResult>,
     pub load: Load,
     pub loop_kind: &'static str,
     pub replicas: u8,
@@ -86,6 +92,8 @@ pub struct Outcome {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub link_report: Option<LinksReport>,
     pub timeline: TimelineSummary,
+    /// Of the measured window; the last one may be shorter.
+    pub minutes: Vec<Minute>,
     pub verification: Verification,
     pub machine: Environment,
     /// Of a run on several machines, each of them.
@@ -100,10 +108,29 @@ pub struct Outcome {
     pub client_counters: BTreeMap<String, u64>,
 }
 
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OfferRates {
+    #[serde(flatten)]
+    pub commands: Offer,
+    pub offered_per_s: f64,
+    /// Acknowledged in the measured window.
+    pub goodput_per_s: f64,
+    /// Requests, each a run of commands, that replicas refused for the time being. Their commands were sent again.
+    pub busy_replies: u64,
+}
+
 #[derive(Clone, Debug, Serialize)]
 pub struct Verification {
     pub slots: u64,
+    /// The first slot that was replayed. 1: the whole run was. Otherwise see `harness/src/verify.rs` for what is proven
+    /// of the slots before.
+    pub from_slot: u64,
+    /// By the replay.
     pub commands_executed: u64,
+    /// Before `from_slot`, as the session table of the snapshot there says.
+    pub commands_vouched: u64,
+    /// Those that were compared with the replay.
+    pub snapshots: u64,
     pub seconds: f64,
     pub findings: Vec<String>,
 }
@@ -112,6 +139,7 @@ pub struct Verification {
 pub struct Measured {
     pub backend: String,
     pub load: LoadResult,
+    pub minutes: Vec<Minute>,
     pub counters: Status,
     pub faults: Vec<FaultReport>,
     pub conclusion: Conclusion,
@@ -123,6 +151,7 @@ impl Outcome {
         let Measured {
             backend,
             load,
+            minutes,
             counters,
             faults,
             conclusion,
@@ -159,6 +188,13 @@ impl Outcome {
             commands_per_sync: ratio(commands, syncs_of_one, 2),
             elections: counter("elections"),
             disk_bytes_per_command: ratio(counter("disk_bytes_written") as f64, commands, 1),
+            offer: load.offer.map(|commands| OfferRates {
+                commands,
+                offered_per_s: ratio(commands.offered as f64, f64::from(plan.seconds), 1),
+                goodput_per_s: ratio(load.acknowledged as f64, f64::from(plan.seconds), 1),
+                busy_replies: load.client_counters.get("busy").copied().unwrap_or(0),
+            }),
+            surge: load.surge,
             load: plan.load,
             loop_kind: plan.load.kind(),
             replicas: plan.replicas,
@@ -177,6 +213,7 @@ impl Outcome {
             links: plan.links.as_ref().map(Links::label),
             link_report: conclusion.links,
             timeline: load.timeline,
+            minutes,
             verification: Verification::of(conclusion.verdict, conclusion.verify_seconds),
             machine,
             hosts: Vec::new(),
@@ -192,7 +229,10 @@ impl Verification {
     fn of(verdict: Verdict, seconds: f64) -> Verification {
         Verification {
             slots: verdict.slots,
+            from_slot: verdict.from_slot,
             commands_executed: verdict.executed,
+            commands_vouched: verdict.vouched,
+            snapshots: verdict.snapshots,
             seconds,
             findings: verdict.findings,
         }
@@ -242,7 +282,8 @@ fn problems(plan: &Plan, measured: &Measured) -> Vec<String> {
         }
         problems.extend(load.errors.iter().cloned());
     }
-    if let (Load::Open { rate, .. }, None) = (plan.load, &load.incomplete) {
+    let expected = (plan.load, &load.incomplete, plan.surge);
+    if let (Load::Open { rate, .. }, None, None) = expected {
         let offered = (rate * u64::from(plan.seconds)) as f64;
         let held = load.acknowledged as f64 / offered;
         if held < RATE_HELD_MIN {

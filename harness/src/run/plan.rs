@@ -16,6 +16,7 @@ use crate::environment::COMMIT;
 use crate::failure::usage;
 use crate::links::{Carrier, EmulatorFile, Links};
 use crate::load::load_file::Load;
+use crate::load::surge::Surge;
 use crate::load::workload::payload_bytes_min;
 use crate::replica_file::TimersTable;
 use crate::run::external::Recipe;
@@ -50,6 +51,9 @@ pub struct Plan {
     pub mtu_max: u16,
     pub seed: u64,
     pub deadline_ms: u64,
+    /// Of WAL, from snapshot to snapshot; the engine's default if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot_distance_bytes: Option<u64>,
     pub out: PathBuf,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<PathBuf>,
@@ -57,6 +61,8 @@ pub struct Plan {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inventory: Option<PathBuf>,
     pub keep_data: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub surge: Option<Surge>,
     pub subject: Subject,
     pub load: Load,
     /// What is between the replicas, if not the loopback interface alone.
@@ -115,6 +121,7 @@ impl Plan {
         check_outstanding(&load, arguments.payload)?;
         let faults = faults(arguments, &subject)?;
         let links = links(arguments, &subject)?;
+        check_surge(arguments)?;
         Ok(Plan {
             name: name("run", &arguments.out, arguments.name.as_deref())?,
             command_line: std::env::args().collect::<Vec<_>>().join(" "),
@@ -131,10 +138,12 @@ impl Plan {
             },
             seed: arguments.seed,
             deadline_ms: DEADLINE_MS,
+            snapshot_distance_bytes: arguments.snapshot_distance,
             out: arguments.out.clone(),
             data: arguments.data.clone(),
             inventory: arguments.inventory.clone(),
             keep_data: arguments.keep_data,
+            surge: arguments.surge,
             subject,
             load,
             links,
@@ -325,6 +334,31 @@ fn check_outstanding(load: &Load, payload_bytes: u32) -> anyhow::Result<()> {
         return Err(usage(format!(
             "--outstanding {outstanding} of {payload_bytes} bytes are too many for {clients} clients: \
              each may have {SESSION_OUTSTANDING_MAX} commands and {OUTSTANDING_BYTES_MAX} bytes in flight"
+        )));
+    }
+    Ok(())
+}
+
+fn check_surge(arguments: &RunArguments) -> anyhow::Result<()> {
+    let Some(surge) = &arguments.surge else {
+        return Ok(());
+    };
+    if surge.end_ms() >= u64::from(arguments.seconds) * 1_000 {
+        return Err(usage(format!(
+            "--surge {surge}: it ends with the measured window of {} seconds or later (--seconds), so nobody would see \
+             how soon all is normal again",
+            arguments.seconds
+        )));
+    }
+    if arguments.inventory.is_some() {
+        return Err(usage(
+            "--surge: what it does is seen by one client machine; leave out --inventory",
+        ));
+    }
+    if arguments.system.is_external() {
+        return Err(usage(format!(
+            "--surge: the clients of {} offer one rate",
+            arguments.system.name()
         )));
     }
     Ok(())

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::cli::DurabilityChoice;
+use crate::run::minutes::Taken;
 use crate::run::outcome::Outcome;
 use crate::run::plan::Plan;
 use crate::run::progress::thousands;
@@ -11,6 +12,7 @@ pub fn table(plan: &Plan, outcome: &Outcome) -> String {
     let mut rows = Rows::default();
     load_rows(&mut rows, plan, outcome);
     cost_rows(&mut rows, outcome);
+    minute_rows(&mut rows, outcome);
     check_rows(&mut rows, outcome);
     rows.text
 }
@@ -52,8 +54,10 @@ fn load_rows(rows: &mut Rows, plan: &Plan, outcome: &Outcome) {
     rows.row(
         "load",
         &format!(
-            "{}, {} B, {} s after {} s of warm-up",
+            "{}{}, {} B, {} s after {} s of warm-up",
             plan.load.label(),
+            plan.surge
+                .map_or_else(String::new, |surge| format!(", surge {surge}")),
             outcome.payload_bytes,
             outcome.seconds,
             outcome.warmup_s
@@ -72,6 +76,7 @@ fn load_rows(rows: &mut Rows, plan: &Plan, outcome: &Outcome) {
             thousands(outcome.throughput_per_s.round() as u64)
         ),
     );
+    offer_rows(rows, outcome);
     let latency = &outcome.latency_us;
     rows.row(
         "latency",
@@ -85,6 +90,39 @@ fn load_rows(rows: &mut Rows, plan: &Plan, outcome: &Outcome) {
         ),
     );
     rows.row("longest gap", &time(outcome.longest_gap_ms * 1e3));
+}
+
+fn offer_rows(rows: &mut Rows, outcome: &Outcome) {
+    if let Some(offer) = &outcome.offer {
+        rows.row(
+            "offered",
+            &format!(
+                "{} commands/s: {} commands, {} admitted, {} refused; {} requests were told to come back",
+                thousands(offer.offered_per_s.round() as u64),
+                thousands(offer.commands.offered),
+                thousands(offer.commands.admitted),
+                thousands(offer.commands.refused),
+                thousands(offer.busy_replies)
+            ),
+        );
+    }
+    if let Some(surge) = &outcome.surge {
+        rows.row(
+            "surge",
+            &format!(
+                "goodput {} commands/s ({} before)  p50 {}  p99 {}  max {}; {}",
+                thousands(surge.goodput_per_s.round() as u64),
+                thousands(surge.goodput_before_per_s.round() as u64),
+                time(surge.p50_us),
+                time(surge.p99_us),
+                time(surge.max_us),
+                match surge.normal_after_ms {
+                    Some(ms) => format!("as before within {ms} ms of its end"),
+                    None => "never as before again".into(),
+                }
+            ),
+        );
+    }
 }
 
 fn cost_rows(rows: &mut Rows, outcome: &Outcome) {
@@ -144,6 +182,31 @@ fn achieved(outcome: &Outcome) -> String {
     )
 }
 
+/// Only a run of several minutes can show whether anything grows.
+fn minute_rows(rows: &mut Rows, outcome: &Outcome) {
+    if outcome.minutes.len() < 2 {
+        return;
+    }
+    for (minute, number) in outcome.minutes.iter().zip(1..) {
+        let most = |of: fn(&Taken) -> u64| minute.replicas.iter().map(of).max();
+        let taken = most(|taken| taken.memory_bytes).zip(most(|taken| taken.disk_bytes));
+        // Other machines are not looked at.
+        let taken = taken.map_or_else(String::new, |(memory, disk)| {
+            let (memory, disk) = (memory >> 20, disk >> 20);
+            format!("  memory {memory:>6} MiB  disk {disk:>6} MiB of a replica at most")
+        });
+        rows.row(
+            &format!("minute {number}"),
+            &format!(
+                "{:>11} commands/s  p99 {:>9}{taken}",
+                thousands(minute.load.throughput_per_s.round() as u64),
+                time(minute.load.p99_us)
+            ),
+        );
+    }
+    rows.blank();
+}
+
 fn check_rows(rows: &mut Rows, outcome: &Outcome) {
     rows.row(
         "acknowledged",
@@ -167,6 +230,16 @@ fn check_rows(rows: &mut Rows, outcome: &Outcome) {
             outcome.verification.seconds
         ),
     );
+    if outcome.verification.from_slot > 1 {
+        rows.row(
+            "",
+            &format!(
+                "replayed from slot {} on; {} commands before it are known by a snapshot's session table",
+                thousands(outcome.verification.from_slot),
+                thousands(outcome.verification.commands_vouched)
+            ),
+        );
+    }
     for finding in &outcome.verification.findings {
         rows.row("finding", finding);
     }

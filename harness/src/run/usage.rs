@@ -30,6 +30,19 @@ impl Usage {
     }
 }
 
+/// Resident memory of a process, if there is one.
+pub fn memory_bytes(process: u32) -> Option<u64> {
+    resident(&std::fs::read_to_string(format!("/proc/{process}/status")).ok()?)
+}
+
+fn resident(status: &str) -> Option<u64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib << 10)
+}
+
 /// `utime` and `stime`, fields 14 and 15; the name of the program before them may hold anything.
 fn ticks(stat: &str) -> Option<u64> {
     let (_, after_name) = stat.rsplit_once(')')?;
@@ -54,6 +67,16 @@ mod tests {
         let stat = "42 (a) b) S 1 1 1 0 -1 4194304 10 20 30 40 700 50 0 0 20 0 1 0 100 1 1";
         assert_eq!(ticks(stat), Some(750));
         assert_eq!(ticks("42"), None);
+    }
+
+    #[test]
+    fn resident_memory_is_in_kibibytes() {
+        assert_eq!(
+            resident("Name:\ta\nVmRSS:\t    12 kB\nVmData:\t 5 kB\n"),
+            Some(12_288)
+        );
+        // A process that ended and was not waited for has none.
+        assert_eq!(resident("Name:\ta\nState:\tZ (zombie)\n"), None);
     }
 
     #[test]

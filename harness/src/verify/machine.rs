@@ -1,10 +1,13 @@
 //! The state machine of a replay, chosen at run time, and where it keeps a command's stamp.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
+use synod_engine::ids::Slot;
 use synod_engine::machine::kv::KvCommand;
 use synod_engine::machine::{KvMachine, LogMachine};
 use synod_engine::seams::StateMachine;
+use synod_engine::snapshot::{RestoreError, Restored, Restoring};
 
+use super::sessions::LastCommands;
 use super::stamps::STAMP_BYTES;
 use crate::cli::MachineChoice;
 
@@ -26,6 +29,17 @@ impl Machine {
                 MachineChoice::Log => Choice::Log(LogMachine::default()),
             },
             reply: BytesMut::new(),
+        }
+    }
+
+    /// The machine that a snapshot holds, the slot it is of, and the last command of each session in it.
+    pub fn restore(
+        machine: MachineChoice,
+        parts: &mut impl Iterator<Item = Bytes>,
+    ) -> Result<(Machine, Slot, LastCommands), RestoreError> {
+        match machine {
+            MachineChoice::Kv => restore(parts).map(|restored| taken(restored, Choice::Kv)),
+            MachineChoice::Log => restore(parts).map(|restored| taken(restored, Choice::Log)),
         }
     }
 
@@ -56,6 +70,30 @@ impl Machine {
         };
         bytes.first_chunk().map_or(Stamp::Missing, Stamp::Of)
     }
+}
+
+fn restore<M: StateMachine + Default>(
+    parts: &mut impl Iterator<Item = Bytes>,
+) -> Result<Restored<M>, RestoreError> {
+    let mut restoring = Restoring::new(M::default());
+    for part in parts {
+        restoring.take(&part)?;
+    }
+    restoring.finish()
+}
+
+fn taken<M: StateMachine>(
+    restored: Restored<M>,
+    choice: impl FnOnce(M) -> Choice,
+) -> (Machine, Slot, LastCommands) {
+    let slot = restored.state.applied();
+    let last = restored.state.sessions.iter();
+    let last = last.map(|(session, last)| (session.0, last.0)).collect();
+    let machine = Machine {
+        machine: choice(restored.state.machine),
+        reply: BytesMut::new(),
+    };
+    (machine, slot, last)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

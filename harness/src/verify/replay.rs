@@ -12,8 +12,8 @@ use super::Verdict;
 use super::machine::{Machine, Stamp};
 use super::sessions::Sessions;
 use super::slots::{Slots, slot_value};
+use super::snapshots::{Kept, Start};
 use super::stamps::{ClientAccount, Stamps};
-use crate::cli::MachineChoice;
 
 /// Values that came before a slot in front of them. They are few: a slot is written again only after a crash or
 /// a change of leader, and then within the window of slots in flight.
@@ -25,17 +25,27 @@ pub struct Replay {
     stamps: Stamps,
     next: Slot,
     early: BTreeMap<Slot, Value>,
+    /// Snapshots to compare with once their slot is executed.
+    snapshots: Vec<Kept>,
+    diverged: u64,
+    findings: Vec<String>,
 }
 
 impl Replay {
-    pub fn new(machine: MachineChoice, clients: &[ClientAccount]) -> Replay {
-        Replay {
-            machine: Machine::new(machine),
-            sessions: Sessions::default(),
-            stamps: Stamps::new(clients),
-            next: Slot(1),
+    /// Begins behind `start`, and compares with those of the `snapshots` that come then.
+    pub fn new(start: Start, clients: &[ClientAccount], snapshots: Vec<Kept>) -> Replay {
+        let mut replay = Replay {
+            machine: start.machine,
+            stamps: Stamps::new(clients, start.sessions.clone()),
+            sessions: Sessions::restored(start.sessions),
+            next: start.slot.next(),
             early: BTreeMap::new(),
-        }
+            snapshots,
+            diverged: 0,
+            findings: Vec::new(),
+        };
+        replay.compare(start.slot);
+        replay
     }
 
     /// Streams a WAL whose newest records are already known.
@@ -61,11 +71,18 @@ impl Replay {
 
     /// Returns the state hash after the last slot.
     pub fn finish(self, verdict: &mut Verdict) -> u64 {
+        verdict.diverged += self.diverged;
+        for finding in self.findings {
+            verdict.finding(|| finding);
+        }
         self.stamps.finish(verdict);
         self.machine.hash()
     }
 
     fn slot(&mut self, slot: Slot, value: Value, table: &Slots) -> anyhow::Result<()> {
+        if slot < self.next {
+            return Ok(());
+        }
         self.early.insert(slot, value);
         anyhow::ensure!(
             self.early.len() <= EARLY_SLOTS_MAX,
@@ -77,15 +94,33 @@ impl Replay {
 
     /// Executes what is next. A slot that the WAL lacks was counted before, and is stepped over.
     fn drain(&mut self, table: &Slots) -> anyhow::Result<()> {
-        while self.next.0 <= table.count() {
+        while self.next <= table.commit_index() {
             match self.early.remove(&self.next) {
                 Some(value) => self.execute(&value)?,
                 None if table.has(self.next) => return Ok(()),
                 None => {}
             }
+            self.compare(self.next);
             self.next = self.next.next();
         }
         Ok(())
+    }
+
+    /// Everything up to `slot` is executed: the snapshots of that slot must say the same.
+    fn compare(&mut self, slot: Slot) {
+        for kept in self.snapshots.iter().filter(|kept| kept.slot == slot) {
+            let equal_state = kept.state_hash == self.machine.hash();
+            let what = match (equal_state, self.sessions.agree_with(&kept.sessions)) {
+                (true, true) => continue,
+                (false, _) => "another state",
+                (true, false) => "other sessions",
+            };
+            self.diverged += 1;
+            self.findings.push(format!(
+                "replica {} has {what} in its snapshot of slot {} than the replay of the slots gives",
+                kept.replica.0, slot.0
+            ));
+        }
     }
 
     fn execute(&mut self, value: &Value) -> anyhow::Result<()> {
@@ -97,10 +132,10 @@ impl Replay {
             ..
         } = self;
         sessions
-            .apply(*next, value, &mut |command| {
+            .apply(*next, value, &mut |session, command| {
                 machine.apply(command);
                 match machine.stamp(command) {
-                    Stamp::Of(stamp) => stamps.executed(stamp),
+                    Stamp::Of(stamp) => stamps.executed(session, stamp),
                     Stamp::NoRoom => stamps.counted(),
                     Stamp::Missing => stamps.unstamped(),
                 }

@@ -7,12 +7,15 @@ use std::collections::HashMap;
 use synod_engine::client::Request;
 use synod_engine::ids::Slot;
 use synod_engine::message::Value;
+use synod_engine::sessions::SESSIONS_MAX;
 
-/// The number of the last executed command of each session. None is ever evicted: a run opens far fewer sessions
-/// than the engine keeps.
+/// The number of the last executed command of each session.
+pub type LastCommands = HashMap<u64, u64>;
+
+/// None is ever evicted: a run opens far fewer sessions than the engine keeps.
 #[derive(Default)]
 pub struct Sessions {
-    last: HashMap<u64, u64>,
+    last: LastCommands,
 }
 
 /// A value that is not a batch of well-formed entries.
@@ -21,12 +24,25 @@ pub struct Sessions {
 pub struct NotABatch(String);
 
 impl Sessions {
-    /// Goes through one slot's value and calls `execute` for each command that counts.
+    /// As a snapshot has them.
+    pub fn restored(last: LastCommands) -> Sessions {
+        Sessions { last }
+    }
+
+    /// Whether the table of a snapshot says the same. Once more sessions were opened than the engine keeps, it lacks
+    /// some.
+    pub fn agree_with(&self, last: &LastCommands) -> bool {
+        let complete = last.len() == self.last.len() || self.last.len() > SESSIONS_MAX;
+        let equal = |(session, number): (&u64, &u64)| self.last.get(session) == Some(number);
+        complete && last.iter().all(equal)
+    }
+
+    /// Goes through one slot's value and calls `execute` with session and command, for each command that counts.
     pub fn apply(
         &mut self,
         slot: Slot,
         value: &Value,
-        execute: &mut dyn FnMut(&[u8]),
+        execute: &mut dyn FnMut(u64, &[u8]),
     ) -> Result<(), NotABatch> {
         let mut rest = value.clone();
         let mut index = 0;
@@ -45,7 +61,7 @@ impl Sessions {
             for (number, command) in (entry.first.0..).zip(entry.iter()) {
                 if number == *last + 1 {
                     *last = number;
-                    execute(command);
+                    execute(entry.session.0, command);
                 }
             }
         }
@@ -78,7 +94,7 @@ mod tests {
     fn executed(sessions: &mut Sessions, slot: u64, value: Bytes) -> Vec<Vec<u8>> {
         let mut executed = Vec::new();
         sessions
-            .apply(Slot(slot), &value, &mut |command| {
+            .apply(Slot(slot), &value, &mut |_, command| {
                 executed.push(command.to_vec())
             })
             .unwrap();
@@ -107,11 +123,21 @@ mod tests {
     }
 
     #[test]
+    fn a_table_with_another_number_or_session_disagrees() {
+        let table = |last: &[(u64, u64)]| last.iter().copied().collect::<LastCommands>();
+        let sessions = Sessions::restored(table(&[(1, 5), (2, 0)]));
+        assert!(sessions.agree_with(&table(&[(2, 0), (1, 5)])));
+        for other in [&[(1, 5)][..], &[(1, 5), (2, 1)], &[(1, 5), (3, 0)]] {
+            assert!(!sessions.agree_with(&table(other)), "{other:?}");
+        }
+    }
+
+    #[test]
     fn garbage_is_an_error_not_a_panic() {
         let garbage = Value::from_static(b"garbage that is not a batch at all");
         assert!(
             Sessions::default()
-                .apply(Slot(1), &garbage, &mut |_| ())
+                .apply(Slot(1), &garbage, &mut |_, _| ())
                 .is_err()
         );
     }

@@ -1,5 +1,6 @@
 //! Which record of a WAL holds each slot's value, and whether the replicas agree on it.
 
+use std::collections::VecDeque;
 use std::path::Path;
 
 use synod_engine::ids::{Lsn, ReplicaId, Slot};
@@ -9,11 +10,16 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::Verdict;
 
-/// The newest record of each slot from 1 up to the commit index.
+/// The newest record of each slot that a WAL still has, up to the commit index.
 pub struct Slots {
     pub replica: ReplicaId,
-    /// Index 0 is slot 1. `Lsn::ZERO`: no record.
-    newest: Vec<Newest>,
+    /// From here on the WAL must have every slot. What is below stands in a snapshot.
+    pub floor: Slot,
+    commit_index: Slot,
+    /// The slot of the first entry.
+    base: u64,
+    /// Memory goes with what the WAL holds, not with all that ever was. `Lsn::ZERO`: no record.
+    newest: VecDeque<Newest>,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -26,27 +32,28 @@ impl Slots {
     pub fn new(replica: ReplicaId, commit_index: Slot) -> Slots {
         Slots {
             replica,
-            newest: vec![Newest::default(); commit_index.0 as usize],
+            floor: Slot(1),
+            commit_index,
+            base: 1,
+            newest: VecDeque::new(),
         }
     }
 
     /// With `holes`, damage in the middle is no error: what was lost there must have been written again behind it, or
-    /// the slot is missing, or an older value stands there that differs from the other replicas'.
+    /// the slot is missing, or an older value stands there that differs from the other replicas'. That holds above the
+    /// replica's newest snapshot, of slot `covered`: nobody mends what is below.
     pub fn read(
         replica: ReplicaId,
         directory: &Path,
         commit_index: Slot,
         holes: bool,
+        covered: Slot,
     ) -> anyhow::Result<Slots> {
         let mut slots = Slots::new(replica, commit_index);
-        let mut floor = Slot(1);
         let report = synod_storage::scan(directory, &mut |replayed| {
             let Replayed::Record(at, record) = replayed else {
                 return;
             };
-            if let Record::Trimmed { floor: trimmed } = record {
-                floor = floor.max(trimmed);
-            }
             slots.note(at.lsn, &record);
         })?;
         if let Some(hole) = report.holes.first().filter(|_| !holes) {
@@ -57,11 +64,10 @@ impl Slots {
                 hole.why
             );
         }
-        anyhow::ensure!(
-            floor <= Slot(1),
-            "the slots below {} were trimmed; only a whole WAL can be checked",
-            floor.0
-        );
+        slots.floor = slots.floor.max(report.trim_floor);
+        if !report.holes.is_empty() {
+            slots.floor = slots.floor.max(covered.next());
+        }
         Ok(slots)
     }
 
@@ -70,29 +76,43 @@ impl Slots {
         let Some((slot, value)) = slot_value(record) else {
             return;
         };
-        if let Some(newest) = self.newest.get_mut((slot.0 as usize).wrapping_sub(1)) {
-            *newest = Newest {
-                lsn,
-                hash: xxh3_64(value),
-            };
+        if slot < Slot(1) || slot > self.commit_index {
+            return;
         }
+        if self.newest.is_empty() {
+            self.base = slot.0;
+        }
+        while slot.0 < self.base {
+            self.newest.push_front(Newest::default());
+            self.base -= 1;
+        }
+        let at = (slot.0 - self.base) as usize;
+        if at >= self.newest.len() {
+            self.newest.resize(at + 1, Newest::default());
+        }
+        self.newest[at] = Newest {
+            lsn,
+            hash: xxh3_64(value),
+        };
+    }
+
+    fn newest(&self, slot: Slot) -> Newest {
+        let at = slot.0.checked_sub(self.base);
+        let newest = at.and_then(|at| self.newest.get(at as usize));
+        newest.copied().unwrap_or_default()
     }
 
     /// The slot whose newest record is the one at `lsn`, if any.
     pub fn is_newest(&self, slot: Slot, lsn: Lsn) -> bool {
-        self.newest
-            .get((slot.0 as usize).wrapping_sub(1))
-            .is_some_and(|newest| newest.lsn == lsn)
+        self.newest(slot).lsn == lsn
     }
 
     pub fn has(&self, slot: Slot) -> bool {
-        self.newest
-            .get((slot.0 as usize).wrapping_sub(1))
-            .is_some_and(|newest| newest.lsn != Lsn::ZERO)
+        self.newest(slot).lsn != Lsn::ZERO
     }
 
-    pub fn count(&self) -> u64 {
-        self.newest.len() as u64
+    pub fn commit_index(&self) -> Slot {
+        self.commit_index
     }
 }
 
@@ -104,16 +124,18 @@ pub fn slot_value(record: &Record) -> Option<(Slot, &Value)> {
     }
 }
 
-/// Counts each slot that a replica lacks, or holds otherwise than the first replica that has it.
+/// Counts each slot that a replica lacks, or holds otherwise than the first replica that has it. Of each replica only
+/// the slots count that its WAL must still have.
 pub fn compare(tables: &[Slots], verdict: &mut Verdict) {
-    let slots = tables.first().map_or(0, |table| table.newest.len());
-    for index in 0..slots {
-        let held = tables
-            .iter()
-            .map(|table| table.newest[index])
+    let lowest = tables.iter().map(|table| table.floor.0).min();
+    let last = tables.first().map_or(0, |table| table.commit_index.0);
+    for slot in (lowest.unwrap_or(1)..=last).map(Slot) {
+        let having = || tables.iter().filter(|table| slot >= table.floor);
+        let held = having()
+            .map(|table| table.newest(slot))
             .find(|newest| newest.lsn != Lsn::ZERO);
-        for table in tables {
-            let newest = table.newest[index];
+        for table in having() {
+            let newest = table.newest(slot);
             let what = if newest.lsn == Lsn::ZERO {
                 "lacks"
             } else if held.is_some_and(|held| held.hash != newest.hash) {
@@ -122,7 +144,7 @@ pub fn compare(tables: &[Slots], verdict: &mut Verdict) {
                 continue;
             };
             verdict.diverged += 1;
-            verdict.finding(|| format!("replica {} {what} slot {}", table.replica.0, index + 1));
+            verdict.finding(|| format!("replica {} {what} slot {}", table.replica.0, slot.0));
         }
     }
 }
@@ -182,6 +204,23 @@ mod tests {
         assert_eq!(diverged(&[first, second]).0, 1);
         let both = [table(1, &[chosen(1, b"a")]), table(2, &[chosen(1, b"a")])];
         assert_eq!(diverged(&both).0, 4);
+    }
+
+    #[test]
+    fn below_its_floor_a_replica_may_lack_slots_or_hold_stale_ones() {
+        let whole = [chosen(1, b"a"), chosen(2, b"b"), chosen(3, b"c")];
+        let trimmed = |floor, records: &[Record]| {
+            let mut table = table(2, records);
+            table.floor = Slot(floor);
+            table
+        };
+        let late = trimmed(3, &[chosen(3, b"c"), chosen(1, b"stale")]);
+        assert!(late.has(Slot(1)) && !late.has(Slot(2)));
+        assert_eq!(diverged(&[table(1, &whole), late]).0, 0);
+        let late = trimmed(2, &[chosen(3, b"c")]);
+        let (count, findings) = diverged(&[table(1, &whole), late]);
+        assert_eq!(count, 1);
+        assert_eq!(findings, ["replica 2 lacks slot 2"]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use serde::{Deserialize, Serialize};
 
 use super::Verdict;
+use super::sessions::LastCommands;
 
 pub const STAMP_BYTES: usize = 16;
 
@@ -19,10 +20,15 @@ pub struct ClientAccount {
     pub submitted: u64,
     /// Commands 1 to `acknowledged` were answered.
     pub acknowledged: u64,
+    /// The one session that numbered these commands as their stamps do, if it was so.
+    #[serde(default)]
+    pub session: Option<u64>,
 }
 
 pub struct Stamps {
     clients: HashMap<u64, Client>,
+    /// The sessions of the snapshot that the replay starts from; none if it starts with slot 1.
+    before: LastCommands,
     executed: u64,
     disordered: u64,
     duplicated: u64,
@@ -31,6 +37,10 @@ pub struct Stamps {
 
 struct Client {
     account: ClientAccount,
+    /// Whether it is known where the replay finds this client.
+    begun: bool,
+    /// The commands that only the snapshot says were executed.
+    vouched: u64,
     /// Every number up to here was executed or is in `skipped`.
     highest: u64,
     skipped: BTreeSet<u64>,
@@ -40,14 +50,22 @@ struct Client {
 const SKIPPED_MAX: u64 = 1_000_000;
 
 impl Stamps {
-    pub fn new(accounts: &[ClientAccount]) -> Stamps {
-        let client = |account: &ClientAccount| Client {
-            account: *account,
-            highest: 0,
-            skipped: BTreeSet::new(),
+    /// `before` is the table of sessions that the replay starts with.
+    pub fn new(accounts: &[ClientAccount], before: LastCommands) -> Stamps {
+        let client = |account: &ClientAccount| {
+            let session = account.session;
+            let last = session.map_or(0, |session| before.get(&session).copied().unwrap_or(0));
+            Client {
+                account: *account,
+                begun: session.is_some() || before.is_empty(),
+                vouched: last,
+                highest: last,
+                skipped: BTreeSet::new(),
+            }
         };
         Stamps {
             clients: accounts.iter().map(|a| (a.tag, client(a))).collect(),
+            before,
             executed: 0,
             disordered: 0,
             duplicated: 0,
@@ -55,13 +73,21 @@ impl Stamps {
         }
     }
 
-    /// A command with this stamp was executed.
-    pub fn executed(&mut self, stamp: &[u8; STAMP_BYTES]) {
+    /// A command of `session` with this stamp was executed.
+    pub fn executed(&mut self, session: u64, stamp: &[u8; STAMP_BYTES]) {
         let (tag, number) = split(stamp);
         self.executed += 1;
         let Some(client) = self.clients.get_mut(&tag) else {
             return self.disordered(format!("a command of unknown client {tag:x} was executed"));
         };
+        if !client.begun {
+            client.begun = true;
+            // What a session of the snapshot did before can't be told: it is taken to be all that was numbered before.
+            if self.before.contains_key(&session) {
+                client.vouched = number.saturating_sub(1);
+                client.highest = client.vouched;
+            }
+        }
         if number == client.highest + 1 && number <= client.account.submitted {
             client.highest = number;
             return;
@@ -110,6 +136,11 @@ impl Stamps {
             let ClientAccount {
                 tag, acknowledged, ..
             } = client.account;
+            if !client.begun {
+                verdict.vouched += acknowledged;
+                continue;
+            }
+            verdict.vouched += client.vouched;
             let skipped = client.skipped.range(..=acknowledged).count() as u64;
             let lost = skipped + acknowledged.saturating_sub(client.highest);
             if lost > 0 {
@@ -146,17 +177,28 @@ mod tests {
     use super::*;
 
     fn check(acknowledged: u64, executed: &[u64]) -> Verdict {
+        check_from(&[], None, acknowledged, executed)
+    }
+
+    /// All commands are of session 3.
+    fn check_from(
+        before: &[(u64, u64)],
+        session: Option<u64>,
+        acknowledged: u64,
+        executed: &[u64],
+    ) -> Verdict {
         let account = ClientAccount {
             tag: 7,
             submitted: 10,
             acknowledged,
+            session,
         };
-        let mut stamps = Stamps::new(&[account]);
+        let mut stamps = Stamps::new(&[account], before.iter().copied().collect());
         for number in executed {
             let mut stamp = [0u8; STAMP_BYTES];
             stamp[..8].copy_from_slice(&7u64.to_le_bytes());
             stamp[8..].copy_from_slice(&number.to_le_bytes());
-            stamps.executed(&stamp);
+            stamps.executed(3, &stamp);
         }
         let mut verdict = Verdict::default();
         stamps.finish(&mut verdict);
@@ -182,6 +224,30 @@ mod tests {
     fn a_duplicate_is_found() {
         assert_eq!(check(3, &[1, 2, 2, 3]).duplicated, 1);
         assert_eq!(check(3, &[1, 2, 3, 1]).duplicated, 1);
+    }
+
+    #[test]
+    fn from_a_snapshot_on_its_session_table_says_what_was_before() {
+        let before = [(3, 4), (5, 9)];
+        let verdict = check_from(&before, Some(3), 6, &[5, 6]);
+        assert!(verdict.is_clean(), "{:?}", verdict.findings);
+        assert_eq!((verdict.executed, verdict.vouched), (2, 4));
+        assert_eq!(check_from(&before, Some(3), 4, &[]).lost, 0);
+        assert_eq!(check_from(&before, Some(3), 6, &[]).lost, 2);
+        assert_eq!(check_from(&before, Some(3), 5, &[4, 5]).duplicated, 1);
+        assert_eq!(check_from(&before, Some(3), 7, &[6, 7]).lost, 1);
+        // A session that is not in the snapshot was opened after it.
+        assert_eq!(check_from(&[(5, 9)], Some(3), 5, &[5]).lost, 4);
+    }
+
+    #[test]
+    fn of_an_unnumbered_session_only_what_follows_is_checked() {
+        let verdict = check_from(&[(3, 9)], None, 6, &[5, 6]);
+        assert!(verdict.is_clean(), "{:?}", verdict.findings);
+        assert_eq!((verdict.executed, verdict.vouched), (2, 4));
+        assert_eq!(check_from(&[(3, 9)], None, 7, &[5, 7]).lost, 1);
+        assert_eq!(check_from(&[(3, 9)], None, 7, &[]).vouched, 7);
+        assert_eq!(check_from(&[(5, 9)], None, 6, &[5, 6]).lost, 4);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The whole check against WALs on a disk, made by hand: clean ones, and each kind of damage it has to find.
 
+mod trimmed;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -116,6 +118,7 @@ fn verdict(case: &Case) -> Verdict {
             tag: 7,
             submitted: 8,
             acknowledged: case.acknowledged,
+            session: Some(SESSION),
         }],
     };
     check(&evidence, &mut |_| {}).unwrap()

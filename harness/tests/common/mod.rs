@@ -184,6 +184,19 @@ impl Files {
         )
     }
 
+    /// What the last start of a replica said on stderr.
+    pub fn log(&self, id: u8) -> PathBuf {
+        self.directory.join(format!("replica-{id}.log"))
+    }
+
+    /// Adds tables to the configuration of every replica.
+    pub fn configure(&self, tables: &str) {
+        for id in (1..).zip(&self.ports).map(|(id, _)| id) {
+            let toml = format!("{}{tables}", self.replica_toml(id));
+            std::fs::write(self.config(id), toml).expect("written");
+        }
+    }
+
     pub fn start(&self, id: u8, init: bool) -> Replica {
         let config = self.config(id);
         let mut command = synod();
@@ -192,10 +205,11 @@ impl Files {
         if init {
             command.arg("--init");
         }
+        let log = std::fs::File::create(self.log(id)).expect("a file");
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()
             .expect("the binary starts");
         let stdout = child.stdout.take().expect("piped");
@@ -210,6 +224,23 @@ impl Files {
         Replica { child }
     }
 
+    /// Runs `synod client` with commands on its stdin.
+    pub fn repl(&self, input: &str) -> Finished {
+        let config = self.client_config();
+        let config = config.to_str().expect("utf-8");
+        run_with_input(&["client", "--config", config, "repl"], input)
+    }
+
+    /// A counter of a replica; `None` if it does not answer.
+    pub fn counter(&self, id: u8, name: &str) -> Option<u64> {
+        self.status().counter(id, name)
+    }
+
+    /// What all replicas say about themselves; one that is down is waited for only shortly.
+    pub fn status(&self) -> Status {
+        Status(self.client(&["--deadline-ms", "500", "status"]).stdout)
+    }
+
     /// Runs `synod client` on this cluster.
     pub fn client(&self, arguments: &[&str]) -> Finished {
         let config = self.client_config();
@@ -219,12 +250,35 @@ impl Files {
     }
 }
 
+pub struct Status(String);
+
+impl Status {
+    pub fn counter(&self, id: u8, name: &str) -> Option<u64> {
+        let prefix = format!("replica {id} {name} ");
+        let line = self.0.lines().find_map(|line| line.strip_prefix(&prefix));
+        line.and_then(|value| value.parse().ok())
+    }
+}
+
+/// Waits for what comes in its own time.
+pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !done() {
+        assert!(started.elapsed() < HANG_GUARD, "{what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// A running replica; killed when dropped.
 pub struct Replica {
     child: Child,
 }
 
 impl Replica {
+    pub fn id(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.child)
+    }
+
     /// SIGTERM; returns the exit code.
     pub fn stop(mut self) -> Option<i32> {
         let id = rustix::process::Pid::from_child(&self.child);

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use super::{Backend, GroupWrite, Written};
+use super::{GroupWrite, Written};
 use crate::buffer::AlignedBuffer;
 use crate::disk::{Disk, RealDisk};
 use crate::signal::Signal;
@@ -12,37 +12,27 @@ use crate::worker::Worker;
 
 type Write = GroupWrite<Arc<File>>;
 
-pub struct BlockingBackend {
-    disk: RealDisk,
-    signal: Signal,
+pub struct BlockingWriter {
     buffers: Vec<AlignedBuffer>,
     worker: Worker<Write, (Written, AlignedBuffer)>,
 }
 
-impl BlockingBackend {
+impl BlockingWriter {
     pub fn new(
         disk: RealDisk,
         signal: Signal,
         group_bytes: usize,
         writes_max: usize,
-    ) -> io::Result<BlockingBackend> {
+    ) -> io::Result<BlockingWriter> {
         let mut failed = false;
-        let writer_disk = disk.clone();
         let work = move |batch: &mut Vec<Write>, done: &mut dyn FnMut((Written, AlignedBuffer))| {
-            write_batch(&writer_disk, batch, &mut failed, done);
+            write_batch(&disk, batch, &mut failed, done);
         };
-        Ok(BlockingBackend {
-            worker: Worker::new(
-                "wal-writer",
-                writes_max,
-                Some(signal.clone()),
-                Box::new(work),
-            )?,
+        Ok(BlockingWriter {
+            worker: Worker::new("wal-writer", writes_max, Some(signal), Box::new(work))?,
             buffers: (0..writes_max)
                 .map(|_| AlignedBuffer::new(group_bytes))
                 .collect(),
-            disk,
-            signal,
         })
     }
 }
@@ -81,30 +71,16 @@ fn write_batch(
     }
 }
 
-impl Backend for BlockingBackend {
-    type Disk = RealDisk;
-
-    fn disk(&self) -> &RealDisk {
-        &self.disk
-    }
-
-    fn signal(&self) -> Option<Signal> {
-        Some(self.signal.clone())
-    }
-
-    fn take_buffer(&mut self) -> Option<AlignedBuffer> {
+impl BlockingWriter {
+    pub fn take_buffer(&mut self) -> Option<AlignedBuffer> {
         self.buffers.pop()
     }
 
-    fn start_write(&mut self, write: Write) {
+    pub fn start_write(&mut self, write: Write) {
         self.worker.start(write);
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn take_written(&mut self) -> Option<Written> {
+    pub fn take_written(&mut self) -> Option<Written> {
         let (written, buffer) = self.worker.take()?;
         self.buffers.push(buffer);
         Some(written)

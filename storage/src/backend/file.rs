@@ -1,61 +1,72 @@
-//! The backend of real files that was chosen at open.
+//! Real files, through the writer that was chosen at open.
 
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use super::{Backend, BlockingBackend, GroupWrite, UringBackend, Written};
+use super::{Backend, BlockingWriter, GroupWrite, UringWriter, Written};
 use crate::buffer::AlignedBuffer;
 use crate::disk::RealDisk;
 use crate::signal::Signal;
 
-pub enum FileBackend {
-    Uring(Box<UringBackend>),
-    Blocking(BlockingBackend),
+pub struct FileBackend {
+    disk: RealDisk,
+    signal: Signal,
+    writer: Writer,
+}
+
+pub enum Writer {
+    Uring(Box<UringWriter>),
+    Blocking(BlockingWriter),
+}
+
+impl FileBackend {
+    pub fn new(disk: RealDisk, signal: Signal, writer: Writer) -> FileBackend {
+        FileBackend {
+            disk,
+            signal,
+            writer,
+        }
+    }
 }
 
 impl Backend for FileBackend {
     type Disk = RealDisk;
 
     fn disk(&self) -> &RealDisk {
-        match self {
-            FileBackend::Uring(uring) => uring.disk(),
-            FileBackend::Blocking(blocking) => blocking.disk(),
-        }
+        &self.disk
     }
 
     fn signal(&self) -> Option<Signal> {
-        match self {
-            FileBackend::Uring(uring) => uring.signal(),
-            FileBackend::Blocking(blocking) => blocking.signal(),
-        }
+        Some(self.signal.clone())
     }
 
     fn take_buffer(&mut self) -> Option<AlignedBuffer> {
-        match self {
-            FileBackend::Uring(uring) => uring.take_buffer(),
-            FileBackend::Blocking(blocking) => blocking.take_buffer(),
+        match &mut self.writer {
+            Writer::Uring(uring) => uring.take_buffer(),
+            Writer::Blocking(blocking) => blocking.take_buffer(),
         }
     }
 
     fn start_write(&mut self, write: GroupWrite<Arc<File>>) {
-        match self {
-            FileBackend::Uring(uring) => uring.start_write(write),
-            FileBackend::Blocking(blocking) => blocking.start_write(write),
+        match &mut self.writer {
+            Writer::Uring(uring) => uring.start_write(write),
+            Writer::Blocking(blocking) => blocking.start_write(write),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        match self {
-            FileBackend::Uring(uring) => uring.flush(),
-            FileBackend::Blocking(blocking) => blocking.flush(),
+        match &mut self.writer {
+            Writer::Uring(uring) => uring.flush(),
+            // Each write went to the thread at once.
+            Writer::Blocking(_) => Ok(()),
         }
     }
 
     fn take_written(&mut self) -> Option<Written> {
-        match self {
-            FileBackend::Uring(uring) => uring.take_written(),
-            FileBackend::Blocking(blocking) => blocking.take_written(),
+        match &mut self.writer {
+            Writer::Uring(uring) => uring.take_written(),
+            Writer::Blocking(blocking) => blocking.take_written(),
         }
     }
 }

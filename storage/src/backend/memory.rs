@@ -8,6 +8,8 @@ mod disk;
 use std::collections::VecDeque;
 use std::io;
 
+use synod_engine::ids::Slot;
+
 use super::{Backend, GroupWrite, Written};
 use crate::buffer::AlignedBuffer;
 use crate::config::Options;
@@ -48,12 +50,22 @@ impl MemoryBackend {
         options: Options,
         visit: &mut dyn FnMut(Replayed),
     ) -> Result<(WalCore<MemoryBackend>, Opened), OpenError> {
+        MemoryBackend::open_above(disk, options, Slot::ZERO, visit)
+    }
+
+    /// The same with a snapshot, as [`crate::DataDirectory::open_wal`] does.
+    pub fn open_above(
+        disk: &MemoryDisk,
+        options: Options,
+        covers: Slot,
+        visit: &mut dyn FnMut(Replayed),
+    ) -> Result<(WalCore<MemoryBackend>, Opened), OpenError> {
         options.check();
         let identity = check_identity(disk, options.cluster, options.replica)?;
         clear_temporary(disk)?;
         let group_bytes = group_bytes_max(identity.segment_bytes);
         let backend = MemoryBackend::new(disk.clone(), group_bytes, options.writes_in_flight_max);
-        WalCore::open(backend, options, &identity, visit)
+        WalCore::open(backend, options, &identity, covers, visit)
     }
 
     /// From now on writes end only by [`MemoryBackend::complete`].

@@ -15,15 +15,12 @@ use std::sync::Arc;
 
 use io_uring::{IoUring, opcode, types};
 
-use super::{Backend, GroupWrite, Written};
+use super::{GroupWrite, Written};
 use crate::buffer::AlignedBuffer;
-use crate::disk::RealDisk;
 use crate::signal::Signal;
 
-pub struct UringBackend {
+pub struct UringWriter {
     ring: IoUring,
-    disk: RealDisk,
-    signal: Signal,
     buffers: Vec<AlignedBuffer>,
     registered: bool,
     flags: i32,
@@ -32,15 +29,14 @@ pub struct UringBackend {
     queued: usize,
 }
 
-impl UringBackend {
+impl UringWriter {
     /// Fails where the kernel refuses io_uring (old, seccomp, sysctl). `syncs` is off for `Durability::None` only.
     pub fn new(
-        disk: RealDisk,
-        signal: Signal,
+        signal: &Signal,
         group_bytes: usize,
         writes_max: usize,
         syncs: bool,
-    ) -> io::Result<UringBackend> {
+    ) -> io::Result<UringWriter> {
         let ring = IoUring::new((writes_max as u32).next_power_of_two())?;
         ring.submitter()
             .register_eventfd(signal.as_fd().as_raw_fd())?;
@@ -59,10 +55,8 @@ impl UringBackend {
             .collect();
         // SAFETY: each vector names memory of a buffer that lives as long as the ring (see above).
         let registered = unsafe { ring.submitter().register_buffers(&vectors) }.is_ok();
-        Ok(UringBackend {
+        Ok(UringWriter {
             ring,
-            disk,
-            signal,
             buffers,
             registered,
             flags: if syncs { libc::RWF_DSYNC } else { 0 },
@@ -92,22 +86,12 @@ impl UringBackend {
     }
 }
 
-impl Backend for UringBackend {
-    type Disk = RealDisk;
-
-    fn disk(&self) -> &RealDisk {
-        &self.disk
-    }
-
-    fn signal(&self) -> Option<Signal> {
-        Some(self.signal.clone())
-    }
-
-    fn take_buffer(&mut self) -> Option<AlignedBuffer> {
+impl UringWriter {
+    pub fn take_buffer(&mut self) -> Option<AlignedBuffer> {
         self.buffers.pop()
     }
 
-    fn start_write(&mut self, write: GroupWrite<Arc<File>>) {
+    pub fn start_write(&mut self, write: GroupWrite<Arc<File>>) {
         let index = write.buffer.index();
         let memory = &write.buffer.as_ref()[..write.bytes];
         let (address, bytes) = (memory.as_ptr(), memory.len() as u32);
@@ -136,14 +120,14 @@ impl Backend for UringBackend {
         self.queued += 1;
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    pub fn flush(&mut self) -> io::Result<()> {
         if self.queued == 0 {
             return Ok(());
         }
         self.enter(0)
     }
 
-    fn take_written(&mut self) -> Option<Written> {
+    pub fn take_written(&mut self) -> Option<Written> {
         let completion = self.ring.completion().next()?;
         let place = &mut self.under_way[completion.user_data() as usize];
         let write = place.take().expect("a completion of no write");
@@ -161,7 +145,7 @@ impl Backend for UringBackend {
     }
 }
 
-impl Drop for UringBackend {
+impl Drop for UringWriter {
     /// The kernel reads the buffers until the last completion: they must not go before.
     fn drop(&mut self) {
         while self.under_way.iter().any(Option::is_some) {

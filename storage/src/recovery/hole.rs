@@ -196,7 +196,8 @@ impl<D: Disk> Recovery<'_, D> {
         if front.sequence == Sequence::FIRST {
             return Ok(());
         }
-        if !self.was_trimmed(glimpses, header)? {
+        let covered = header.carried.slot_max <= self.covers;
+        if !covered && !self.was_trimmed(glimpses, header)? {
             let missing = Sequence(front.sequence.0 - 1).segment_name();
             self.hole(Hole {
                 first: Lsn(1),
@@ -233,10 +234,10 @@ impl<D: Disk> Recovery<'_, D> {
         front: &GroupHeader,
     ) -> Result<Recovered, OpenError> {
         let mut ignored = |_: Replayed| {};
-        let mut ahead = Recovery::new(self.disk, self.identity, &mut ignored);
+        let mut ahead = Recovery::new(self.disk, self.identity, self.covers, &mut ignored);
         ahead.found.last = Lsn(front.first.0 - 1);
         ahead.found.carried = front.carried;
-        ahead.replay(glimpses)?;
+        ahead.replay(glimpses, 0)?;
         Ok(ahead.found)
     }
 }

@@ -43,6 +43,7 @@
 
 mod glimpse;
 mod hole;
+mod start;
 mod tail;
 
 use std::path::{Path, PathBuf};
@@ -54,7 +55,7 @@ use crate::disk::{Disk, OpenMode};
 use crate::error::OpenError;
 use crate::format::{GROUPS_AT, Identity, SegmentIdentity, Sequence};
 use crate::group::{self, Carried, Found, GroupHeader, Place};
-use crate::index::{Index, Location};
+use crate::index::{Index, Location, gather};
 use crate::record::{RawRecord, RecordError};
 use glimpse::{Glimpse, SegmentFile};
 use hole::Behind;
@@ -113,6 +114,15 @@ pub struct Cut {
     pub why: String,
 }
 
+impl Recovered {
+    /// The first segment behind the used ones.
+    pub fn next_sequence(&self) -> Sequence {
+        self.segments
+            .last()
+            .map_or(Sequence::FIRST, |last| last.sequence.next())
+    }
+}
+
 pub struct Recovered {
     pub segments: Vec<Segment>,
     /// Prepared segments that hold nothing.
@@ -125,6 +135,9 @@ pub struct Recovered {
     pub holes: Vec<Hole>,
     pub cut: Option<Cut>,
     pub index: Index,
+    /// Used segments that were not replayed, because a snapshot covers them. Nothing in them is ever read: what a
+    /// damaged group there hides, an older record of the same slot would pretend to be.
+    pub segments_skipped: u64,
 }
 
 /// Where recovery is: in the segment of this place in the list, at this offset.
@@ -153,6 +166,8 @@ enum Gap {
 struct Recovery<'a, D: Disk> {
     disk: &'a D,
     identity: &'a Identity,
+    /// Every slot up to here is known from a snapshot; zero if there is none.
+    covers: Slot,
     visit: &'a mut dyn FnMut(Replayed),
     found: Recovered,
     image: Vec<u8>,
@@ -160,24 +175,37 @@ struct Recovery<'a, D: Disk> {
     loaded: Option<Sequence>,
 }
 
-/// Reads the whole WAL, in order. Changes nothing.
+/// Reads the WAL, in order, from the segment on that holds the first slot above `covers`. What is before lies within
+/// a snapshot, but for promise and trim floor, which the header there carries. Zero reads everything. Changes nothing.
 pub fn recover<D: Disk>(
     disk: &D,
     identity: &Identity,
+    covers: Slot,
     visit: &mut dyn FnMut(Replayed),
 ) -> Result<Recovered, OpenError> {
-    let mut recovery = Recovery::new(disk, identity, visit);
+    let mut recovery = Recovery::new(disk, identity, covers, visit);
     let glimpses = recovery.glimpse_all()?;
-    recovery.check_front(&glimpses)?;
-    recovery.replay(&glimpses)?;
+    let start = recovery.start(&glimpses);
+    if start == 0 {
+        recovery.check_front(&glimpses)?;
+    } else {
+        recovery.pass_over(&glimpses[..=start]);
+    }
+    recovery.replay(&glimpses, start)?;
     Ok(recovery.found)
 }
 
 impl<'a, D: Disk> Recovery<'a, D> {
-    fn new(disk: &'a D, identity: &'a Identity, visit: &'a mut dyn FnMut(Replayed)) -> Self {
+    fn new(
+        disk: &'a D,
+        identity: &'a Identity,
+        covers: Slot,
+        visit: &'a mut dyn FnMut(Replayed),
+    ) -> Self {
         Recovery {
             disk,
             identity,
+            covers,
             visit,
             found: Recovered {
                 segments: Vec::new(),
@@ -190,6 +218,7 @@ impl<'a, D: Disk> Recovery<'a, D> {
                 holes: Vec::new(),
                 cut: None,
                 index: Index::default(),
+                segments_skipped: 0,
             },
             image: vec![0; identity.segment_bytes as usize],
             loaded: None,
@@ -197,9 +226,9 @@ impl<'a, D: Disk> Recovery<'a, D> {
     }
 
     /// From intact group to intact group, until nothing intact is left.
-    fn replay(&mut self, glimpses: &[Glimpse]) -> Result<(), OpenError> {
+    fn replay(&mut self, glimpses: &[Glimpse], start: usize) -> Result<(), OpenError> {
         let mut at = At {
-            segment: 0,
+            segment: start,
             offset: GROUPS_AT,
             groups: 0,
         };
@@ -291,6 +320,7 @@ impl<'a, D: Disk> Recovery<'a, D> {
             Err(CheckError::Refused(error)) => return Err(error),
         };
         let found = &mut self.found;
+        let mut runs = Vec::new();
         found.carried = found.carried.max(header.carried);
         for (place, raw) in records {
             let record = raw.to_record();
@@ -304,9 +334,8 @@ impl<'a, D: Disk> Recovery<'a, D> {
                     offset,
                     group_bytes: header.bytes as u32,
                     at: place.at as u32,
-                    bytes: (place.bytes - value_at) as u32,
                 };
-                found.index.insert(slot, location);
+                gather(&mut runs, slot, location, place.bytes - value_at);
             }
             let at = RecordAt {
                 lsn: raw.lsn,
@@ -315,6 +344,7 @@ impl<'a, D: Disk> Recovery<'a, D> {
             };
             (self.visit)(Replayed::Record(at, record));
         }
+        runs.into_iter().for_each(|run| found.index.insert(run));
         Ok(Ok(header.bytes as u64))
     }
 

@@ -6,6 +6,7 @@ use super::*;
 use crate::backend::memory::MemoryFile;
 use crate::backend::{MemoryBackend, MemoryDisk, Written};
 use crate::buffer::AlignedBuffer;
+use crate::config::Options;
 use crate::directory::{initialise, read_identity};
 use crate::signal::Signal;
 
@@ -53,6 +54,7 @@ fn a_write_that_cannot_be_submitted_fails_the_wal_and_names_its_segment() {
         replica: ReplicaId(2),
         segment_bytes: 16 << 10,
         segments_ready: 1,
+        segments_recycled_max: 5,
         writes_in_flight_max: 2,
         seed: 7,
     };
@@ -63,7 +65,7 @@ fn a_write_that_cannot_be_submitted_fails_the_wal_and_names_its_segment() {
         disk: MemoryBackend::new(disk, group_bytes_max(identity.segment_bytes), 2),
         broken: false,
     };
-    let (mut wal, _) = WalCore::open(backend, options, &identity, &mut |_| {}).unwrap();
+    let (mut wal, _) = WalCore::open(backend, options, &identity, Slot::ZERO, &mut |_| {}).unwrap();
     let record = Record::Promised {
         ballot: Ballot {
             round: 1,

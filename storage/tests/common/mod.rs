@@ -1,6 +1,8 @@
 //! A WAL on the memory disk, and records to fill it with.
 #![allow(dead_code)]
 
+pub mod snapshots;
+
 use bytes::Bytes;
 use synod_engine::ids::{Ballot, ClusterId, Lsn, ReplicaId, Slot};
 use synod_engine::message::{Accept, Record};
@@ -20,6 +22,7 @@ pub fn options(segment_bytes: u64) -> Options {
         replica: ReplicaId(2),
         segment_bytes,
         segments_ready: 1,
+        segments_recycled_max: 5,
         writes_in_flight_max: 4,
         seed: 7,
     }

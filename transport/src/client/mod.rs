@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use quinn::{Endpoint, VarInt};
 use synod_engine::client::{LENGTH_BYTES, Replies};
-use synod_engine::ids::{ClusterId, CommandNumber, ReplicaId, ReplicaSet};
+use synod_engine::ids::{ClusterId, CommandNumber, ReplicaId, ReplicaSet, SessionId};
 use tokio::task::AbortHandle;
 
 use self::connection::Dialler;
@@ -201,6 +201,11 @@ impl Client {
                 replica,
                 detail: self.describe_failure(replica),
             })
+    }
+
+    /// The session that a connected client has, unless it ended.
+    pub fn session(&self) -> Option<SessionId> {
+        self.shared.lock().session.id()
     }
 
     /// Who leads, as far as this client has heard.

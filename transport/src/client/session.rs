@@ -20,6 +20,8 @@ pub const REQUEST_BYTES_MAX: usize = 512 * 1024;
 pub const OUTSTANDING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The wait before the next resend doubles up to this factor while nothing comes back.
 const RETRY_FACTOR_MAX: u64 = 8;
+/// So many commands with a reply make the window larger by one.
+const WINDOW_GROWTH: u64 = 4;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionConfig {
@@ -107,6 +109,8 @@ pub struct Session {
     /// Where the last resend began, if nothing was acknowledged since.
     resent_from: Option<CommandNumber>,
     paused_until: Option<Time>,
+    /// Commands that may be on the way: as many as the target took in when it was last busy, and more with each reply.
+    window: u64,
     /// Since when nothing came back, or when sending began.
     waiting_since: Time,
     retry_factor: u64,
@@ -131,6 +135,7 @@ impl Session {
             sent_below: first,
             resent_from: None,
             paused_until: None,
+            window: u64::MAX,
             waiting_since: Time::default(),
             retry_factor: 1,
             events: VecDeque::new(),
@@ -171,6 +176,14 @@ impl Session {
     /// Commands without a reply.
     pub fn outstanding(&self) -> u64 {
         self.runs.next().0 - self.runs.acknowledged().0
+    }
+
+    /// Once it is open, and until it ends.
+    pub fn id(&self) -> Option<SessionId> {
+        match self.phase {
+            Phase::Open(id) => Some(id),
+            Phase::Opening { .. } | Phase::Failed => None,
+        }
     }
 
     pub fn is_open(&self) -> bool {
@@ -225,6 +238,7 @@ impl Session {
         if self.retry_at().is_some_and(|at| now >= at) {
             self.counters.retries += 1;
             self.retry_factor = (self.retry_factor * 2).min(RETRY_FACTOR_MAX);
+            self.window = self.window.min(self.on_the_way() / 2).max(1);
             if self.routing.rotate() {
                 self.counters.redirects += 1;
             }
@@ -249,7 +263,7 @@ impl Session {
         self.paused_until = None;
         let pending = match self.phase {
             Phase::Opening { sent } => !sent,
-            Phase::Open(_) => self.cursor < self.runs.next(),
+            Phase::Open(_) => self.cursor < self.runs.next() && self.on_the_way() < self.window,
             Phase::Failed => false,
         };
         self.routing.reachable().filter(|_| pending)
@@ -311,6 +325,8 @@ impl Session {
         replies.count -= seen;
         self.runs.acknowledge(end);
         self.cursor = self.cursor.max(end);
+        let more = u64::from(replies.count) / WINDOW_GROWTH + 1;
+        self.window = self.window.saturating_add(more);
         self.progress(now);
         self.events.push_back(Event::Replies(replies));
     }
@@ -332,6 +348,8 @@ impl Session {
                 // Being told to wait is a sign of life.
                 self.waiting_since = now;
                 self.rewind(refused.expected);
+                // More than it has room for would only be refused again.
+                self.window = self.on_the_way().max(1);
                 // What was sent behind the refused request is refused for the gap; that is answered already.
                 self.resent_from = Some(self.cursor);
                 if let Phase::Opening { sent } = &mut self.phase {
@@ -349,6 +367,11 @@ impl Session {
                 limit,
             }),
         }
+    }
+
+    /// Commands sent to the target and without a reply.
+    fn on_the_way(&self) -> u64 {
+        self.cursor.0 - self.runs.acknowledged().0
     }
 
     /// Goes back to `from`, unless a resend from there is under way already: what was sent after a refused request

@@ -66,8 +66,10 @@ impl<T: Target> ClientLoop<T> {
                 tag: self.tag,
                 submitted: tally.submitted,
                 acknowledged: tally.acknowledged,
+                session: None,
             },
             held_back: tally.held_back,
+            offered: None,
             counters: vec![("retries", tally.retries), ("unanswered", tally.unanswered)],
             error: error.map(|error| format!("client {}: {error}", self.tag)),
         }

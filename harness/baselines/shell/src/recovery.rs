@@ -5,10 +5,10 @@
 //! entry that is written over takes everything above it along, as logs of this kind demand. A term and a vote are a
 //! record `Promised`.
 
-use synod_engine::driver::State;
 use synod_engine::ids::{Ballot, Lsn, Slot};
 use synod_engine::message::Record;
 use synod_engine::seams::StateMachine;
+use synod_engine::state::State;
 
 use crate::log::Log;
 

@@ -9,12 +9,12 @@ use synod_engine::client::{
     ClientMessage, REQUEST_HEADER_BYTES, Reason, Refused, Request, ServerMessage,
 };
 use synod_engine::config::Limits;
-use synod_engine::driver::State;
 use synod_engine::ids::{ClientId, CommandNumber, Lsn, ReplicaId, SessionId, Slot, Time};
 use synod_engine::intake::{Admission, Door, Opening};
 use synod_engine::output::Leadership;
 use synod_engine::seams::{Arrival, Network, StateMachine, Wal, WalFailed};
 use synod_engine::sessions::Applied;
+use synod_engine::state::State;
 use synod_harness::node::Node;
 use synod_harness::replica::Links;
 use synod_storage::FileWal;
@@ -348,6 +348,7 @@ impl<P: Protocol, M: StateMachine> Node for Replica<P, M> {
         self.follow_leadership();
         self.read_back()?;
         self.door.tidy(&self.state.sessions);
+        self.door.pace.turn(now, self.intake.bytes());
         self.serving = self.protocol.serves();
         self.network.flush();
         Ok(())

@@ -4,16 +4,17 @@
 //! Because the slot order is known, linearizability takes one pass: applies follow slot order, each reply equals the
 //! model's, and each operation's slot is committed between its invocation and its return.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use synod_engine::batch;
 use synod_engine::client::Replies;
 use synod_engine::ids::{CommandNumber, ReplicaId, SessionId, Slot};
-use synod_engine::machine::kv::KvCommand;
+use synod_engine::machine::kv::{KvCommand, KvMachine};
 use synod_engine::message::Value;
-use xxhash_rust::xxh3::xxh3_64;
+use synod_engine::sessions::{SESSIONS_MAX, Sessions};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::{EQUAL_STATE, EXACTLY_ONCE, LINEARIZABLE, Violation};
 
@@ -29,6 +30,10 @@ pub struct Model {
     values: BTreeMap<Bytes, Bytes>,
     /// The last command of each session.
     sessions: BTreeMap<SessionId, CommandNumber>,
+    /// The slot that last did anything for a session, and the session.
+    idle: BTreeSet<(Slot, SessionId)>,
+    active: BTreeMap<SessionId, Slot>,
+    evicted: BTreeSet<SessionId>,
     executed: Vec<(Executed, Slot)>,
     /// How many commands are executed after each slot.
     after_slot: Vec<usize>,
@@ -36,6 +41,10 @@ pub struct Model {
     positions: HashMap<(SessionId, CommandNumber), usize>,
     /// The state machine's hash after each slot, as the first replica there had it.
     state_hashes: Vec<Option<u64>>,
+    /// The content of the map after each slot, and of the sessions.
+    contents: Vec<(u64, u64)>,
+    /// Over every session with its last command.
+    sessions_hash: u64,
     reply: BytesMut,
 }
 
@@ -45,18 +54,21 @@ impl Model {
         for (index, request) in batch::requests(value).enumerate() {
             if request.session == SessionId::NONE {
                 let id = SessionId(slot.0 << 16 | index as u64);
-                self.sessions.insert(id, CommandNumber(0));
+                self.make_room();
+                self.note_session(id, CommandNumber(0));
+                self.note_active(id, slot);
                 continue;
             }
             let Some(last) = self.sessions.get(&request.session).copied() else {
                 continue;
             };
+            self.note_active(request.session, slot);
             for (number, command) in (request.first.0..).zip(request.iter()) {
                 let number = CommandNumber(number);
                 if self.sessions[&request.session].plus(1) != number || number <= last {
                     continue;
                 }
-                self.sessions.insert(request.session, number);
+                self.note_session(request.session, number);
                 self.reply.clear();
                 run(&mut self.values, command, &mut self.reply);
                 let executed = Executed {
@@ -70,6 +82,87 @@ impl Model {
         }
         self.after_slot.push(self.executed.len());
         self.state_hashes.push(None);
+        let map = content_hash(
+            self.values
+                .iter()
+                .map(|(key, value)| (&key[..], &value[..])),
+        );
+        self.contents.push((map, self.sessions_hash));
+    }
+
+    /// The session that was idle longest by log position goes when there are too many.
+    fn make_room(&mut self) {
+        if self.sessions.len() < SESSIONS_MAX {
+            return;
+        }
+        if let Some((_, id)) = self.idle.pop_first() {
+            self.active.remove(&id);
+            if let Some(last) = self.sessions.remove(&id) {
+                let hash = session_hash(id, last);
+                self.sessions_hash = self.sessions_hash.wrapping_sub(hash);
+            }
+            self.evicted.insert(id);
+        }
+    }
+
+    fn note_active(&mut self, id: SessionId, slot: Slot) {
+        if let Some(before) = self.active.insert(id, slot) {
+            self.idle.remove(&(before, id));
+        }
+        self.idle.insert((slot, id));
+    }
+
+    /// Whether the agreed log evicted this session.
+    pub fn evicted(&self, id: SessionId) -> bool {
+        self.evicted.contains(&id)
+    }
+
+    pub fn evictions(&self) -> u64 {
+        self.evicted.len() as u64
+    }
+
+    fn note_session(&mut self, id: SessionId, last: CommandNumber) {
+        let before = self.sessions.insert(id, last);
+        let before = before.map_or(0, |before| session_hash(id, before));
+        self.sessions_hash = self
+            .sessions_hash
+            .wrapping_sub(before)
+            .wrapping_add(session_hash(id, last));
+    }
+
+    /// How many commands are executed up to `slot`.
+    pub fn operations_through(&self, slot: Slot) -> usize {
+        (slot.0 as usize)
+            .checked_sub(1)
+            .and_then(|index| self.after_slot.get(index).copied())
+            .unwrap_or(0)
+    }
+
+    /// `replica` took its state after `slot` from a snapshot.
+    pub fn check_restored(
+        &self,
+        replica: ReplicaId,
+        slot: Slot,
+        machine: &KvMachine,
+        sessions: &Sessions,
+    ) -> Result<(), Violation> {
+        let Some(index) = (slot.0 as usize).checked_sub(1) else {
+            return Ok(());
+        };
+        let Some((map, known)) = self.contents.get(index).copied() else {
+            let what = format!("{replica} restores the state after {slot}, which nobody committed");
+            return Err(Violation::new(EXACTLY_ONCE, what));
+        };
+        if content_hash(machine.iter()) != map {
+            let what = format!("{replica} restores another map than the model's after {slot}");
+            return Err(Violation::new(EQUAL_STATE, what));
+        }
+        let hashes = sessions.iter().map(|(id, last)| session_hash(id, last));
+        if hashes.fold(0, u64::wrapping_add) != known {
+            let what = format!("{replica} restores other sessions than the model's after {slot}");
+            return Err(Violation::new(EXACTLY_ONCE, what));
+        }
+        Ok(())
     }
 
     pub fn operations(&self) -> usize {
@@ -153,6 +246,17 @@ impl Model {
         let position = self.positions.get(&(session, number))?;
         Some(self.executed[*position])
     }
+}
+
+/// Equal maps, equal hashes, in whatever order they are walked.
+fn content_hash<'a>(entries: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> u64 {
+    entries.fold(0, |sum: u64, (key, value)| {
+        sum.wrapping_add(xxh3_64_with_seed(value, xxh3_64(key)))
+    })
+}
+
+fn session_hash(id: SessionId, last: CommandNumber) -> u64 {
+    xxh3_64_with_seed(&last.0.to_le_bytes(), id.0)
 }
 
 /// The key-value machine once more, from its documentation.

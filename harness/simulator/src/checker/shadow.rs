@@ -31,6 +31,7 @@ pub struct Shadow {
     /// `records[i]` has lsn i + 1.
     records: Vec<Seen>,
     durable: Lsn,
+    floor: Slot,
     /// The highest ballot in any durable record.
     promised: Ballot,
     /// The newest durable record of each slot: its ballot (zero if it was learned as chosen) and value.
@@ -55,16 +56,19 @@ pub struct Found {
     pub records: Vec<(Lsn, Seen)>,
     /// The first lost lsn, and the first one behind.
     pub holes: Vec<(Lsn, Lsn)>,
+    /// Where the WAL ends.
+    pub last: Lsn,
+    /// The snapshot that it started from ends here.
+    pub covers: Slot,
 }
 
 impl Found {
-    fn last(&self) -> Lsn {
-        let record = self.records.last().map_or(Lsn::ZERO, |(lsn, _)| *lsn);
-        let hole = self
-            .holes
-            .last()
-            .map_or(Lsn::ZERO, |(_, next)| Lsn(next.0 - 1));
-        record.max(hole)
+    /// The first record that was looked at, or where the first hole begins.
+    fn first(&self) -> Lsn {
+        let record = self.records.first().map(|(lsn, _)| *lsn);
+        let hole = self.holes.first().map(|(first, _)| *first);
+        let first = record.into_iter().chain(hole).min();
+        first.unwrap_or(self.last.next())
     }
 }
 
@@ -93,6 +97,7 @@ impl Shadow {
             replica,
             records: Vec::new(),
             durable: Lsn::ZERO,
+            floor: Slot(1),
             promised: Ballot::ZERO,
             newest: Vec::new(),
             held: Vec::new(),
@@ -153,7 +158,7 @@ impl Shadow {
                 Seen::Chosen { slot, hash } => {
                     *entry(&mut self.newest, slot) = Some((Ballot::ZERO, hash));
                 }
-                Seen::Trimmed { .. } => {}
+                Seen::Trimmed { floor } => self.floor = self.floor.max(floor),
             }
         }
         Ok(())
@@ -171,13 +176,13 @@ impl Shadow {
                 ));
             }
         }
-        let last = found.last();
+        let (first, last) = (found.first(), found.last);
         let lost: u64 = found
             .holes
             .iter()
             .map(|(first, next)| next.0 - first.0)
             .sum();
-        if last < self.durable || found.records.len() as u64 + lost != last.0 {
+        if last < self.durable || found.records.len() as u64 + lost != last.next().0 - first.0 {
             return wrong(format!(
                 "{} found {} records and {lost} lost ones up to {last:?}, durable were all up to {:?}",
                 self.replica,
@@ -185,6 +190,7 @@ impl Shadow {
                 self.durable
             ));
         }
+        self.check_passed_over(first, found.covers)?;
         self.records.truncate(last.0 as usize);
         self.held.clear();
         for seen in &self.records {
@@ -195,6 +201,46 @@ impl Shadow {
         self.advance(last, agreement)?;
         if lost > 0 {
             self.newest_from(&found.records);
+        }
+        self.settled = Slot::ZERO;
+        self.vouched = (Ballot::ZERO, Slot::ZERO);
+        self.covered(found.covers);
+        Ok(())
+    }
+
+    /// What a start did not read was trimmed, or is part of its snapshot.
+    fn check_passed_over(&self, first: Lsn, covers: Slot) -> Result<(), Violation> {
+        let passed_over = &self.records[..first.0 as usize - 1];
+        let gone = self.floor.previous().max(covers);
+        for seen in passed_over {
+            if let Seen::Accepted { slot, .. } | Seen::Chosen { slot, .. } = seen
+                && *slot > gone
+            {
+                let what = format!(
+                    "{} passes over a record of {slot}, its snapshot covers {covers} and it trimmed to {gone}",
+                    self.replica
+                );
+                return Err(Violation::new(MEMORY, what));
+            }
+        }
+        Ok(())
+    }
+
+    /// A durable snapshot holds every slot up to here, and all of them are chosen.
+    pub fn covered(&mut self, slot: Slot) {
+        self.settled = self.settled.max(slot);
+    }
+
+    /// Nothing is trimmed before the record of the floor is durable, and a snapshot that holds what goes.
+    pub fn check_trim(&self, floor: Slot, covers: Slot) -> Result<(), Violation> {
+        let (replica, durable) = (self.replica, self.floor);
+        if floor > durable {
+            let what = format!("{replica} trims to {floor}, durable is the floor {durable} only");
+            return Err(Violation::new(DURABILITY, what));
+        }
+        if floor.previous() > covers {
+            let what = format!("{replica} trims to {floor}, its snapshots cover {covers} only");
+            return Err(Violation::new(DURABILITY, what));
         }
         Ok(())
     }
@@ -237,9 +283,19 @@ impl Shadow {
                 let what = format!("{} proposes at {}", self.replica, accept.ballot);
                 Err(Violation::new(AGREEMENT_OF_BALLOTS, what))
             }
-            Message::Accept(_) | Message::Reject(_) | Message::Heartbeat(_) | Message::Fetch(_) => {
-                Ok(())
+            Message::SnapshotPart(part) if part.snapshot.slot > agreement.committed_through() => {
+                let what = format!(
+                    "{} hands out a snapshot of {}, which nobody committed",
+                    self.replica, part.snapshot.slot
+                );
+                Err(Violation::new(super::AGREEMENT, what))
             }
+            Message::Accept(_)
+            | Message::Reject(_)
+            | Message::Heartbeat(_)
+            | Message::Fetch(_)
+            | Message::FetchSnapshot(_)
+            | Message::SnapshotPart(_) => Ok(()),
         }
     }
 

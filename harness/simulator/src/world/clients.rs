@@ -13,7 +13,7 @@ use crate::random::Random;
 use crate::seams::Seams;
 use crate::swarm::ClientPlan;
 
-use super::event::Event;
+use super::event::{Event, Mending};
 use super::{World, stream};
 
 const MS: u64 = 1_000_000;
@@ -22,8 +22,11 @@ const MS: u64 = 1_000_000;
 const CLIENT_DUPLICATES: u64 = 100;
 const CLIENT_REORDERS: u64 = 100;
 
+/// Sessions that one burst of a crowd opens.
+const CROWD_OPENS: u64 = 250;
+
 /// Sessions that floods open, over the whole simulation: together with the clients' own they stay below
-/// `SESSIONS_MAX`, so that no live session is evicted and a lost session is a bug.
+/// `SESSIONS_MAX`, so that only crowds evict live sessions.
 const OPENS_FLOODED_MAX: u64 = 3_000;
 
 /// One connection of a client to one replica. Never used again once closed.
@@ -301,6 +304,28 @@ impl<S: Seams> World<S> {
         }
     }
 
+    /// More sessions are opened than there may be, in bursts that the door can take.
+    pub(super) fn crowd(&mut self, left: u64) {
+        let pause = self.faults[Fault::Eviction as usize].between(50, 400) * MS;
+        let mending = Mending::Crowd { left: left - 1 };
+        self.schedule(self.now + pause, Event::Mend { mending });
+        let token = self.faults[Fault::Eviction as usize].draw();
+        if let Some(to) = self.serving() {
+            self.open_sessions(to, token, CROWD_OPENS);
+        }
+    }
+
+    fn open_sessions(&mut self, to: ReplicaId, token: u64, opens: u64) -> ClientId {
+        let connection = self.new_connection(None, to);
+        for i in 0..opens {
+            let open = ClientMessage::Open {
+                token: token.wrapping_add(i),
+            };
+            self.send_to_replica(connection, open.encode().slice(FRAME_PREFIX_BYTES..));
+        }
+        connection
+    }
+
     /// Hundreds of sessions are opened at once, and bytes come that are no frames.
     fn flood(&mut self) {
         let random = &mut self.faults[Fault::Overload as usize];
@@ -314,13 +339,7 @@ impl<S: Seams> World<S> {
         self.opens_flooded += opens;
         self.strikes.note(Fault::Overload);
         self.trace_line(format_args!("{opens} sessions are to be opened at {to}"));
-        let connection = self.new_connection(None, to);
-        for i in 0..opens {
-            let open = ClientMessage::Open {
-                token: token.wrapping_add(i),
-            };
-            self.send_to_replica(connection, open.encode().slice(FRAME_PREFIX_BYTES..));
-        }
+        let connection = self.open_sessions(to, token, opens);
         let garbage = Bytes::copy_from_slice(&token.to_le_bytes());
         self.send_to_replica(connection, garbage);
     }

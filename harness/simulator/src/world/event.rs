@@ -28,6 +28,11 @@ pub enum Event {
         life: u64,
         write: u64,
     },
+    /// The place of snapshots finished something.
+    Stored {
+        at: ReplicaId,
+        life: u64,
+    },
     ToClient {
         connection: ClientId,
         frame: Bytes,
@@ -66,6 +71,10 @@ pub enum Mending {
         left: u64,
     },
     Room(ReplicaId),
+    /// A crowd of new sessions goes on to come, in so many bursts.
+    Crowd {
+        left: u64,
+    },
 }
 
 /// Events are taken in the order of their time, and in the order they were scheduled where that is the same.

@@ -7,6 +7,7 @@ use crate::disk;
 use crate::faults::Fault;
 use crate::member::{Impairment, Member, StartFailed};
 use crate::seams::Seams;
+use crate::snapshots::SnapshotDisk;
 
 use super::World;
 use super::event::Event;
@@ -96,6 +97,9 @@ impl<S: Seams> World<S> {
             self.strikes.note(Fault::TornWrite);
         }
         let member = &mut self.members[index];
+        if let Some(running) = &member.running {
+            running.store.crash(&mut dice);
+        }
         member.running = None;
         member.inbox.clear();
         member.life += 1;
@@ -149,7 +153,12 @@ impl<S: Seams> World<S> {
         }
         let index = usize::from(replica.0) - 1;
         let member = &mut self.members[index];
-        if disk::damage(&member.disk, fault, &mut self.faults[fault as usize]) {
+        let random = &mut self.faults[fault as usize];
+        let damaged = match fault {
+            Fault::SnapshotRot => member.snapshots.damage(random),
+            _ => disk::damage(&member.disk, fault, random),
+        };
+        if damaged {
             member.impairment = Impairment::Damaged;
             member.impaired_in = member.life - u64::from(now_is_better);
             self.strikes.note(fault);
@@ -170,12 +179,14 @@ impl<S: Seams> World<S> {
         let (disk, incarnation) =
             disk::readmitted(&self.plan, replica, member.life, member.incarnation);
         member.disk = disk;
+        member.snapshots = SnapshotDisk::default();
         member.incarnation = incarnation;
         member.shadow = Shadow::new(replica);
         member.impairment = Impairment::Wiped;
         member.impaired_in = member.life.saturating_sub(1);
         member.stale_files = 0;
         member.disk.fill(member.disk_is_full);
+        member.snapshots.fill(member.disk_is_full);
         self.trace_line(format_args!("{replica} has an empty disk, {incarnation:?}"));
     }
 

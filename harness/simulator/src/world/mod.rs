@@ -1,6 +1,7 @@
 //! A whole cluster with its clients in simulated time: one queue of events, everything else follows.
 
 mod clients;
+mod disks;
 mod event;
 mod healing;
 mod lives;
@@ -12,7 +13,6 @@ use std::collections::BinaryHeap;
 
 use bytes::Bytes;
 
-use synod_engine::driver::Driver;
 use synod_engine::ids::{ReplicaId, Slot};
 use synod_engine::seams::{Arrival, Lane, WalFailed};
 
@@ -22,13 +22,13 @@ use crate::clock::{Clock, RATE_TRUE_PPM};
 use crate::disk;
 use crate::faults::{Fault, Strikes};
 use crate::links::Links;
-use crate::member::Member;
+use crate::member::{Member, SimulatedDriver};
+use crate::milestones::Milestones;
 use crate::outbox::Sent;
 use crate::random::Random;
 use crate::seams::{Honest, Seams};
 use crate::swarm::Plan;
 use crate::trace::Trace;
-use crate::witness::Witness;
 
 use clients::Connection;
 use event::{Entry, Event};
@@ -47,6 +47,7 @@ mod stream {
     pub const CLIENTS: u64 = 4;
     pub const HEALING: u64 = 5;
     pub const CLOCKS: u64 = 6;
+    pub const STORES: u64 = 7;
     pub const CLIENT: u64 = 100;
     pub const FAULT: u64 = 1_000;
 }
@@ -74,6 +75,7 @@ pub struct World<S: Seams = Honest> {
     healed: bool,
     opens_flooded: u64,
     disks: Random,
+    stores: Random,
     turns: Random,
     client_links: Random,
     /// One per fault.
@@ -111,6 +113,7 @@ impl<S: Seams> World<S> {
             healed: false,
             opens_flooded: 0,
             disks: Random::new(seed, stream::DISKS),
+            stores: Random::new(seed, stream::STORES),
             turns: Random::new(seed, stream::TURNS),
             client_links: Random::new(seed, stream::CLIENTS),
             faults: Fault::ALL
@@ -166,7 +169,7 @@ impl<S: Seams> World<S> {
         self.member(replica).running.is_some()
     }
 
-    pub fn driver(&self, replica: ReplicaId) -> Option<&Driver<S::Wal, S::Network, Witness>> {
+    pub fn driver(&self, replica: ReplicaId) -> Option<&SimulatedDriver<S>> {
         let running = self.member(replica).running.as_ref();
         running.map(|running| &running.driver)
     }
@@ -180,6 +183,18 @@ impl<S: Seams> World<S> {
 
     pub fn counter(&self, replica: ReplicaId, name: &str) -> u64 {
         self.member(replica).counter(name)
+    }
+
+    pub fn milestones(&self) -> Milestones {
+        let mut milestones = Milestones {
+            sessions_evicted: self.model.evictions(),
+            ..Milestones::default()
+        };
+        for member in &self.members {
+            milestones.merge(&member.milestones);
+            milestones.snapshots_durable += member.snapshots.kept();
+        }
+        milestones
     }
 
     /// Commands that the agreed log executes.
@@ -273,6 +288,7 @@ impl<S: Seams> World<S> {
             }
             Event::Wake { at, life } => self.wake(at, life),
             Event::Written { at, life, write } => self.written(at, life, write),
+            Event::Stored { at, life } => self.stored(at, life),
             Event::ToClient { connection, frame } => self.hand_to_client(connection, frame),
             Event::Client { index } => self.client_due(index),
             Event::Connect { client, replica } => self.connect(client, replica),
@@ -365,6 +381,7 @@ impl<S: Seams> World<S> {
         let observed = member.observe(now, &mut self.agreement, &mut self.model);
         self.violate(observed);
         self.start_writes(at);
+        self.start_storing(at);
         self.post(at);
         self.wake_at_deadline(at);
     }
@@ -377,49 +394,6 @@ impl<S: Seams> World<S> {
         }
         self.trace_line(format_args!("{at} stops: {why}"));
         self.stop_and_restart(at);
-    }
-
-    /// Gives each write that the last turn started its time.
-    fn start_writes(&mut self, at: ReplicaId) {
-        let (min, jitter) = (self.plan.disk_min_ns, self.plan.disk_jitter_ns);
-        let index = usize::from(at.0) - 1;
-        let life = self.members[index].life;
-        let Some(running) = &mut self.members[index].running else {
-            return;
-        };
-        let running_writes = running.wal.writes_under_way();
-        let mut started = Vec::new();
-        while running.writes.len() < running_writes {
-            running.next_write += 1;
-            running.writes.push(running.next_write);
-            started.push(running.next_write);
-        }
-        for write in started {
-            let due = self.now + min + self.disks.exponential(jitter);
-            self.schedule(due, Event::Written { at, life, write });
-        }
-    }
-
-    fn written(&mut self, at: ReplicaId, life: u64, write: u64) {
-        let now = self.now;
-        let member = self.member_mut(at);
-        if member.life != life {
-            return;
-        }
-        if now < member.stalled_until {
-            let due = member.stalled_until;
-            return self.schedule(due, Event::Written { at, life, write });
-        }
-        let Some(running) = &mut member.running else {
-            return;
-        };
-        // One that waited for the end of a stall may have ended earlier, when the disk was healed.
-        let Some(place) = running.writes.iter().position(|known| *known == write) else {
-            return;
-        };
-        running.writes.remove(place);
-        running.wal.complete(place);
-        self.turn_soon(at);
     }
 
     /// Picks up what a replica sent: checks it, and hands it to links and clients.

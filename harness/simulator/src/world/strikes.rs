@@ -13,6 +13,9 @@ use super::shapes::{chain, constrained_election, one_way, partition, quorum_loss
 
 const MS: u64 = 1_000_000;
 
+/// Bursts of opened sessions that come one after the other: enough to fill the table of sessions.
+const CROWD_BURSTS: u64 = 22;
+
 /// Whether a fault happens at moments of its own; the others happen to every frame, crash or client alike.
 fn is_scheduled(fault: Fault) -> bool {
     match fault {
@@ -49,7 +52,10 @@ fn is_scheduled(fault: Fault) -> bool {
         | Fault::ClientDisconnect
         | Fault::AbandonedSession
         | Fault::SharedSession
-        | Fault::Overload => true,
+        | Fault::Overload
+        | Fault::SnapshotRot
+        | Fault::SnapshotFailure
+        | Fault::Eviction => true,
     }
 }
 
@@ -88,8 +94,16 @@ impl<S: Seams> World<S> {
             Fault::DiskStall | Fault::SyncError | Fault::DiskFull => {
                 self.strike_disk(fault, replica);
             }
-            Fault::BitRot | Fault::MisdirectedWrite | Fault::LostWrite => {
+            Fault::BitRot | Fault::MisdirectedWrite | Fault::LostWrite | Fault::SnapshotRot => {
                 self.damage(fault, replica);
+            }
+            Fault::SnapshotFailure => {
+                self.strikes.note(fault);
+                self.member(replica).snapshots.fail_next();
+            }
+            Fault::Eviction => {
+                self.strikes.note(fault);
+                self.crowd(CROWD_BURSTS);
             }
             Fault::Wipe => {
                 if self.impairments_left() > 0 {
@@ -184,6 +198,8 @@ impl<S: Seams> World<S> {
     pub(super) fn mend(&mut self, mending: Mending) {
         match mending {
             Mending::Room(replica) => self.make_room(replica),
+            Mending::Crowd { left } if self.healed || left == 0 => {}
+            Mending::Crowd { left } => self.crowd(left),
             // What is broken when a quorum is healed stays broken.
             _ if self.healed => {}
             Mending::Links(cut) => {
@@ -279,6 +295,7 @@ impl<S: Seams> World<S> {
                 let member = self.member_mut(replica);
                 member.disk_is_full = true;
                 member.disk.fill(true);
+                member.snapshots.fill(true);
                 let mending = Mending::Room(replica);
                 self.schedule(now + 3 * lasts, Event::Mend { mending });
             }
@@ -292,5 +309,6 @@ impl<S: Seams> World<S> {
         member.failure_expected |= member.disk_is_full;
         member.disk_is_full = false;
         member.disk.fill(false);
+        member.snapshots.fill(false);
     }
 }

@@ -14,6 +14,7 @@ pub struct Edit {
 
 const ACCEPTOR: &str = "engine/src/acceptor.rs";
 const CANDIDATE: &str = "engine/src/candidate.rs";
+const DRIVER_SNAPSHOTS: &str = "engine/src/driver/snapshots.rs";
 const GROUP: &str = "storage/src/group.rs";
 
 pub const BUGS: &[Bug] = &[
@@ -146,6 +147,70 @@ pub const BUGS: &[Bug] = &[
             file: CANDIDATE,
             find: "promised.incarnation == self.incarnation(promised.replica, members)",
             replace: "promised.incarnation >= Incarnation::FOUNDING || self.incarnation(promised.replica, members) == promised.incarnation",
+        }],
+    },
+    Bug {
+        name: "snapshot installed before it is durable",
+        edits: &[Edit {
+            file: DRIVER_SNAPSHOTS,
+            find: "self.snapshots.writing = Writing::Received(snapshot, Box::new(restored));",
+            replace: "self.install(now, snapshot, restored);",
+        }],
+    },
+    Bug {
+        name: "session table missing from the snapshot",
+        edits: &[Edit {
+            file: "engine/src/snapshot/taking.rs",
+            find: "phase: Phase::Sessions,",
+            replace: "phase: Phase::Machine,",
+        }],
+    },
+    Bug {
+        name: "what changes under a snapshot is not saved",
+        edits: &[Edit {
+            file: "engine/src/machine/kv/table.rs",
+            find: "|| place.walk == self.walks {\n            return;",
+            replace: "|| place.walk <= self.walks {\n            return;",
+        }],
+    },
+    Bug {
+        name: "trimmed slots read as nothing accepted",
+        edits: &[Edit {
+            file: CANDIDATE,
+            find: "if through > commit_index {",
+            replace: "if through.0 > commit_index.0.saturating_add(1 << 40) {",
+        }],
+    },
+    Bug {
+        name: "trim past the snapshot",
+        edits: &[Edit {
+            file: "engine/src/retention.rs",
+            find: "let floor = self.complete[older].slot.next();",
+            replace: "let floor = Slot(self.complete[older + 1].slot.0 + 2);",
+        }],
+    },
+    Bug {
+        name: "trim before the floor is durable",
+        edits: &[Edit {
+            file: "engine/src/retention.rs",
+            find: "self.trimming.take_if(|(lsn, _)| *lsn <= durable)?;",
+            replace: "self.trimming.take_if(|(lsn, _)| lsn.0 <= durable.0 + 1_000)?;",
+        }],
+    },
+    Bug {
+        name: "the wrong session is evicted",
+        edits: &[Edit {
+            file: "engine/src/sessions.rs",
+            find: "if let Some((_, id)) = self.idle.pop_first() {",
+            replace: "if let Some((_, id)) = self.idle.pop_last() {",
+        }],
+    },
+    Bug {
+        name: "accepting is no promise behind a snapshot",
+        edits: &[Edit {
+            file: GROUP,
+            find: "self.promised = self.promised.max(accept.ballot);",
+            replace: "",
         }],
     },
 ];

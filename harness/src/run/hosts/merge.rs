@@ -74,6 +74,7 @@ pub fn merge(parts: &[(LoadResult, PartFiles)], results: &Path) -> anyhow::Resul
                 .filter_map(|(_, files)| files.seconds.get(second)),
         )?;
     }
+    recorder.finish_minutes();
     publish::write_files(results, &recorder, crate::utc::unix_seconds_now())?;
     let sum = |of: fn(&LoadResult) -> u64| parts.iter().map(|(part, _)| of(part)).sum();
     let mut client_counters = std::collections::BTreeMap::new();
@@ -90,7 +91,10 @@ pub fn merge(parts: &[(LoadResult, PartFiles)], results: &Path) -> anyhow::Resul
         longest_gap_ms: longest_gap_ns(results()) as f64 / 1e6,
         client_cpu_us: sum(|part| part.client_cpu_us),
         held_back: results().map(|part| part.held_back).max().unwrap_or(0),
+        offer: publish::offer(results().map(|part| part.offer)),
+        surge: None,
         timeline: publish::summary(recorder.intervals()),
+        minutes: publish::minutes(&recorder),
         accounts: results().flat_map(|part| part.accounts.clone()).collect(),
         client_counters,
         errors: results().flat_map(|part| part.errors.clone()).collect(),

@@ -151,6 +151,13 @@ fn a_ballot_that_is_used_in_two_lives_is_found() {
 fn recovery_may_lose_only_what_was_not_durable_and_invents_nothing() {
     let records = [accepted(1, 3), accepted(2, 3), accepted(3, 3)];
     let found = |lsns: &[u64], holes: &[(u64, u64)]| Found {
+        last: lsns
+            .iter()
+            .copied()
+            .chain(holes.iter().map(|(_, next)| next - 1))
+            .max()
+            .map_or(Lsn::ZERO, Lsn),
+        covers: Slot::ZERO,
         records: lsns
             .iter()
             .map(|lsn| (Lsn(*lsn), accepted(*lsn, 3)))

@@ -1,0 +1,51 @@
+//! The replicated state: what is equal on every replica after the same slots.
+
+use bytes::BytesMut;
+
+use crate::batch;
+use crate::client::Request;
+use crate::ids::Slot;
+use crate::message::Value;
+use crate::seams::StateMachine;
+use crate::sessions::{Applied, Sessions};
+
+#[derive(Debug, Default)]
+pub struct State<M> {
+    pub machine: M,
+    pub sessions: Sessions,
+    /// Every slot up to here is applied.
+    applied: Slot,
+    scratch: BytesMut,
+}
+
+impl<M: StateMachine> State<M> {
+    pub fn new(machine: M) -> State<M> {
+        State::at(Slot::ZERO, machine, Sessions::default())
+    }
+
+    /// The state after `applied`, from its parts.
+    pub fn at(applied: Slot, machine: M, sessions: Sessions) -> State<M> {
+        State {
+            machine,
+            sessions,
+            applied,
+            scratch: BytesMut::new(),
+        }
+    }
+
+    pub fn applied(&self) -> Slot {
+        self.applied
+    }
+
+    /// Applies the next slot; `done` is told what came of each request.
+    pub fn apply(&mut self, slot: Slot, value: Value, mut done: impl FnMut(&Request, Applied)) {
+        assert_eq!(slot, self.applied.next(), "slots are applied in order");
+        for (index, request) in batch::requests(value).enumerate() {
+            let applied =
+                self.sessions
+                    .apply(slot, index, &request, &mut self.machine, &mut self.scratch);
+            done(&request, applied);
+        }
+        self.applied = slot;
+    }
+}

@@ -1,0 +1,41 @@
+//! What happened that only a counter shows: a simulation in which nothing of it did proves little.
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Milestones {
+    /// Snapshots that became durable.
+    pub snapshots_durable: u64,
+    /// Starts from a snapshot.
+    pub starts_from_snapshot: u64,
+    /// Starts whose snapshot ended below the trim floor, so that a peer had to help.
+    pub starts_below_floor: u64,
+    /// Snapshots of peers that became a replica's state.
+    pub snapshots_installed: u64,
+    /// Damaged snapshots that a start met.
+    pub damaged_found: u64,
+    /// Sessions that the agreed log evicted.
+    pub sessions_evicted: u64,
+}
+
+impl Milestones {
+    pub fn merge(&mut self, other: &Milestones) {
+        self.snapshots_durable += other.snapshots_durable;
+        self.starts_from_snapshot += other.starts_from_snapshot;
+        self.starts_below_floor += other.starts_below_floor;
+        self.snapshots_installed += other.snapshots_installed;
+        self.damaged_found += other.damaged_found;
+        self.sessions_evicted += other.sessions_evicted;
+    }
+
+    /// By name, as they are printed.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        [
+            ("snapshots-durable", self.snapshots_durable),
+            ("starts-from-snapshot", self.starts_from_snapshot),
+            ("starts-below-floor", self.starts_below_floor),
+            ("snapshots-installed", self.snapshots_installed),
+            ("damaged-snapshots-found", self.damaged_found),
+            ("sessions-evicted", self.sessions_evicted),
+        ]
+        .into_iter()
+    }
+}
