@@ -3,7 +3,7 @@
 mod common;
 
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{directory, one_at_a_time, synod};
@@ -126,9 +126,10 @@ fn a_killed_chaos_leaves_no_process_behind_not_even_a_stopped_one() {
     wait_until("a process stays", || processes_of(out.path()).is_empty());
 }
 
-/// A guard of a program that knows nothing of it, and names `mark`.
-fn guard(directory: &Path, mark: &Path, script: &str) -> Child {
-    synod()
+/// A guard of a program that knows nothing of it, and names `mark`. Waiting for the guard would close its stdin, which
+/// is held apart therefore.
+fn guard(directory: &Path, mark: &Path, script: &str) -> (Child, Option<ChildStdin>) {
+    let mut guard = synod()
         .args(["probe", "guard", "--directory"])
         .arg(directory)
         .arg("--pid-file")
@@ -139,7 +140,9 @@ fn guard(directory: &Path, mark: &Path, script: &str) -> Child {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .expect("the binary starts")
+        .expect("the binary starts");
+    let stdin = guard.stdin.take();
+    (guard, stdin)
 }
 
 #[test]
@@ -147,22 +150,22 @@ fn a_guarded_program_ends_with_its_guard_whatever_ends_that() {
     const ENDLESS: &str = "trap '' TERM; while :; do sleep 0.05; done";
     let directory = directory();
     let mark = directory.path().join("mark");
-    let ways: [fn(&mut Child); 3] = [
-        |guard| drop(guard.stdin.take()),
-        |guard| guard.kill().expect("our child"),
-        |guard| kill_process(Pid::from_child(guard), Signal::TERM).expect("our child"),
+    let ways: [fn(&mut Child, &mut Option<ChildStdin>); 3] = [
+        |_, stdin| drop(stdin.take()),
+        |guard, _| guard.kill().expect("our child"),
+        |guard, _| kill_process(Pid::from_child(guard), Signal::TERM).expect("our child"),
     ];
     for end in ways {
-        let mut guard = guard(directory.path(), &mark, ENDLESS);
+        let (mut guard, mut stdin) = guard(directory.path(), &mark, ENDLESS);
         wait_until("the program does not start", || {
             directory.path().join("pid").exists() && processes_of(&mark).len() == 2
         });
-        end(&mut guard);
+        end(&mut guard, &mut stdin);
         guard.wait().expect("our child");
         wait_until("the program stays", || processes_of(&mark).is_empty());
         std::fs::remove_file(directory.path().join("pid")).expect("it was written");
     }
     // It ends as the program does.
-    let mut guard = guard(directory.path(), &mark, "exit 7");
+    let (mut guard, _stdin) = guard(directory.path(), &mark, "exit 7");
     assert_eq!(guard.wait().expect("our child").code(), Some(7));
 }
