@@ -205,11 +205,15 @@ fn a_sweep_runs_on_the_machines_of_an_inventory() {
         all.extend_from_slice(more);
         run(&all)
     };
-    let on_machines = ["--inventory", text(&machines)];
+    let programs = nothing_installed(out.path());
+    let mut on_machines = vec!["--inventory", text(&machines)];
+    on_machines.extend(["--programs", text(&programs)]);
     let finished = sweep(&few, &on_machines);
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
     assert!(
-        finished.stderr.contains("skipped: etcd: "),
+        finished
+            .stderr
+            .contains("skipped: etcd: host here: etcd is not installed"),
         "{}",
         finished.stderr
     );
@@ -227,16 +231,21 @@ fn a_sweep_runs_on_the_machines_of_an_inventory() {
     refused(&sweep(&many, &on_machines), &["lab.toml", "1 replica;"]);
 }
 
-/// An adapter that finds nothing installed, as on most machines.
-#[test]
-fn a_system_that_is_not_installed_is_skipped_with_one_line() {
-    let _turn = one_at_a_time();
-    let out = directory();
-    let programs = out.path().join("programs");
+/// The folder of an adapter that finds nothing installed, as on most machines.
+fn nothing_installed(out: &Path) -> PathBuf {
+    let programs = out.join("programs");
     std::fs::create_dir(&programs).expect("made");
     let script = "#!/bin/sh\necho 'external: etcd is not installed: apt-get install etcd-server' >&2\nexit 3\n";
     let adapter = write(&programs.join("external"), script);
     std::fs::set_permissions(&adapter, std::fs::Permissions::from_mode(0o755)).expect("ours");
+    programs
+}
+
+#[test]
+fn a_system_that_is_not_installed_is_skipped_with_one_line() {
+    let _turn = one_at_a_time();
+    let out = directory();
+    let programs = nothing_installed(out.path());
     let finished = run(&[
         "compare",
         "--systems",

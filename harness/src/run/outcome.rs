@@ -156,6 +156,7 @@ impl Outcome {
             faults,
             conclusion,
         } = measured;
+        let offer = OfferRates::of(plan, &load);
         let counter = |name: &str| counters.get(name).copied().unwrap_or(0);
         let syncs = syncs(plan, &counters);
         let commands = load.acknowledged as f64;
@@ -188,12 +189,7 @@ impl Outcome {
             commands_per_sync: ratio(commands, syncs_of_one, 2),
             elections: counter("elections"),
             disk_bytes_per_command: ratio(counter("disk_bytes_written") as f64, commands, 1),
-            offer: load.offer.map(|commands| OfferRates {
-                commands,
-                offered_per_s: ratio(commands.offered as f64, f64::from(plan.seconds), 1),
-                goodput_per_s: ratio(load.acknowledged as f64, f64::from(plan.seconds), 1),
-                busy_replies: load.client_counters.get("busy").copied().unwrap_or(0),
-            }),
+            offer,
             surge: load.surge,
             load: plan.load,
             loop_kind: plan.load.kind(),
@@ -222,6 +218,18 @@ impl Outcome {
             replica_counters: counters,
             client_counters: load.client_counters,
         }
+    }
+}
+
+impl OfferRates {
+    fn of(plan: &Plan, load: &LoadResult) -> Option<OfferRates> {
+        let seconds = f64::from(plan.seconds);
+        load.offer.map(|commands| OfferRates {
+            commands,
+            offered_per_s: ratio(commands.offered as f64, seconds, 1),
+            goodput_per_s: ratio(load.acknowledged as f64, seconds, 1),
+            busy_replies: load.client_counters.get("busy").copied().unwrap_or(0),
+        })
     }
 }
 

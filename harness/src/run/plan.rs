@@ -165,7 +165,7 @@ impl Plan {
             heartbeat_ms: Some(millis(usual.heartbeat_ns) + trip_ms),
             election_timeout_ms: Some(millis(usual.election_timeout_ns) + 5 * trip_ms),
             election_jitter_ms: Some(millis(usual.election_jitter_ns) + trip_ms),
-            retransmit_ms: Some(millis(usual.retransmit_ns) + 2 * trip_ms),
+            retransmit_ms: Some(millis(usual.retransmit_ns) + 4 * trip_ms),
             ..TimersTable::default()
         }
     }
