@@ -68,7 +68,7 @@ fn the_command_line() {
     refused(
         &run(&["run", "--kill-leader-after", "10"]),
         USAGE,
-        &["--kill-leader-after 10", "--seconds"],
+        &["kill leader at 10s", "--seconds"],
     );
     refused(&run(&["run", "--surge", "5x@3s+3s"]), USAGE, &["--rate"]);
     refused(
