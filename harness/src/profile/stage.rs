@@ -93,6 +93,11 @@ impl Stage {
         known.unwrap_or(unknown)
     }
 
+    /// Whether samples fall here because no row knew better.
+    pub fn catches_all(self) -> bool {
+        matches!(self, Stage::EventLoop | Stage::KernelOther | Stage::Other)
+    }
+
     /// Whether a row names the leaf itself, or the stage is its callers'.
     pub fn knows(leaf: &str) -> bool {
         of_frame(leaf).is_some()
@@ -149,18 +154,22 @@ const FUNCTIONS: &[(&str, Stage)] = &[
     ("synod_engine::machine", Stage::Apply),
     ("synod_engine::batch::requests", Stage::Apply),
     ("synod_engine::client::Request::take", Stage::Apply),
+    ("synod_harness::load", Stage::Load),
     // What carries it.
     ("quinn", Stage::Quic),
     ("synod_transport", Stage::Quic),
-    ("synod_harness::load", Stage::Load),
     // What calls everything else.
     ("synod_engine::driver::Driver", Stage::EventLoop),
     ("synod_engine::replica::Replica", Stage::EventLoop),
     ("synod_harness::node", Stage::EventLoop),
     ("synod_harness::idle_spin", Stage::EventLoop),
     ("synod_harness::counter_fd", Stage::EventLoop),
+    ("synod_harness::replica", Stage::EventLoop),
+    ("epoll_wait", Stage::EventLoop),
     ("mio::", Stage::EventLoop),
-    ("tokio::", Stage::EventLoop),
+    // Not all of tokio: its sleeps, channels and sockets belong to whoever calls them.
+    ("tokio::runtime::", Stage::EventLoop),
+    ("tokio::task::local", Stage::EventLoop),
 ];
 
 /// Kernel: how a function's name begins, without the mark.
@@ -312,6 +321,14 @@ mod tests {
                 Stage::KernelScheduling,
             ),
             (";clock_gettime;do_syscall_64_[k]", Stage::KernelOther),
+            (
+                ";tokio::runtime::runtime::Runtime::block_on;synod_harness::load::load::{{closure}};tokio::time::sleep::Sleep::reset",
+                Stage::Load,
+            ),
+            (
+                ";synod_harness::load::run;tokio::runtime::runtime::Runtime::block_on;tokio::runtime::io::driver::Driver::turn",
+                Stage::EventLoop,
+            ),
             ("", Stage::EventLoop),
         ];
         for (rest, stage) in cases {
