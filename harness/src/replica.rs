@@ -262,6 +262,9 @@ pub fn listen(
     if let Some(clients_max) = file.limits.clients_max {
         limits.clients_max = clients_max;
     }
+    // The timers of the engine were chosen for the path: TLS and the Hello take four round trips of it.
+    let election_ms = settings.engine.timers.election_timeout_ns / 1_000_000;
+    limits.handshake_ms_max = limits.handshake_ms_max.max(3 * election_ms);
     let config = TransportConfig {
         cluster: settings.cluster,
         replica: settings.engine.replica,

@@ -3,7 +3,13 @@
 use std::time::Duration;
 
 const DELAY_MIN: Duration = Duration::from_millis(20);
-const DELAY_MAX: Duration = Duration::from_millis(500);
+/// While the other side may be back at any moment.
+pub const DELAY_MAX: Duration = Duration::from_millis(500);
+/// Between replicas, after a refusal that lasts until somebody changes a configuration. A rolling upgrade is full of these,
+/// and must not keep links down for long.
+pub const PEER_REFUSED_DELAY_MAX: Duration = Duration::from_secs(5);
+/// Of a client that is not wanted or has no place: there may be thousands of them, and each attempt costs a handshake.
+pub const CLIENT_REFUSED_DELAY_MAX: Duration = Duration::from_secs(30);
 
 pub struct Backoff {
     delay: Duration,
@@ -22,10 +28,10 @@ impl Backoff {
         self.delay = DELAY_MIN;
     }
 
-    /// The next delay: between half of the current step and the whole of it.
-    pub fn next(&mut self) -> Duration {
-        let whole = self.delay;
-        self.delay = (whole * 2).min(DELAY_MAX);
+    /// The next delay: between half of the current step and the whole of it. Steps double up to `delay_max`.
+    pub fn next(&mut self, delay_max: Duration) -> Duration {
+        let whole = self.delay.min(delay_max);
+        self.delay = (whole * 2).min(delay_max);
         let half = whole / 2;
         half + half.mul_f64(self.fraction())
     }
@@ -49,11 +55,18 @@ mod tests {
     fn delays_grow_to_the_limit_and_differ_by_seed() {
         let mut one = Backoff::new(1);
         let mut two = Backoff::new(2);
-        let delays: Vec<_> = (0..10).map(|_| one.next()).collect();
+        let delays: Vec<_> = (0..10).map(|_| one.next(DELAY_MAX)).collect();
         assert!(delays[0] >= DELAY_MIN / 2 && delays[0] <= DELAY_MIN);
         assert!(delays[9] >= DELAY_MAX / 2 && delays[9] <= DELAY_MAX);
-        assert_ne!(delays, (0..10).map(|_| two.next()).collect::<Vec<_>>());
+        assert_ne!(
+            delays,
+            (0..10).map(|_| two.next(DELAY_MAX)).collect::<Vec<_>>()
+        );
+        // Refusals that last are met with more patience, and no longer than they last.
+        let refused: Vec<_> = (0..8).map(|_| one.next(CLIENT_REFUSED_DELAY_MAX)).collect();
+        assert!(refused[7] >= CLIENT_REFUSED_DELAY_MAX / 2);
+        assert!(one.next(DELAY_MAX) <= DELAY_MAX);
         one.reset();
-        assert!(one.next() <= DELAY_MIN);
+        assert!(one.next(DELAY_MAX) <= DELAY_MIN);
     }
 }

@@ -1,6 +1,6 @@
 //! Why a connection of ours is closed: the code and text that the other side gets to see.
 
-use quinn::{Connection, ConnectionError, VarInt};
+use quinn::{Connection, ConnectionError, TransportErrorCode, VarInt};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseCode {
@@ -38,6 +38,24 @@ pub fn is_lasting(error: &ConnectionError) -> bool {
         ConnectionError::TransportError(error) => is_crypto(u64::from(error.code)),
         ConnectionError::VersionMismatch => true,
         ConnectionError::Reset
+        | ConnectionError::TimedOut
+        | ConnectionError::LocallyClosed
+        | ConnectionError::CidsExhausted => false,
+    }
+}
+
+/// Whether the other side has no place at the moment, which hundreds of others may be waiting for as well.
+pub fn is_crowded(error: &ConnectionError) -> bool {
+    match error {
+        ConnectionError::ApplicationClosed(close) => {
+            close.error_code.into_inner() == CloseCode::ClientsMax as u64
+        }
+        ConnectionError::ConnectionClosed(close) => {
+            close.error_code == TransportErrorCode::CONNECTION_REFUSED
+        }
+        ConnectionError::TransportError(_)
+        | ConnectionError::VersionMismatch
+        | ConnectionError::Reset
         | ConnectionError::TimedOut
         | ConnectionError::LocallyClosed
         | ConnectionError::CidsExhausted => false,

@@ -49,6 +49,12 @@ pub struct Counters {
     pub link_resets: Counter,
     /// Attempts to set up a connection that failed, in either direction.
     pub handshake_failures: Counter,
+    /// Callers that were asked to prove their address before anything else.
+    pub door_asked_for_proof: Counter,
+    /// Callers that got no answer, because half-done handshakes held all places.
+    pub door_ignored: Counter,
+    /// Callers that were turned away before TLS, because no client has a place.
+    pub door_refused: Counter,
     /// Times that a peer's data reader waited because the inbox was full.
     pub inbox_peer_waits: Counter,
     /// The same for control frames.
@@ -102,6 +108,9 @@ impl Counters {
         report("link_reconnects", self.link_reconnects.get());
         report("link_resets", self.link_resets.get());
         report("handshake_failures", self.handshake_failures.get());
+        report("door_asked_for_proof", self.door_asked_for_proof.get());
+        report("door_ignored", self.door_ignored.get());
+        report("door_refused", self.door_refused.get());
         report("inbox_peer_waits", self.inbox_peer_waits.get());
         report("inbox_control_waits", self.inbox_control_waits.get());
         report("inbox_refused", self.inbox_refused.get());

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use quinn::congestion::CubicConfig;
 use quinn::{
-    AckFrequencyConfig, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime,
-    TransportConfig as QuicConfig, VarInt,
+    AckFrequencyConfig, Connection, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig,
+    TokioRuntime, TransportConfig as QuicConfig, VarInt,
 };
 
 use quinn_proto::HashedConnectionIdGenerator;
@@ -25,13 +25,22 @@ const CONNECTION_WINDOW_BYTES: u32 = 2 * STREAM_WINDOW_BYTES + 2 * 1024 * 1024;
 /// Unacknowledged bytes kept for retransmission, over all lanes: as much as the other side gives credit for, so that
 /// Control can still be written while the acknowledgements of Data and Bulk are under way.
 const SEND_WINDOW_BYTES: u64 = CONNECTION_WINDOW_BYTES as u64;
-/// What QUIC may hold for one connection, both directions.
+/// What QUIC may hold for the connection of one peer, both directions.
 pub const CONNECTION_BYTES_MAX: usize = 2 * CONNECTION_WINDOW_BYTES as usize;
+/// Unread or unacknowledged bytes, in each direction, of a connection whose other side is not known yet: more than a Hello.
+const STRANGER_WINDOW_BYTES: u32 = 16 * 1024;
+/// The same of a client: there are many of them, and what they may fill is a large part of the memory budget.
+const CLIENT_WINDOW_BYTES: u32 = 1024 * 1024;
 
 /// Lanes of a link, one stream each.
 const UNI_STREAMS_MAX: u32 = 3;
 /// A client's only stream.
 const BIDI_STREAMS_MAX: u32 = 1;
+
+/// First packets that wait for the door's answer. They are answered within a turn; beyond, quinn drops them unread.
+const INCOMING_MAX: usize = 256;
+/// What follows a first packet before it is answered; a ClientHello that takes several packets, for instance.
+const INCOMING_BYTES_MAX: u64 = 16 * 1024;
 
 /// Cubic's own default is 12,000 bytes whatever the MTU: not even two packets of 8,952.
 const INITIAL_WINDOW_BYTES: u64 = 1024 * 1024;
@@ -116,8 +125,32 @@ fn server_config(identity: &Identity, mtu_max: u16) -> Result<quinn::ServerConfi
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     // Peers and clients come in at the same door, so these are a client's timeouts; the shorter idle timeout of
     // a dialling peer holds for both ends.
-    config.transport_config(Arc::new(quic_config(Role::Client, mtu_max)));
+    let mut transport = quic_config(Role::Client, mtu_max);
+    // Who it is, is known after TLS; until then it has one stream and room for a Hello. See `open_to_peer`.
+    transport
+        .receive_window(VarInt::from_u32(STRANGER_WINDOW_BYTES))
+        .send_window(u64::from(STRANGER_WINDOW_BYTES))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .max_concurrent_bidi_streams(VarInt::from_u32(BIDI_STREAMS_MAX));
+    config
+        .transport_config(Arc::new(transport))
+        .max_incoming(INCOMING_MAX)
+        .incoming_buffer_size(INCOMING_BYTES_MAX)
+        .incoming_buffer_size_total(INCOMING_MAX as u64 * INCOMING_BYTES_MAX);
     Ok(config)
+}
+
+/// Gives an accepted connection the streams and windows of a link, once a certificate showed that it is a peer's.
+pub fn open_to_peer(connection: &Connection) {
+    connection.set_max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS_MAX));
+    connection.set_receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES));
+    connection.set_send_window(SEND_WINDOW_BYTES);
+}
+
+/// The same for a client, whose only stream it has opened already.
+pub fn open_to_client(connection: &Connection) {
+    connection.set_receive_window(VarInt::from_u32(CLIENT_WINDOW_BYTES));
+    connection.set_send_window(u64::from(CLIENT_WINDOW_BYTES));
 }
 
 fn endpoint_config(identity: &Identity, mtu_max: u16) -> EndpointConfig {
@@ -160,10 +193,15 @@ fn quic_config(role: Role, mtu_max: u16) -> QuicConfig {
         .ack_eliciting_threshold(VarInt::from_u32(ACK_PACKETS))
         .max_ack_delay(Some(ACK_DELAY));
 
+    // Of a connection that is dialled: a replica that accepted a peer opens lanes, one that accepted a client opens none.
+    let uni_streams_max = match role {
+        Role::Peer => UNI_STREAMS_MAX,
+        Role::Client => 0,
+    };
     let mut config = QuicConfig::default();
     config
-        .max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS_MAX))
-        .max_concurrent_bidi_streams(VarInt::from_u32(BIDI_STREAMS_MAX))
+        .max_concurrent_uni_streams(VarInt::from_u32(uni_streams_max))
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
         .send_window(SEND_WINDOW_BYTES)

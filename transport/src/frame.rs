@@ -34,6 +34,11 @@ impl FrameCutter {
         }
     }
 
+    /// From the next frame on, this is the limit.
+    pub fn allow(&mut self, frame_bytes_max: usize) {
+        self.frame_bytes_max = frame_bytes_max;
+    }
+
     /// The next whole frame, without its length prefix; `None` once `chunk` is used up.
     pub fn cut(&mut self, chunk: &mut Bytes) -> Result<Option<Bytes>, FrameError> {
         if !self.take_prefix(chunk) {

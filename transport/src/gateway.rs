@@ -79,6 +79,11 @@ impl Gateway {
         queues
     }
 
+    /// Whether one more client would be turned away.
+    pub fn is_full(&self) -> bool {
+        self.clients() >= self.limits.clients_max
+    }
+
     pub fn clients(&self) -> usize {
         self.lock().clients.len()
     }

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use quinn::crypto::rustls::HandshakeData;
-use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, WriteError};
+use quinn::{
+    Connecting, Connection, ConnectionError, Endpoint, RecvStream, SendStream, WriteError,
+};
 use rustls::pki_types::CertificateDer;
 use synod_engine::ids::{ClusterId, ReplicaId};
 use synod_engine::seams::Lane;
@@ -14,8 +16,11 @@ use crate::hello::{HELLO_BYTES, Hello, HelloError};
 use crate::identity::{certificate_carries, client_name, replica_name};
 use crate::reader::{FrameReader, ReadFailed};
 
-/// From the first packet to the other side's Hello. A peer that comes up later is reached by the next attempt.
-pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long TLS takes at most where nothing else is configured, and after it the Hello. A peer that comes up later is
+/// reached by the next attempt.
+pub const HANDSHAKE_MS: u64 = 1_000;
+/// Longer frames are no Hello, and nobody may make us hold them before it is known who sends them.
+const HELLO_FRAME_BYTES_MAX: usize = 2 * HELLO_BYTES;
 
 /// The other side, and the streams to and from it, all introductions made.
 pub struct PeerConnection {
@@ -40,12 +45,14 @@ pub struct Local {
     /// `None` for a client.
     pub replica: Option<ReplicaId>,
     pub frame_bytes_max: usize,
+    /// Of TLS, and of the Hello after it.
+    pub timeout: Duration,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeFailed {
-    #[error("no answer within {} ms", HANDSHAKE_TIMEOUT.as_millis())]
-    TimedOut,
+    #[error("no answer within {} ms", .0.as_millis())]
+    TimedOut(Duration),
     #[error("cannot dial: {0}")]
     Dial(#[from] quinn::ConnectError),
     #[error("{0}")]
@@ -68,7 +75,7 @@ impl HandshakeFailed {
         match self {
             HandshakeFailed::Connection(error) => close::is_lasting(error),
             HandshakeFailed::Hello(_) | HandshakeFailed::Certificate { .. } => true,
-            HandshakeFailed::TimedOut
+            HandshakeFailed::TimedOut(_)
             | HandshakeFailed::Dial(_)
             | HandshakeFailed::Read(_)
             | HandshakeFailed::Write(_)
@@ -81,7 +88,7 @@ impl HandshakeFailed {
         match self {
             HandshakeFailed::Hello(_) => CloseCode::Hello,
             HandshakeFailed::Certificate { .. } => CloseCode::Certificate,
-            HandshakeFailed::TimedOut => CloseCode::Shutdown,
+            HandshakeFailed::TimedOut(_) => CloseCode::Shutdown,
             _ => CloseCode::Violation,
         }
     }
@@ -90,11 +97,12 @@ impl HandshakeFailed {
 /// Runs one handshake against the clock, and tells the other side if it fails.
 pub async fn bounded<T>(
     connection: &Connection,
+    timeout: Duration,
     handshake: impl Future<Output = Result<T, HandshakeFailed>>,
 ) -> Result<T, HandshakeFailed> {
-    let result = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake)
+    let result = tokio::time::timeout(timeout, handshake)
         .await
-        .unwrap_or(Err(HandshakeFailed::TimedOut));
+        .unwrap_or(Err(HandshakeFailed::TimedOut(timeout)));
     result.map_err(|error| {
         // The reason that the other side gave says more than "the stream failed".
         if let Some(reason) = connection.close_reason() {
@@ -110,14 +118,22 @@ pub async fn dial(
     endpoint: &Endpoint,
     config: &quinn::ClientConfig,
     address: SocketAddr,
-    cluster: ClusterId,
+    local: Local,
     peer: ReplicaId,
 ) -> Result<Connection, HandshakeFailed> {
-    let name = replica_name(cluster, peer);
+    let name = replica_name(local.cluster, peer);
     let connecting = endpoint.connect_with(config.clone(), address, &name)?;
-    tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting)
+    encrypted(connecting, local.timeout).await
+}
+
+/// Waits for TLS, but not for ever: who never goes on must not hold memory for as long as it sends first packets.
+pub async fn encrypted(
+    connecting: Connecting,
+    timeout: Duration,
+) -> Result<Connection, HandshakeFailed> {
+    tokio::time::timeout(timeout, connecting)
         .await
-        .map_err(|_| HandshakeFailed::TimedOut)?
+        .map_err(|_| HandshakeFailed::TimedOut(timeout))?
         .map_err(HandshakeFailed::Connection)
 }
 
@@ -136,6 +152,21 @@ pub async fn greet_peer(
         lanes,
         control,
     })
+}
+
+/// Fails unless TLS has shown that the other side is one of `replicas`; which of them it says it is, is in its Hello.
+pub fn expect_one_of(
+    connection: &Connection,
+    cluster: ClusterId,
+    replicas: &[ReplicaId],
+) -> Result<(), HandshakeFailed> {
+    let mut names = replicas.iter().map(|id| replica_name(cluster, *id));
+    match names.any(|name| check_certificate(connection, name).is_ok()) {
+        true => Ok(()),
+        false => Err(HandshakeFailed::Certificate {
+            name: "a replica that dials this one".to_owned(),
+        }),
+    }
 }
 
 /// The accepting side of a link. Nothing of ours is sent before the peer is known to be who it says.
@@ -167,8 +198,9 @@ pub async fn greet_gateway(
 ) -> Result<ClientConnection, HandshakeFailed> {
     let (mut send, receive) = connection.open_bi().await?;
     write(&mut send, &local.hello()).await?;
-    let mut receive = FrameReader::new(receive, local.frame_bytes_max);
+    let mut receive = FrameReader::new(receive, HELLO_FRAME_BYTES_MAX);
     let frame = receive.one().await.map_err(HandshakeFailed::Read)?;
+    receive.allow(local.frame_bytes_max);
     Hello::decode(frame, local.cluster)?.expect(Some(replica))?;
     Ok(ClientConnection {
         connection,
@@ -184,8 +216,9 @@ pub async fn accept_client(
 ) -> Result<ClientConnection, HandshakeFailed> {
     check_certificate(&connection, client_name(local.cluster))?;
     let (mut send, receive) = connection.accept_bi().await?;
-    let mut receive = FrameReader::new(receive, local.frame_bytes_max);
+    let mut receive = FrameReader::new(receive, HELLO_FRAME_BYTES_MAX);
     let frame = receive.one().await.map_err(HandshakeFailed::Read)?;
+    receive.allow(local.frame_bytes_max);
     Hello::decode(frame, local.cluster)?.expect(None)?;
     write(&mut send, &local.hello()).await?;
     Ok(ClientConnection {
@@ -250,14 +283,12 @@ async fn accept_control(
     local: Local,
 ) -> Result<(FrameReader, Hello), HandshakeFailed> {
     let stream = connection.accept_uni().await?;
-    let (lane, mut reader) = read_lane(stream, local.frame_bytes_max).await?;
+    let (lane, mut reader) = read_lane(stream, HELLO_FRAME_BYTES_MAX).await?;
     if lane != Lane::Control {
         return Err(HandshakeFailed::Lane(lane_byte(lane)));
     }
     let frame = reader.one().await.map_err(HandshakeFailed::Read)?;
-    if frame.len() > 2 * HELLO_BYTES {
-        return Err(HelloError::NotHello.into());
-    }
+    reader.allow(local.frame_bytes_max);
     Ok((reader, Hello::decode(frame, local.cluster)?))
 }
 

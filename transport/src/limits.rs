@@ -1,6 +1,9 @@
 //! Every bound of the transport of one replica, in one place, so that they add up to a memory budget.
 
+use synod_engine::ids::REPLICAS_MAX;
 use synod_engine::seams::Lane;
+
+use crate::handshake::HANDSHAKE_MS;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -28,6 +31,12 @@ pub struct Limits {
     pub request_bytes_max: usize,
     /// Client connections; one beyond is refused and counted.
     pub clients_max: usize,
+    /// Handshakes under way with callers from where peers are expected; beyond, callers hear nothing.
+    pub peer_handshakes_max: usize,
+    /// The same with anybody else.
+    pub stranger_handshakes_max: usize,
+    /// How long TLS may take, and after it the Hello. It has to grow with the path, as the engine's timers do.
+    pub handshake_ms_max: u64,
     /// What a Busy answer of the gateway tells the client to wait.
     pub busy_retry_us: u32,
 }
@@ -45,6 +54,9 @@ impl Default for Limits {
             frame_bytes_max: 16 * MIB,
             request_bytes_max: MIB,
             clients_max: 1024,
+            peer_handshakes_max: 2 * REPLICAS_MAX as usize,
+            stranger_handshakes_max: 64,
+            handshake_ms_max: HANDSHAKE_MS,
             busy_retry_us: 2_000,
         }
     }

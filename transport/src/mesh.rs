@@ -5,26 +5,33 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
-use quinn::{Connection, Endpoint, Incoming};
+use quinn::{Connecting, Connection, Endpoint, Incoming};
 use synod_engine::ids::{REPLICAS_MAX, ReplicaId};
 use tokio::task::JoinSet;
 
 use crate::TransportConfig;
 use crate::TransportError;
-use crate::backoff::Backoff;
+use crate::backoff::{self, Backoff};
 use crate::close::CloseCode;
 use crate::counters::Counters;
+use crate::door::{Door, Knock, Place, Verdict};
 use crate::endpoint::{self, Role};
 use crate::gateway::Gateway;
 use crate::handshake::{
-    self, HandshakeFailed, Local, PeerConnection, accept_client, accept_peer, bounded, greet_peer,
+    self, HandshakeFailed, Local, PeerConnection, accept_client, accept_peer, bounded, encrypted,
+    greet_peer,
 };
 use crate::inbox::InboxShared;
 use crate::limits::Limits;
 use crate::link::Link;
 use crate::notices::Notices;
 use crate::tls;
+
+/// Answers to strangers between two turns of everybody else.
+const REFUSALS_IN_A_ROW: u32 = 16;
 
 pub struct Mesh {
     endpoint: Endpoint,
@@ -36,6 +43,7 @@ pub struct Mesh {
     links: Vec<Option<Arc<Link>>>,
     /// The peers that dial this replica.
     diallers: Vec<ReplicaId>,
+    door: Arc<Door>,
     pub gateway: Gateway,
     counters: Arc<Counters>,
     notices: Notices,
@@ -52,7 +60,8 @@ impl Mesh {
         let links = links(config, inbox, counters)?;
         let endpoint = endpoint::bind(config.listen, &config.identity, config.mtu_max, true)?;
         let dialling = endpoint::client_config(&config.identity, Role::Peer, config.mtu_max)?;
-        let diallers = config.peers.iter().map(|(peer, _)| *peer);
+        let mut diallers = config.peers.clone();
+        diallers.retain(|(peer, _)| *peer < config.replica);
         Ok(Mesh {
             endpoint,
             dialling,
@@ -60,11 +69,13 @@ impl Mesh {
                 cluster: config.cluster,
                 replica: Some(config.replica),
                 frame_bytes_max: config.limits.frame_bytes_max,
+                timeout: Duration::from_millis(config.limits.handshake_ms_max),
             },
             limits: config.limits.clone(),
             seed: config.seed,
             links,
-            diallers: diallers.filter(|peer| *peer < config.replica).collect(),
+            diallers: diallers.iter().map(|(peer, _)| *peer).collect(),
+            door: Arc::new(Door::new(config.limits.clone(), diallers.into_iter())),
             gateway: Gateway::new(
                 Arc::clone(inbox),
                 Arc::clone(counters),
@@ -132,10 +143,11 @@ impl Mesh {
         let link = Arc::clone(self.link(peer).expect("every peer has a link"));
         let mut backoff = Backoff::new(self.seed ^ (u64::from(peer.0) << 32));
         loop {
-            match self.dial(peer, address).await {
+            let delay_max = match self.dial(peer, address).await {
                 Ok(connection) => {
                     backoff.reset();
                     link.run(connection).await;
+                    backoff::DELAY_MAX
                 }
                 Err(error) => {
                     self.counters.handshake_failures.add(1);
@@ -145,12 +157,16 @@ impl Mesh {
                     ));
                     // An attempt that timed out has waited enough: the next first packet goes out soon, so that
                     // a peer that comes back is reached soon.
-                    if matches!(error, HandshakeFailed::TimedOut) {
+                    if matches!(error, HandshakeFailed::TimedOut(_)) {
                         backoff.reset();
                     }
+                    match error.is_lasting() {
+                        true => backoff::PEER_REFUSED_DELAY_MAX,
+                        false => backoff::DELAY_MAX,
+                    }
                 }
-            }
-            tokio::time::sleep(backoff.next()).await;
+            };
+            tokio::time::sleep(backoff.next(delay_max)).await;
         }
     }
 
@@ -159,50 +175,101 @@ impl Mesh {
         peer: ReplicaId,
         address: SocketAddr,
     ) -> Result<PeerConnection, HandshakeFailed> {
-        let cluster = self.local.cluster;
         let connection =
-            handshake::dial(&self.endpoint, &self.dialling, address, cluster, peer).await?;
+            handshake::dial(&self.endpoint, &self.dialling, address, self.local, peer).await?;
         bounded(
             &connection,
+            self.local.timeout,
             greet_peer(connection.clone(), self.local, peer),
         )
         .await
     }
 
-    /// Takes in whoever dials, each in a task of its own.
+    /// Lets in whom the door lets in, each in a task of its own.
     pub async fn accept(self: Arc<Mesh>) {
         let mut connections = JoinSet::new();
+        let mut in_a_row = 0;
         while let Some(incoming) = self.endpoint.accept().await {
             while connections.try_join_next().is_some() {}
-            // Half-done handshakes count too, so that strangers can't hold unbounded memory.
-            if connections.len() >= self.limits.clients_max + usize::from(2 * REPLICAS_MAX) {
+            let begun = self.answer(incoming);
+            in_a_row += 1;
+            // A handshake is a millisecond's work of the thread that the engine runs on too, a refusal some hundredth of it:
+            // between two of them, or between some refusals, everybody else has a turn.
+            if begun.is_some() || in_a_row >= REFUSALS_IN_A_ROW {
+                in_a_row = 0;
+                others_first().await;
+            }
+            if let Some((connecting, address, place)) = begun {
+                connections.spawn(Arc::clone(&self).serve(connecting, address, place));
+            }
+        }
+    }
+
+    /// Begins a handshake, or does not.
+    fn answer(&self, incoming: Incoming) -> Option<(Connecting, SocketAddr, Place)> {
+        let address = incoming.remote_address();
+        let verdict = self.door.knock(Knock {
+            address,
+            proven: incoming.remote_address_validated(),
+            gateway_full: self.gateway.is_full(),
+        });
+        match verdict {
+            Verdict::Enter(place) => match incoming.accept() {
+                Ok(connecting) => return Some((connecting, address, place)),
+                Err(error) => self.failed(address, &error.into()),
+            },
+            Verdict::Prove => {
+                self.counters.door_asked_for_proof.add(1);
+                let asked = incoming.retry();
+                assert!(asked.is_ok(), "who has not proved its address may be asked");
+            }
+            Verdict::Refuse => {
+                self.counters.door_refused.add(1);
                 self.counters.gateway_over_limit_clients.add(1);
                 incoming.refuse();
-                continue;
             }
-            connections.spawn(Arc::clone(&self).serve(incoming));
+            Verdict::Ignore => {
+                self.counters.door_ignored.add(1);
+                incoming.ignore();
+            }
         }
+        None
     }
 
-    async fn serve(self: Arc<Mesh>, incoming: Incoming) {
-        let address = incoming.remote_address();
-        let result = match incoming.await {
-            Ok(connection) => self.serve_connection(connection).await,
-            Err(error) => Err(HandshakeFailed::Connection(error)),
+    async fn serve(self: Arc<Mesh>, connecting: Connecting, address: SocketAddr, place: Place) {
+        let result = match encrypted(connecting, self.local.timeout).await {
+            Ok(connection) => self.serve_connection(connection, place).await,
+            Err(error) => Err(error),
         };
         if let Err(error) = result {
-            self.counters.handshake_failures.add(1);
-            self.notices.warn(format!(
-                "the connection from {address} was refused: {error}"
-            ));
+            self.failed(address, &error);
         }
     }
 
-    async fn serve_connection(&self, connection: Connection) -> Result<(), HandshakeFailed> {
+    fn failed(&self, address: SocketAddr, error: &HandshakeFailed) {
+        self.counters.handshake_failures.add(1);
+        self.notices.warn(format!(
+            "the connection from {address} was refused: {error}"
+        ));
+    }
+
+    async fn serve_connection(
+        &self,
+        connection: Connection,
+        place: Place,
+    ) -> Result<(), HandshakeFailed> {
+        let timeout = self.local.timeout;
         match handshake::alpn(&connection).as_slice() {
             tls::ALPN_REPLICA => {
-                let accepting = accept_peer(connection.clone(), self.local, &self.diallers);
-                let peer = bounded(&connection, accepting).await?;
+                let greeting = async {
+                    // No stream and no more than a Hello is taken from whom no certificate names.
+                    handshake::expect_one_of(&connection, self.local.cluster, &self.diallers)?;
+                    endpoint::open_to_peer(&connection);
+                    accept_peer(connection.clone(), self.local, &self.diallers).await
+                };
+                let peer = bounded(&connection, timeout, greeting).await?;
+                drop(place);
+                self.door.met(peer.peer, connection.remote_address());
                 let link = self.link(peer.peer).expect("diallers are peers");
                 link.run(peer).await;
             }
@@ -211,7 +278,10 @@ impl Mesh {
                     frame_bytes_max: self.limits.request_bytes_max,
                     ..self.local
                 };
-                let client = bounded(&connection, accept_client(connection.clone(), local)).await?;
+                let greeting = accept_client(connection.clone(), local);
+                let client = bounded(&connection, timeout, greeting).await?;
+                endpoint::open_to_client(&connection);
+                drop(place);
                 self.gateway.serve(client).await;
             }
             // TLS agrees on nothing else.
@@ -219,6 +289,20 @@ impl Mesh {
         }
         Ok(())
     }
+}
+
+/// Lets every other task that is ready have its turn first.
+async fn others_first() {
+    let mut yielded = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        // Behind all that are ready; tokio's own yield would be behind what is not ready yet as well.
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 fn links(

@@ -39,6 +39,11 @@ impl FrameReader {
         }
     }
 
+    /// From now on frames may be this long.
+    pub fn allow(&mut self, frame_bytes_max: usize) {
+        self.cutter.allow(frame_bytes_max);
+    }
+
     /// The first byte of the stream, which stands outside the frames.
     pub async fn byte(&mut self) -> Result<u8, ReadFailed> {
         loop {

@@ -49,7 +49,7 @@ pub fn certified_key(identity: &Identity) -> Result<CertifiedKey, rustls::Error>
 }
 
 /// AES-128-GCM first: with AES instructions it costs a third of ChaCha20, and no attacker we know minds 128 bits.
-fn provider() -> Arc<CryptoProvider> {
+pub fn provider() -> Arc<CryptoProvider> {
     let mut provider = rustls::crypto::ring::default_provider();
     provider.cipher_suites = vec![
         TLS13_AES_128_GCM_SHA256,

@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use quinn::Endpoint;
+use quinn::{ConnectionError, Endpoint};
 use synod_engine::client::ServerMessage;
 use synod_engine::ids::ReplicaId;
 
 use super::core::{QUEUE_BYTES_LIMIT, Shared, has_room};
-use crate::backoff::Backoff;
+use crate::backoff::{self, Backoff};
 use crate::close::{self, CloseCode};
 use crate::handshake::{self, ClientConnection, HandshakeFailed, Local, bounded, greet_gateway};
 use crate::outqueue::OutQueue;
@@ -24,24 +24,57 @@ pub struct Dialler {
     pub seed: u64,
 }
 
+/// Whether the replica does not want this client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refused {
+    No,
+    /// It has no place at the moment.
+    Crowded,
+    /// Until somebody changes a configuration.
+    Lasting,
+}
+
+impl Refused {
+    fn by(error: &ConnectionError) -> Refused {
+        match error {
+            error if close::is_crowded(error) => Refused::Crowded,
+            error if close::is_lasting(error) => Refused::Lasting,
+            _ => Refused::No,
+        }
+    }
+}
+
 impl Dialler {
     pub async fn keep_connected(self, shared: Arc<Shared>) {
         let mut backoff = Backoff::new(self.seed);
         loop {
-            match self.dial().await {
+            let (reason, refused) = match self.dial().await {
                 Ok(connection) => {
-                    backoff.reset();
-                    let (reason, lasting) = self.run(&shared, connection).await;
-                    shared.disconnected(self.replica, reason, lasting);
-                }
-                Err(error) => {
-                    if matches!(error, HandshakeFailed::TimedOut) {
+                    let (reason, refused) = self.run(&shared, connection).await;
+                    // A replica that has no place says so after the Hello.
+                    if refused == Refused::No {
                         backoff.reset();
                     }
-                    shared.disconnected(self.replica, error.to_string(), error.is_lasting());
+                    (reason, refused)
                 }
-            }
-            tokio::time::sleep(backoff.next()).await;
+                Err(error) => {
+                    if matches!(error, HandshakeFailed::TimedOut(_)) {
+                        backoff.reset();
+                    }
+                    let refused = match &error {
+                        HandshakeFailed::Connection(error) => Refused::by(error),
+                        error if error.is_lasting() => Refused::Lasting,
+                        _ => Refused::No,
+                    };
+                    (error.to_string(), refused)
+                }
+            };
+            shared.disconnected(self.replica, reason, refused == Refused::Lasting);
+            let delay_max = match refused {
+                Refused::No => backoff::DELAY_MAX,
+                Refused::Crowded | Refused::Lasting => backoff::CLIENT_REFUSED_DELAY_MAX,
+            };
+            tokio::time::sleep(backoff.next(delay_max)).await;
         }
     }
 
@@ -50,16 +83,16 @@ impl Dialler {
             &self.endpoint,
             &self.config,
             self.address,
-            self.local.cluster,
+            self.local,
             self.replica,
         )
         .await?;
         let greeting = greet_gateway(connection.clone(), self.local, self.replica);
-        bounded(&connection, greeting).await
+        bounded(&connection, self.local.timeout, greeting).await
     }
 
-    /// Carries frames until the connection breaks; says why it did, and whether that lasts.
-    async fn run(&self, shared: &Arc<Shared>, client: ClientConnection) -> (String, bool) {
+    /// Carries frames until the connection breaks; says why it did.
+    async fn run(&self, shared: &Arc<Shared>, client: ClientConnection) -> (String, Refused) {
         let connection = client.connection;
         let queue = Arc::new(OutQueue::new(QUEUE_BYTES_LIMIT));
         shared.connected(self.replica, Arc::clone(&queue));
@@ -76,10 +109,10 @@ impl Dialler {
         };
         queue.close();
         if let Some(error) = connection.close_reason() {
-            return (error.to_string(), close::is_lasting(&error));
+            return (error.to_string(), Refused::by(&error));
         }
         CloseCode::Violation.close(&connection, &ours);
-        (ours, false)
+        (ours, Refused::No)
     }
 
     async fn read(&self, shared: &Arc<Shared>, mut reader: FrameReader) -> String {

@@ -25,7 +25,7 @@ use self::core::{Mode, Ready, Shared};
 use self::session::{Session, SessionConfig, SubmitError};
 use crate::close::CloseCode;
 use crate::endpoint::{self, Role};
-use crate::handshake::Local;
+use crate::handshake::{HANDSHAKE_MS, Local};
 use crate::identity::{Identity, client_name};
 
 pub use self::error::ClientError;
@@ -292,6 +292,7 @@ impl Client {
                     cluster: config.cluster,
                     replica: None,
                     frame_bytes_max: REPLIES_BYTES_MAX,
+                    timeout: Duration::from_millis(HANDSHAKE_MS),
                 },
                 seed: config.seed ^ (u64::from(replica.0) << 56),
             };
