@@ -45,6 +45,8 @@ pub struct Driver<W, N, M, S = NoSnapshots> {
     /// turn serves from the next one on, when everything it recovered is applied.
     serving: bool,
     counters: Counters,
+    /// What the process around counts, for the same report.
+    counted_outside: Vec<(&'static str, u64)>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,6 +83,7 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
             recalled: None,
             serving: false,
             counters: Counters::default(),
+            counted_outside: Vec::new(),
         }
     }
 
@@ -358,6 +361,15 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
             .reply(client, ServerMessage::StatusReply(values).encode());
     }
 
+    /// Takes in what the process around this loop counted so far, for [`Driver::report`].
+    pub fn note_counter(&mut self, name: &'static str, value: u64) {
+        let mut known = self.counted_outside.iter_mut();
+        match known.find(|(other, _)| *other == name) {
+            Some((_, known)) => *known = value,
+            None => self.counted_outside.push((name, value)),
+        }
+    }
+
     /// Every watermark and counter by its name.
     pub fn report(&self, report: &mut dyn FnMut(&'static str, u64)) {
         self.replica.report(report);
@@ -385,6 +397,9 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
         self.report_snapshots(report);
         self.wal.counters(report);
         self.network.counters(report);
+        for (name, value) in &self.counted_outside {
+            report(name, *value);
+        }
     }
 
     /// `trim ≤ applied = commit index ≤ proposed` and `durable ≤ appended`: the core checks its part itself.

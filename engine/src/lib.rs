@@ -3,6 +3,9 @@
 //!
 //! The path of a command: intake → batch → propose → persist ∥ replicate → accept → choose → apply → reply.
 
+// Only `harness` speaks to people, and without waiting for them.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod acceptor;
 pub mod batch;
 pub mod budget;

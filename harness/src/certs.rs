@@ -5,6 +5,7 @@ use synod_engine::ids::{ClusterId, ReplicaId};
 
 use crate::cli::CertsArguments;
 use crate::failure::usage;
+use crate::log::note;
 use crate::output::say;
 
 pub fn run(arguments: &CertsArguments) -> anyhow::Result<()> {
@@ -16,7 +17,7 @@ pub fn run(arguments: &CertsArguments) -> anyhow::Result<()> {
     synod_transport::make_certificates(&arguments.out, cluster, &ids, &arguments.hosts)
         .map_err(usage)?;
     say!("cluster = \"{cluster}\"")?;
-    eprintln!(
+    note!(
         "certificates of {} replicas and a client are in {}; the line above belongs into every replica.toml",
         arguments.replicas,
         arguments.out.display()

@@ -100,17 +100,17 @@ pub fn run(arguments: &ChaosArguments) -> anyhow::Result<()> {
     let mut outcome = Outcome::new(&plan, found.machine, &timeline, found.measured);
     outcome.hosts = found.hosts;
     write_json(&layout, "result.json", &outcome)?;
-    if arguments.json {
-        say!("{}", serde_json::to_string_pretty(&outcome)?)?;
+    let said = if arguments.json {
+        say!("{}", serde_json::to_string_pretty(&outcome)?)
     } else {
-        say!("{}", table::table(&outcome, &timeline))?;
-    }
+        say!("{}", table::table(&outcome, &timeline))
+    };
     if !outcome.ok {
         keep_evidence(&plan, &mut layout, &progress);
         anyhow::bail!("{}", outcome.problems.join("; "));
     }
     progress.step(&format!("results: {}", layout.results.display()));
-    Ok(())
+    said
 }
 
 /// On this machine alone.

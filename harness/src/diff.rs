@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::diff::arguments::DiffArguments;
 use crate::failure::usage;
 use crate::load::load_file::Load;
+use crate::log::note;
 use crate::output::say;
 use crate::report::format;
 use crate::results::{Collection, Figure, LoadedCell};
@@ -25,10 +26,10 @@ pub fn run(arguments: &DiffArguments) -> anyhow::Result<()> {
     let diff = Diff::new(&before, &after, arguments.threshold)?;
     for collection in [&before, &after] {
         for note in &collection.notes {
-            eprintln!("note: {note}");
+            note!("note: {note}");
         }
         for problem in failed_runs(collection) {
-            eprintln!("note: {problem}");
+            note!("note: {problem}");
         }
     }
     if arguments.json {

@@ -6,12 +6,17 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use synod_engine::seams::WalFailed;
 
+use crate::log;
+use crate::output::Unheard;
+
 /// A check or a run failed: the system did not do what it promises.
 const EXIT_FAILED: u8 = 1;
 /// The request itself was wrong: a flag, a configuration, a file. Nothing was started.
 const EXIT_USAGE: u8 = 2;
 /// The disk failed under a replica, which must not go on.
 const EXIT_WAL_FAILED: u8 = 3;
+/// The reader of stdout has gone (`| head`): what a shell shows for a program that SIGPIPE ended.
+const EXIT_READER_GONE: u8 = 141;
 
 /// Marks an error as the caller's to correct; everything else counts as a failed run.
 #[derive(Debug, thiserror::Error)]
@@ -23,9 +28,15 @@ pub fn usage(message: impl fmt::Display) -> anyhow::Error {
     Usage(message.to_string()).into()
 }
 
-/// Prints the one line that says what went wrong.
+/// Prints the one line that says what went wrong, or none if the reader has what it wanted.
 pub fn report(error: &anyhow::Error) -> ExitCode {
-    eprintln!("synod: {}", one_line(&describe(error)));
+    if error
+        .downcast_ref::<Unheard>()
+        .is_some_and(Unheard::reader_is_gone)
+    {
+        return ExitCode::from(EXIT_READER_GONE);
+    }
+    complain(&one_line(&describe(error)));
     if error.downcast_ref::<Usage>().is_some() {
         ExitCode::from(EXIT_USAGE)
     } else if error.downcast_ref::<WalFailed>().is_some() {
@@ -55,7 +66,7 @@ pub fn report_parse(error: &clap::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        eprintln!("synod: a command is missing (see `synod --help`)");
+        complain("a command is missing (see `synod --help`)");
         return ExitCode::from(EXIT_USAGE);
     }
     let text = error.render().to_string();
@@ -66,8 +77,14 @@ pub fn report_parse(error: &clap::Error) -> ExitCode {
         .split("\n\nFor more information")
         .next()
         .unwrap_or(text);
-    eprintln!("synod: {} (see `synod --help`)", one_line(text));
+    complain(&format!("{} (see `synod --help`)", one_line(text)));
     ExitCode::from(EXIT_USAGE)
+}
+
+/// The last line of a process: it is given time to arrive, but not for ever.
+fn complain(what: &str) {
+    log::text(&format!("synod: {what}\n"));
+    log::flush();
 }
 
 /// Joins lines, because one mistake gives one line.

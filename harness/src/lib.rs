@@ -3,6 +3,10 @@
 //! A library as well, because the baselines (`harness/baselines`) run their protocols in the same process around them:
 //! the same files, event loop, exit codes and allocator.
 
+// A macro that panics when its reader has gone, or waits for it, has no place in a process that serves: `say!` and
+// `note!` are there instead.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 mod certs;
 mod chaos;
 pub mod cli;
@@ -17,8 +21,10 @@ mod environment;
 pub mod failure;
 mod idle_spin;
 mod input;
+mod lines;
 mod links;
 pub mod load;
+pub mod log;
 mod manual;
 mod matrix;
 pub mod node;
@@ -59,7 +65,13 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return failure::report_parse(&error),
     };
-    log_to_stderr();
+    log::start();
+    let code = run(cli);
+    log::flush();
+    code
+}
+
+fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Replica(arguments) => replica::run(&arguments),
         Command::Certs(arguments) => certs::run(&arguments),
@@ -85,15 +97,4 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure::report(&error),
     }
-}
-
-/// `SYNOD_LOG=debug` shows more; what a command prints as its answer never goes through here.
-pub fn log_to_stderr() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("SYNOD_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
 }

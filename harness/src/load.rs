@@ -17,7 +17,6 @@ mod surge_watch;
 pub mod workload;
 
 use std::cell::{Cell, RefCell};
-use std::io::Write;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -31,6 +30,7 @@ pub use crate::verify::ClientAccount;
 pub use client_loop::ClientEnd;
 
 use crate::cli::LoadArguments;
+use crate::output::say;
 use crate::{parent, toml_file};
 use client_loop::ClientLoop;
 use conductor::Conductor;
@@ -220,11 +220,6 @@ fn cpu_us() -> u64 {
 
 /// One line of JSON for whoever started this load.
 pub fn tell(event: &impl Serialize) -> anyhow::Result<()> {
-    let mut line = serde_json::to_string(event)?;
-    line.push('\n');
-    let mut stdout = std::io::stdout().lock();
-    stdout
-        .write_all(line.as_bytes())
-        .and_then(|()| stdout.flush())
+    say!("{}", serde_json::to_string(event)?)
         .context("the run that started this load does not listen")
 }

@@ -1,10 +1,12 @@
 //! Answers on stdout and files of results. A reader that has gone (`| head`) is an error like any other, not a panic.
 
 use std::fmt::Arguments;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+
+use crate::log;
 
 /// Like `println!`, with a result.
 macro_rules! say {
@@ -14,13 +16,33 @@ macro_rules! say {
 }
 pub(crate) use say;
 
+/// The answer of a command found no reader, or no room.
+#[derive(Debug, thiserror::Error)]
+#[error("stdout cannot be written: {0}")]
+pub struct Unheard(io::Error);
+
+impl Unheard {
+    /// Whoever closes its end has read enough, and needs no explanation.
+    pub fn reader_is_gone(&self) -> bool {
+        self.0.kind() == io::ErrorKind::BrokenPipe
+    }
+}
+
 pub fn line(text: Arguments<'_>) -> anyhow::Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    stdout
-        .write_fmt(text)
-        .and_then(|()| stdout.write_all(b"\n"))
+    answer(|stdout| {
+        stdout.write_fmt(text)?;
+        stdout.write_all(b"\n")
+    })
+}
+
+/// Writes to stdout, behind everything that was said on stderr before.
+pub fn answer(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
+    log::flush();
+    // Not locked for the whole time: a simulation writes from a thread of its own.
+    let mut stdout = io::stdout();
+    write(&mut stdout)
         .and_then(|()| stdout.flush())
-        .context("stdout cannot be written")
+        .map_err(|error| Unheard(error).into())
 }
 
 /// Makes a folder and those above it; returns its full path.

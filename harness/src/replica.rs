@@ -16,8 +16,8 @@ use synod_transport::{Inbox, Limits, MTU_MAX_DEFAULT, QuicNetwork, TransportConf
 use crate::cli::{DurabilityChoice, MachineChoice, ReplicaArguments};
 use crate::environment::Disk;
 use crate::failure::usage;
+use crate::log;
 use crate::node::{self, Node, Opened};
-use crate::output::say;
 use crate::replica_file::ReplicaSettings;
 
 pub fn run(arguments: &ReplicaArguments) -> anyhow::Result<()> {
@@ -101,7 +101,7 @@ pub fn open<N: Links, M: StateMachine + Default>(
         .start(node::now(clock), wal, network, snapshots, on_disk)
         .map_err(usage)?;
     warn_of_losses(driver.replica());
-    announce(&settings, &report)?;
+    announce(&settings, &report);
     Ok(Opened {
         node: Replica { driver, notes },
         inbox,
@@ -178,6 +178,7 @@ fn restore<M: StateMachine + Default>(
 
 impl<N: Links, M: StateMachine> Node for Replica<N, M> {
     fn turn(&mut self, now: Time, arrivals: &mut Vec<Arrival>) -> anyhow::Result<()> {
+        self.driver.note_counter("log_lines_lost", log::lost());
         self.driver.turn(now, arrivals)?;
         for note in self.notes.iter().flat_map(Notes::take) {
             tracing::warn!("{note}");
@@ -279,7 +280,7 @@ pub fn listen(
 }
 
 /// Says what a person has to know before relying on this replica, and tells a supervisor that it is ready.
-pub fn announce(settings: &ReplicaSettings, report: &OpenReport) -> anyhow::Result<()> {
+pub fn announce(settings: &ReplicaSettings, report: &OpenReport) {
     let file = &settings.file;
     for note in &report.notes {
         tracing::warn!("{note}");
@@ -307,7 +308,7 @@ pub fn announce(settings: &ReplicaSettings, report: &OpenReport) -> anyhow::Resu
         "memory budget: engine {budget} + transport {transport} = {} bytes, the state machine not counted",
         budget + transport
     );
-    say!(
+    log::announce(&format!(
         "ready replica={} listen={} cluster={} durability={} records={} budget_bytes={} backend={}",
         file.replica,
         file.listen,
@@ -320,5 +321,5 @@ pub fn announce(settings: &ReplicaSettings, report: &OpenReport) -> anyhow::Resu
         budget + transport,
         // Last, because it has words of its own.
         report.backend,
-    )
+    ));
 }

@@ -17,6 +17,7 @@ mod view;
 use std::path::{Path, PathBuf};
 
 use crate::failure::usage;
+use crate::log::note;
 use crate::output::{say, write_whole};
 use crate::report::arguments::ReportArguments;
 use crate::results::Collection;
@@ -25,7 +26,7 @@ use view::View;
 pub fn run(arguments: &ReportArguments) -> anyhow::Result<()> {
     let collection = Collection::read(&arguments.directory)?;
     for note in &collection.notes {
-        eprintln!("note: {note}");
+        note!("note: {note}");
     }
     let html = match &arguments.out {
         Some(file) => file.clone(),

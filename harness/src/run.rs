@@ -53,14 +53,15 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
     let progress = Arc::new(Progress::new());
     let plan = Plan::find(arguments, &progress)?;
     let outcome = perform(&plan, &progress)?;
-    if arguments.json {
-        say!("{}", serde_json::to_string_pretty(&outcome)?)?;
+    let said = if arguments.json {
+        say!("{}", serde_json::to_string_pretty(&outcome)?)
     } else {
-        say!("{}", table::table(&plan, &outcome))?;
-    }
+        say!("{}", table::table(&plan, &outcome))
+    };
     progress.step(&format!("results: {}", plan.out.join(&plan.name).display()));
     anyhow::ensure!(outcome.ok, "{}", outcome.problems.join("; "));
-    Ok(())
+    // Whoever does not listen must not hide that the run failed.
+    said
 }
 
 /// A signal ended the run.

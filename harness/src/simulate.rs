@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use synod_simulator::front::{self, Request};
 
 use crate::cli::SimulateArguments;
+use crate::output::answer;
+use crate::{failure, log};
 
 const SEEDS: u64 = 1_000;
 const SEEDS_PARTITIONED: u64 = 100;
@@ -15,7 +17,7 @@ pub fn run(arguments: &SimulateArguments) -> ExitCode {
     } else {
         SEEDS
     };
-    ExitCode::from(front::run(&Request {
+    let request = Request {
         seeds: arguments.seeds.unwrap_or(default),
         first_seed: arguments.first_seed,
         seed: arguments.seed,
@@ -26,5 +28,14 @@ pub fn run(arguments: &SimulateArguments) -> ExitCode {
         jobs: usize::from(arguments.jobs),
         json: arguments.json,
         partial_partitions: arguments.partial_partitions,
-    }))
+    };
+    let mut code = 0;
+    let said = answer(|stdout| {
+        code = front::run(&request, stdout, &log::text)?;
+        Ok(())
+    });
+    match said {
+        Ok(()) => ExitCode::from(code),
+        Err(error) => failure::report(&error),
+    }
 }

@@ -9,6 +9,9 @@
 //! Nothing on the upper row waits for the disk. Keeper and reader are threads with real files, and plain calls with
 //! the memory disk, so that a simulation stays deterministic.
 
+// Only `harness` speaks to people, and without waiting for them.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod backend;
 pub mod buffer;
 pub mod config;

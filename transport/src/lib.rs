@@ -3,6 +3,9 @@
 //! Everything runs on one current-thread tokio runtime per process: hand-overs between tasks are uncontended
 //! mutexes and wake-ups of the same thread.
 
+// Only `harness` speaks to people, and without waiting for them.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 mod backoff;
 mod certificates;
 pub mod client;

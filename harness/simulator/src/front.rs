@@ -1,6 +1,6 @@
 //! What a person sees of a sweep: progress, summary, failures. `synod simulate` and the example share it.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use crate::faults::{Fault, FaultSet};
@@ -103,27 +103,31 @@ pub fn parse_replicas(list: &str) -> Result<Vec<u8>, String> {
     list.split(',').map(size).collect()
 }
 
-/// Runs it, prints what came of it, and returns the exit code.
-pub fn run(request: &Request) -> u8 {
+/// Runs it, writes to `out` what came of it and tells `note` how it goes, and returns the exit code. Fails only where
+/// `out` does.
+pub fn run(request: &Request, out: &mut dyn Write, note: &dyn Fn(&str)) -> io::Result<u8> {
     if request.partial_partitions {
-        return run_partitions(request);
+        return run_partitions(request, out);
     }
     match request.seed {
-        Some(seed) if request.trace => run_traced(request, seed),
-        Some(seed) => run_sweep(&Request {
-            seeds: 1,
-            first_seed: seed,
-            jobs: 1,
-            ..request.clone()
-        }),
-        None => run_sweep(request),
+        Some(seed) if request.trace => Ok(run_traced(request, seed, note)),
+        Some(seed) => {
+            let request = Request {
+                seeds: 1,
+                first_seed: seed,
+                jobs: 1,
+                ..request.clone()
+            };
+            run_sweep(&request, out, note)
+        }
+        None => run_sweep(request, out, note),
     }
 }
 
-fn run_traced(request: &Request, seed: u64) -> u8 {
+fn run_traced(request: &Request, seed: u64, note: &dyn Fn(&str)) -> u8 {
     let bounds = request.bounds();
     let outcome = isolated(move || {
-        let mut out = std::io::BufWriter::new(std::io::stdout());
+        let mut out = std::io::BufWriter::new(io::stdout());
         // A reader that went away (`| head`) ends the trace, not the simulation.
         let sink = move |line: &str| writeln!(out, "{line}").unwrap_or_default();
         simulate(Plan::draw(seed, &bounds), Honest, Trace::to(Box::new(sink)))
@@ -131,45 +135,43 @@ fn run_traced(request: &Request, seed: u64) -> u8 {
     match outcome {
         Ok(_) => 0,
         Err(violation) => {
-            eprintln!("seed {seed} fails: {violation}");
+            note(&format!("seed {seed} fails: {violation}\n"));
             1
         }
     }
 }
 
-fn run_sweep(request: &Request) -> u8 {
+fn run_sweep(request: &Request, out: &mut dyn Write, note: &dyn Fn(&str)) -> io::Result<u8> {
     let search = Sweep {
         first_seed: request.first_seed,
         seeds: request.seeds,
         bounds: request.bounds(),
         jobs: request.jobs,
     };
-    let mut progress = Progress::new(request.seeds);
+    let mut progress = Progress::new(request.seeds, note);
     let (summary, failed) = sweep(&search, Honest, |summary| progress.show(summary));
     progress.end();
     let shrunk = failed.as_ref().and_then(|failed| {
-        eprintln!(
-            "seed {} fails: {}; shrinking it",
+        note(&format!(
+            "seed {} fails: {}; shrinking it\n",
             failed.seed, failed.violation
-        );
+        ));
         shrink(failed.seed, &search.bounds, &Honest)
     });
     if request.json {
-        println!(
-            "{}",
-            json(&summary, failed.as_ref(), shrunk.as_ref(), request)
-        );
+        let json = json(&summary, failed.as_ref(), shrunk.as_ref(), request);
+        writeln!(out, "{json}")?;
     } else {
-        print_summary(&summary);
+        print_summary(&summary, out)?;
         if let Some(failed) = &failed {
-            print_failure(failed, shrunk.as_ref(), request);
+            print_failure(failed, shrunk.as_ref(), request, out)?;
         }
     }
-    u8::from(failed.is_some())
+    Ok(u8::from(failed.is_some()))
 }
 
 /// Median and worst over the seeds, per topology; exit code 1 if the worst is over the bound.
-fn run_partitions(request: &Request) -> u8 {
+fn run_partitions(request: &Request, out: &mut dyn Write) -> io::Result<u8> {
     let mut code = 0;
     let mut objects = Vec::new();
     for topology in Topology::ALL {
@@ -178,8 +180,8 @@ fn run_partitions(request: &Request) -> u8 {
             match isolated(move || recovery_millitimeouts(topology, seed)) {
                 Ok(time) => times.push((time, seed)),
                 Err(violation) => {
-                    println!("{}: seed {seed} fails: {violation}", topology.name());
-                    return 1;
+                    writeln!(out, "{}: seed {seed} fails: {violation}", topology.name())?;
+                    return Ok(1);
                 }
             }
         }
@@ -196,7 +198,8 @@ fn run_partitions(request: &Request) -> u8 {
             thousandths(worst)
         ));
         if !request.json {
-            println!(
+            writeln!(
+                out,
                 "{:<22} median {} worst {} election timeouts until a leader makes progress (seed {seed}; {} seeds, \
                  allowed {PROGRESS_WITHIN_TIMEOUTS}){}",
                 topology.name(),
@@ -204,31 +207,33 @@ fn run_partitions(request: &Request) -> u8 {
                 thousandths(worst),
                 times.len(),
                 if over { " FAILED" } else { "" }
-            );
+            )?;
         }
     }
     if request.json {
-        println!("{{{}}}", objects.join(","));
+        writeln!(out, "{{{}}}", objects.join(","))?;
     }
-    code
+    Ok(code)
 }
 
 fn thousandths(value: u64) -> String {
     format!("{}.{:03}", value / 1_000, value % 1_000)
 }
 
-struct Progress {
+struct Progress<'a> {
     seeds: u64,
     shown: Instant,
     overwrites: bool,
+    note: &'a dyn Fn(&str),
 }
 
-impl Progress {
-    fn new(seeds: u64) -> Progress {
+impl<'a> Progress<'a> {
+    fn new(seeds: u64, note: &'a dyn Fn(&str)) -> Progress<'a> {
         Progress {
             seeds,
             shown: Instant::now(),
-            overwrites: std::io::stderr().is_terminal(),
+            overwrites: io::stderr().is_terminal(),
+            note,
         }
     }
 
@@ -248,69 +253,86 @@ impl Progress {
             left / 1_000_000_000
         );
         if self.overwrites {
-            eprint!("\r\x1b[K{line}");
+            (self.note)(&format!("\r\x1b[K{line}"));
         } else {
-            eprintln!("{line}");
+            (self.note)(&format!("{line}\n"));
         }
     }
 
     fn end(&self) {
         if self.overwrites {
-            eprint!("\r\x1b[K");
+            (self.note)("\r\x1b[K");
         }
     }
 }
 
-fn print_summary(summary: &Summary) {
-    println!("{} seeds passed", summary.seeds);
-    println!("{:>14} virtual seconds", summary.virtual_ns / 1_000_000_000);
-    println!("{:>14} client operations checked", summary.operations);
-    println!(
+fn print_summary(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "{} seeds passed", summary.seeds)?;
+    writeln!(
+        out,
+        "{:>14} virtual seconds",
+        summary.virtual_ns / 1_000_000_000
+    )?;
+    writeln!(out, "{:>14} client operations checked", summary.operations)?;
+    writeln!(
+        out,
         "{:>14} virtual seconds per wall second and core",
         summary.speed()
-    );
-    println!(
+    )?;
+    writeln!(
+        out,
         "{:>14} election timeouts from healing to a leader at worst (seed {}; allowed: {LEADER_WITHIN_TIMEOUTS})",
         thousandths(summary.leader_millitimeouts_worst),
         summary.leader_worst_seed
-    );
-    println!(
+    )?;
+    writeln!(
+        out,
         "{:>14} ms from healing to equal state at worst (seed {})",
         summary.converged_ns_worst / 1_000_000,
         summary.converged_worst_seed
-    );
-    println!("\n{:<24}{:>12}", "milestone", "reached");
+    )?;
+    writeln!(out, "\n{:<24}{:>12}", "milestone", "reached")?;
     for (name, count) in summary.milestones.iter() {
-        println!("{name:<24}{count:>12}");
+        writeln!(out, "{name:<24}{count:>12}")?;
     }
-    println!("\n{:<24}{:>12}", "fault", "struck");
+    writeln!(out, "\n{:<24}{:>12}", "fault", "struck")?;
     for fault in Fault::ALL {
-        println!("{:<24}{:>12}", fault.name(), summary.strikes.of(fault));
+        writeln!(out, "{:<24}{:>12}", fault.name(), summary.strikes.of(fault))?;
     }
+    Ok(())
 }
 
-fn print_failure(failed: &FailedSeed, shrunk: Option<&Shrunk>, request: &Request) {
-    println!("\nFAILED: seed {}: {}", failed.seed, failed.violation);
-    println!(
+fn print_failure(
+    failed: &FailedSeed,
+    shrunk: Option<&Shrunk>,
+    request: &Request,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    writeln!(out, "\nFAILED: seed {}: {}", failed.seed, failed.violation)?;
+    writeln!(
+        out,
         "repeat it with: {}",
         repeat_command(failed.seed, request.faults, request)
-    );
+    )?;
     let Some(shrunk) = shrunk else {
-        println!(
+        writeln!(
+            out,
             "it did not fail again: the simulation is not deterministic, which is a bug of its own"
-        );
-        return;
+        )?;
+        return Ok(());
     };
-    println!("faults needed: {}", shrunk.faults);
-    println!(
+    writeln!(out, "faults needed: {}", shrunk.faults)?;
+    writeln!(
+        out,
         "repeat only these: {}",
         repeat_command(failed.seed, shrunk.faults, request)
-    );
-    println!("with them: {}", shrunk.violation);
-    println!("the last events before:");
+    )?;
+    writeln!(out, "with them: {}", shrunk.violation)?;
+    writeln!(out, "the last events before:")?;
     for line in &shrunk.trace {
-        println!("  {line}");
+        writeln!(out, "  {line}")?;
     }
+    Ok(())
 }
 
 fn repeat_command(seed: u64, faults: FaultSet, request: &Request) -> String {

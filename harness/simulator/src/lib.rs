@@ -7,6 +7,9 @@
 //!                            └─ checkers: agreement, shadow (what a replica said), model (what the log means)
 //! ```
 
+// Only `harness` speaks to people, and without waiting for them.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod checker;
 pub mod client;
 pub mod clock;

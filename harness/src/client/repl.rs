@@ -1,6 +1,6 @@
 //! Commands from stdin, one per line: for people and for pipes.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
 use anyhow::Context;
 use synod_engine::machine::kv::KvCommand;
@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::{Store, describe};
 use crate::failure::describe as describe_error;
-use crate::output::say;
+use crate::output::{answer, say};
 
 const HELP: &str = "\
 put KEY VALUE        set KEY; VALUE is the rest of the line
@@ -31,8 +31,7 @@ pub async fn run(store: &mut Store) -> anyhow::Result<()> {
     let mut lines = stdin_lines();
     loop {
         if terminal {
-            print!("> ");
-            std::io::stdout().flush().context("stdout is closed")?;
+            answer(|stdout| stdout.write_all(b"> "))?;
         }
         let Some(line) = lines.recv().await else {
             return Ok(());

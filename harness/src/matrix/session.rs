@@ -11,6 +11,7 @@ use super::schedule::{Turn, schedule};
 use super::{Matrix, Point, table};
 use crate::cli::RunArguments;
 use crate::comparison::{self, Comparison, Kind, Skipped};
+use crate::log::note;
 use crate::output::{say, write_whole};
 use crate::report;
 use crate::results::{Collection, RunFolder, Source};
@@ -217,18 +218,18 @@ impl Session<'_> {
 
 /// Prints what came of a session; fails if a run did.
 pub fn finish(session: &Session<'_>, finished: &Finished, json: bool) -> anyhow::Result<()> {
-    if json {
-        say!("{}", serde_json::to_string_pretty(&finished.comparison)?)?;
+    let said = if json {
+        say!("{}", serde_json::to_string_pretty(&finished.comparison)?)
     } else {
-        say!("{}", table::table(&finished.comparison))?;
-    }
-    eprintln!("results: {0}, {0}/report.html", session.directory.display());
+        say!("{}", table::table(&finished.comparison))
+    };
+    note!("results: {0}, {0}/report.html", session.directory.display());
     anyhow::ensure!(
         finished.problems.is_empty(),
         "{}",
         finished.problems.join("; ")
     );
-    Ok(())
+    said
 }
 
 /// A run in one line.

@@ -24,6 +24,7 @@ pub fn run(arguments: &GuardArguments) -> anyhow::Result<()> {
         .build()
         .context("no runtime")?;
     let status = runtime.block_on(guard(arguments))?;
+    crate::log::flush();
     std::process::exit(code(status));
 }
 

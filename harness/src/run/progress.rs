@@ -1,6 +1,8 @@
 //! Shows how a run goes, on stderr: one live line on a terminal, plain lines elsewhere.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
+
+use crate::log;
 
 pub struct Progress {
     terminal: bool,
@@ -52,9 +54,9 @@ impl Progress {
         }
     }
 
-    /// Nobody listening is no reason to stop.
+    /// Nobody listening is no reason to stop, nor to wait: the faults of a run have their times.
     fn write(&self, text: &str) {
-        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+        log::text(text);
     }
 }
 

@@ -98,6 +98,11 @@ fn collect(mut from: impl Read + Send + 'static) -> std::thread::JoinHandle<Stri
     })
 }
 
+/// Waits for the end of a process; returns its exit code.
+pub fn wait_for(child: &mut Child, what: &str) -> Option<i32> {
+    wait(child, &[what])
+}
+
 fn wait(child: &mut Child, what: &[&str]) -> Option<i32> {
     let started = Instant::now();
     loop {
@@ -198,6 +203,22 @@ impl Files {
     }
 
     pub fn start(&self, id: u8, init: bool) -> Replica {
+        let log = std::fs::File::create(self.log(id)).expect("a file");
+        self.start_logging_to(id, init, log)
+    }
+
+    pub fn start_logging_to(&self, id: u8, init: bool, log: impl Into<Stdio>) -> Replica {
+        self.start_with(id, init, log, |_| {})
+    }
+
+    /// `adapt` changes how it is started.
+    pub fn start_with(
+        &self,
+        id: u8,
+        init: bool,
+        log: impl Into<Stdio>,
+        adapt: impl FnOnce(&mut Command),
+    ) -> Replica {
         let config = self.config(id);
         let mut command = synod();
         command.args(["replica", "--exit-with-parent", "--config"]);
@@ -205,7 +226,7 @@ impl Files {
         if init {
             command.arg("--init");
         }
-        let log = std::fs::File::create(self.log(id)).expect("a file");
+        adapt(&mut command);
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     // The client libraries tell every connection; that helps only who asks for it.
     if std::env::var_os("SYNOD_LOG").is_some() {
-        synod_harness::log_to_stderr();
+        synod_harness::log::start();
     }
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,

@@ -111,7 +111,7 @@ fn run_program<F: clap::Args>(
         println!("{{\"library\": \"{library}\", \"settings\": \"{how}\"}}");
         return ExitCode::SUCCESS;
     }
-    synod_harness::log_to_stderr();
+    synod_harness::log::start();
     tracing::info!("{library}: {how}");
     match run(cli, serve) {
         Ok(()) => ExitCode::SUCCESS,
@@ -170,7 +170,7 @@ fn open<P: Protocol, M: StateMachine + Default>(
         flags: cli.flags.clone(),
         now: node::now(clock),
     })?;
-    replica::announce(&settings, &report)?;
+    replica::announce(&settings, &report);
     Ok(Opened {
         node: Replica::new(id, limits, protocol, state, wal, last, network),
         inbox,
