@@ -78,6 +78,8 @@ impl Network for FreeNetwork {
         self.replies.push((client, frame));
     }
 
+    fn expel(&mut self, _client: ClientId) {}
+
     fn announce(&mut self, _frame: Bytes) {}
 
     fn flush(&mut self) {}

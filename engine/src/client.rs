@@ -207,6 +207,11 @@ impl ClientMessage {
         finish(out)
     }
 
+    /// Whether a frame without its length prefix asks for the status: that can be told without decoding it.
+    pub fn is_status(frame: &[u8]) -> bool {
+        frame == [STATUS]
+    }
+
     /// Decodes a frame without its length prefix.
     pub fn decode(mut frame: Bytes) -> Result<ClientMessage, DecodeError> {
         let message = match take_u8(&mut frame)? {

@@ -3,7 +3,7 @@
 
 mod snapshots;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 
@@ -18,6 +18,7 @@ use crate::seams::{Arrival, Network, SnapshotStore, StateMachine, Wal, WalFailed
 use crate::sessions::Applied;
 use crate::snapshot::NoSnapshots;
 use crate::state::State;
+use crate::status::StatusDesk;
 
 use snapshots::Snapshots;
 
@@ -26,6 +27,9 @@ pub(crate) const READS_WAITING_MAX: usize = 16;
 
 /// How long a client should wait that cannot open a session now, in microseconds.
 const OPEN_RETRY_US: u32 = 100_000;
+
+/// A client that sends so many frames which are no messages is disconnected, and what it sends beyond is not looked at.
+pub const CLIENT_MALFORMED_MAX: u32 = 16;
 
 pub struct Driver<W, N, M, S = NoSnapshots> {
     replica: Replica,
@@ -44,6 +48,9 @@ pub struct Driver<W, N, M, S = NoSnapshots> {
     /// Whether this replica served clients when the last turn ended. Leadership that is won in the middle of a
     /// turn serves from the next one on, when everything it recovered is applied.
     serving: bool,
+    status: StatusDesk,
+    /// Frames of connected clients that were no messages.
+    malformed: HashMap<ClientId, u32>,
     counters: Counters,
     /// What the process around counts, for the same report.
     counted_outside: Vec<(&'static str, u64)>,
@@ -53,6 +60,7 @@ pub struct Driver<W, N, M, S = NoSnapshots> {
 struct Counters {
     turns: u64,
     frames_malformed: u64,
+    clients_expelled: u64,
     reads_dropped: u64,
 }
 
@@ -82,6 +90,8 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
             to_recall: None,
             recalled: None,
             serving: false,
+            status: StatusDesk::default(),
+            malformed: HashMap::new(),
             counters: Counters::default(),
             counted_outside: Vec::new(),
         }
@@ -110,6 +120,7 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
         self.announce();
         self.read_back(now)?;
         self.run_snapshots(now);
+        self.report_status(now);
         self.out.clear();
         self.door.tidy(&self.state.sessions);
         self.door.pace.turn(now, self.replica.intake_bytes());
@@ -124,10 +135,9 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
         if self.recalled.is_some() {
             return Time::default();
         }
+        let others = [self.snapshots.wake_at(), self.status.deadline()];
         let replica = self.replica.deadline();
-        self.snapshots
-            .wake_at()
-            .map_or(replica, |wake_at| replica.min(wake_at))
+        others.into_iter().flatten().fold(replica, Time::min)
     }
 
     /// Whether the disk finished something (or failed) since the last turn, so that another one is due.
@@ -163,13 +173,33 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
                 }
                 Err(_) => self.counters.frames_malformed += 1,
             },
+            Arrival::Client { client, .. } if self.is_expelled(client) => {}
             Arrival::Client { client, frame } => match ClientMessage::decode(frame) {
                 Ok(ClientMessage::Open { token }) => self.open(now, client, token),
                 Ok(ClientMessage::Request(request)) => self.intake(now, client, request),
-                Ok(ClientMessage::Status) => self.report_status(client),
-                Err(_) => self.counters.frames_malformed += 1,
+                Ok(ClientMessage::Status) => self.status.ask(client),
+                Err(_) => self.note_malformed(client),
             },
-            Arrival::ClientGone { client } => self.door.client_gone(client),
+            Arrival::ClientGone { client } => {
+                self.door.client_gone(client);
+                self.status.client_gone(client);
+                self.malformed.remove(&client);
+            }
+        }
+    }
+
+    fn is_expelled(&self, client: ClientId) -> bool {
+        // Nobody sends malformed frames, so that the common case costs one comparison.
+        !self.malformed.is_empty() && self.malformed.get(&client) >= Some(&CLIENT_MALFORMED_MAX)
+    }
+
+    fn note_malformed(&mut self, client: ClientId) {
+        self.counters.frames_malformed += 1;
+        let count = self.malformed.entry(client).or_insert(0);
+        *count += 1;
+        if *count == CLIENT_MALFORMED_MAX {
+            self.counters.clients_expelled += 1;
+            self.network.expel(client);
         }
     }
 
@@ -354,11 +384,17 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
         self.network.send(to, codec::lane(&message), frame);
     }
 
-    fn report_status(&mut self, client: ClientId) {
+    fn report_status(&mut self, now: Time) {
+        let waiting = self.status.take(now);
+        if waiting.is_empty() {
+            return;
+        }
         let mut values = Vec::new();
         self.report(&mut |name, value| values.push((name.to_owned(), value)));
-        self.network
-            .reply(client, ServerMessage::StatusReply(values).encode());
+        let frame = ServerMessage::StatusReply(values).encode();
+        for client in waiting {
+            self.network.reply(client, frame.clone());
+        }
     }
 
     /// Takes in what the process around this loop counted so far, for [`Driver::report`].
@@ -386,6 +422,7 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
         report("sessions_evicted", sessions.sessions_evicted);
         report("requests_admitted", door.requests_admitted);
         report("requests_repeated", door.requests_repeated);
+        report("replies_repeated", door.replies_repeated);
         report("refused_busy", door.refused_busy);
         report("refused_gap", door.refused_gap);
         report("refused_not_leader", door.refused_not_leader);
@@ -393,6 +430,9 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
         report("refused_over_limit", door.refused_over_limit);
         report("turns", self.counters.turns);
         report("frames_malformed", self.counters.frames_malformed);
+        report("clients_expelled", self.counters.clients_expelled);
+        report("status_built", self.status.built);
+        report("status_coalesced", self.status.coalesced);
         report("reads_dropped", self.counters.reads_dropped);
         self.report_snapshots(report);
         self.wal.counters(report);

@@ -15,6 +15,13 @@ use crate::sessions::{SESSION_OUTSTANDING_MAX, SESSIONS_MAX, Sessions};
 
 /// Sessions that wait to be opened.
 const OPENINGS_MAX: usize = 256;
+/// Bytes of cached replies that are sent again in one turn, beyond which repeats are refused as busy: a small request
+/// can ask for megabytes of them.
+pub const REPEATED_BYTES_PER_TURN_MAX: usize = 4 << 20;
+/// What handing on one frame costs besides its bytes, in bytes.
+const FRAME_COST_BYTES: usize = 64;
+/// How long a client waits whose repeats are too many for this turn, in microseconds.
+const REPEAT_RETRY_US: u32 = 2_000;
 
 /// What one leader has taken in beyond what is applied, and who waits for the replies. Forgotten with leadership.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +29,8 @@ pub struct Door {
     /// Per session the next number to take in, and its share of the intake.
     next: HashMap<SessionId, Taken>,
     pub pace: Pace,
+    /// What the frames that were sent again in this turn cost.
+    repeated_bytes: usize,
     /// Where the replies of a session go.
     routes: HashMap<SessionId, ClientId>,
     /// Who waits for a session to be opened, by token.
@@ -39,6 +48,8 @@ struct Taken {
 pub struct Counters {
     pub requests_admitted: u64,
     pub requests_repeated: u64,
+    /// Frames of cached replies that were sent again.
+    pub replies_repeated: u64,
     pub refused_busy: u64,
     pub refused_gap: u64,
     pub refused_not_leader: u64,
@@ -106,7 +117,13 @@ impl Door {
             return Admission::Repeat(Vec::new());
         }
         let repeated = if request.first <= last {
-            match sessions.cached(request.session, request.first.max(acknowledged)) {
+            if self.repeated_bytes >= REPEATED_BYTES_PER_TURN_MAX {
+                self.counters.refused_busy += 1;
+                let retry_after_us = REPEAT_RETRY_US;
+                return refuse(request.first, Reason::Busy { retry_after_us });
+            }
+            let first = request.first.max(acknowledged);
+            match sessions.cached(request.session, first, request.end()) {
                 Some(frames) => frames,
                 None => {
                     // Executed, but the reply is gone: the client must not believe that it was not.
@@ -119,6 +136,7 @@ impl Door {
         };
         if request.end() <= next {
             self.counters.requests_repeated += 1;
+            self.note_repeated(&repeated);
             return Admission::Repeat(repeated);
         }
         let bytes = REQUEST_HEADER_BYTES + request.commands.len();
@@ -131,11 +149,18 @@ impl Door {
         self.counters.requests_admitted += 1;
         let fresh = skip(request, next);
         taken.next = fresh.end();
+        self.note_repeated(&repeated);
         if repeated.is_empty() {
             Admission::Admit(fresh)
         } else {
             Admission::Partly(repeated, fresh)
         }
+    }
+
+    fn note_repeated(&mut self, frames: &[Bytes]) {
+        let cost = |frame: &Bytes| frame.len() + FRAME_COST_BYTES;
+        self.repeated_bytes += frames.iter().map(cost).sum::<usize>();
+        self.counters.replies_repeated += frames.len() as u64;
     }
 
     /// Notes who waits for the session that `token` opens.
@@ -171,8 +196,9 @@ impl Door {
         self.opening.clear();
     }
 
-    /// Drops what belongs to sessions that no longer exist, once that has become the larger part.
+    /// Once per turn. Drops what belongs to sessions that no longer exist, once that has become the larger part.
     pub fn tidy(&mut self, sessions: &Sessions) {
+        self.repeated_bytes = 0;
         if self.next.len() + self.routes.len() > 4 * SESSIONS_MAX {
             self.next
                 .retain(|session, _| sessions.last(*session).is_some());

@@ -36,3 +36,4 @@ pub mod sessions;
 pub mod slots;
 pub mod snapshot;
 pub mod state;
+pub mod status;

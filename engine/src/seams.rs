@@ -161,6 +161,9 @@ pub trait Network {
     /// Sends a frame (length prefix included) to one client, if it is still connected.
     fn reply(&mut self, client: ClientId, frame: Bytes);
 
+    /// Disconnects a client that breaks the protocol. What it sent before may still arrive.
+    fn expel(&mut self, client: ClientId);
+
     /// Sends a frame to every connected client, and to each later one first of all, until the next announcement.
     fn announce(&mut self, frame: Bytes);
 

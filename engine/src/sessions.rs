@@ -107,19 +107,35 @@ impl Sessions {
             .map_or(CommandNumber(0), |session| session.acknowledged)
     }
 
-    /// The cached replies frames that cover executed commands from `first` on, or `None` if some are gone.
-    pub fn cached(&self, session: SessionId, first: CommandNumber) -> Option<Vec<Bytes>> {
+    /// The cached replies frames that cover executed commands from `first` to before `end`, or `None` if some are
+    /// gone. No more than that: a session may have tens of thousands of frames, and a repeat of each of its requests
+    /// must not bring all of them back every time.
+    pub fn cached(
+        &self,
+        session: SessionId,
+        first: CommandNumber,
+        end: CommandNumber,
+    ) -> Option<Vec<Bytes>> {
         let session = self.table.get(&session)?;
-        let frames: Vec<&Cached> = session
+        let at = session
             .replies
-            .iter()
-            .filter(|cached| cached.end > first)
-            .collect();
-        let covered = match frames.first() {
-            Some(oldest) => session.covers(oldest, first),
-            None => first > session.last,
+            .partition_point(|cached| cached.end <= first);
+        let Some(oldest) = session.replies.get(at) else {
+            return (first > session.last).then(Vec::new);
         };
-        covered.then(|| frames.iter().map(|cached| cached.frame.clone()).collect())
+        if !session.covers(oldest, first) {
+            return None;
+        }
+        let mut frames = Vec::new();
+        let mut next = first;
+        for cached in session.replies.range(at..) {
+            if next >= end {
+                break;
+            }
+            frames.push(cached.frame.clone());
+            next = cached.end;
+        }
+        Some(frames)
     }
 
     /// Applies the `index`-th request of a slot's batch.

@@ -61,6 +61,8 @@ pub struct Counters {
     pub inbox_control_waits: Counter,
     /// Requests answered Busy because the inbox was full.
     pub inbox_refused: Counter,
+    /// Questions for the status that one answer serves together with an earlier one.
+    pub inbox_status_coalesced: Counter,
     pub gateway_accepted: Counter,
     /// Clients disconnected because they did not take their replies.
     pub gateway_slow_clients: Counter,
@@ -114,6 +116,7 @@ impl Counters {
         report("inbox_peer_waits", self.inbox_peer_waits.get());
         report("inbox_control_waits", self.inbox_control_waits.get());
         report("inbox_refused", self.inbox_refused.get());
+        report("inbox_status_coalesced", self.inbox_status_coalesced.get());
         report("gateway_accepted", self.gateway_accepted.get());
         report("gateway_slow_clients", self.gateway_slow_clients.get());
         report(

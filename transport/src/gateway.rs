@@ -11,7 +11,7 @@ use synod_engine::ids::{ClientId, CommandNumber, SessionId};
 use crate::close::CloseCode;
 use crate::counters::Counters;
 use crate::handshake::ClientConnection;
-use crate::inbox::InboxShared;
+use crate::inbox::{ClientShare, InboxShared};
 use crate::limits::Limits;
 use crate::notices::Notices;
 use crate::outqueue::{OutQueue, Pushed};
@@ -84,6 +84,13 @@ impl Gateway {
         self.clients() >= self.limits.clients_max
     }
 
+    /// Disconnects a client whose frames are no messages.
+    pub fn expel(&self, client: ClientId) {
+        if let Some(link) = self.lock().clients.remove(&client) {
+            self.violation(&link.connection, "its frames are no messages");
+        }
+    }
+
     pub fn clients(&self) -> usize {
         self.lock().clients.len()
     }
@@ -103,7 +110,7 @@ impl Gateway {
         let mut send = client.send;
         tokio::select! {
             _ = queue.write_to(&mut send, |_| ()) => {}
-            () = self.read(id, &queue, client.receive, &connection) => {}
+            () = self.read(ClientShare::new(id), &queue, client.receive, &connection) => {}
             _ = connection.closed() => {}
         }
         self.lock().clients.remove(&id);
@@ -159,7 +166,7 @@ impl Gateway {
 
     async fn read(
         &self,
-        id: ClientId,
+        mut share: ClientShare,
         queue: &OutQueue,
         mut reader: FrameReader,
         connection: &Connection,
@@ -177,10 +184,9 @@ impl Gateway {
             self.counters
                 .client_received
                 .add(frames.len() as u64, bytes as u64);
+            self.inbox.offer_client(&mut share, &mut frames);
             for frame in frames.drain(..) {
-                if let Err(frame) = self.inbox.offer_client(id, frame)
-                    && let Err(reason) = self.refuse(queue, frame)
-                {
+                if let Err(reason) = self.refuse(queue, frame) {
                     return self.violation(connection, &reason);
                 }
             }

@@ -1,15 +1,23 @@
 //! What arrived and waits for the engine's turn: bounded by bytes, with a budget each for control, peers' data and
 //! clients, so that none of them can starve another.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
+use synod_engine::client::ClientMessage;
 use synod_engine::ids::{ClientId, ReplicaId};
 use synod_engine::seams::{Arrival, Lane};
 use tokio::sync::Notify;
 
 use crate::counters::Counters;
 use crate::limits::Limits;
+
+/// What a frame costs here besides its bytes: its place in a queue, and the reference to its buffer. Without it the
+/// shortest frames would hold fifty times the budget.
+pub const ARRIVAL_BYTES: usize = 64;
+/// One client may use this part of the clients' budget.
+const CLIENT_SHARES: usize = 8;
 
 /// The engine's end: taken empty once per turn.
 pub struct Inbox {
@@ -34,8 +42,32 @@ struct State {
     rest: Vec<Arrival>,
     peer_bytes: usize,
     client_bytes: usize,
+    /// Clients that went since the last drain: what they sent is not worth the engine's time any more.
+    gone: HashSet<ClientId>,
+    /// How often the inbox was drained.
+    drains: u64,
     /// Readers wait for room, so the next drain has to wake them.
     waiting: bool,
+}
+
+/// What one client has in the inbox; kept by its reader.
+pub struct ClientShare {
+    client: ClientId,
+    /// The rest holds until the next drain.
+    drains: u64,
+    bytes: usize,
+    status: bool,
+}
+
+impl ClientShare {
+    pub fn new(client: ClientId) -> ClientShare {
+        ClientShare {
+            client,
+            drains: 0,
+            bytes: 0,
+            status: false,
+        }
+    }
 }
 
 impl Inbox {
@@ -60,7 +92,9 @@ impl Inbox {
         let waiting = {
             let mut state = self.shared.lock();
             arrivals.append(&mut state.control);
+            state.skip_gone();
             arrivals.append(&mut state.rest);
+            state.drains += 1;
             state.control_bytes = 0;
             state.peer_bytes = 0;
             state.client_bytes = 0;
@@ -88,7 +122,7 @@ impl InboxShared {
     /// Takes frames of one lane in, whole batches at a time: a budget may be exceeded by one batch, because the
     /// reader asks for room before it reads.
     pub fn push_peer(&self, from: ReplicaId, lane: Lane, frames: &mut Vec<Bytes>) {
-        let bytes: usize = frames.iter().map(Bytes::len).sum();
+        let bytes: usize = frames.iter().map(cost).sum();
         let arrivals = frames.drain(..).map(|frame| Arrival::Peer { from, frame });
         {
             let mut state = self.lock();
@@ -106,25 +140,53 @@ impl InboxShared {
         self.news.notify_one();
     }
 
-    /// Takes one client frame in, or gives it back if the clients' budget is used up. A frame longer than the whole
-    /// budget is taken by an empty inbox, so that it is not refused for ever.
-    pub fn offer_client(&self, client: ClientId, frame: Bytes) -> Result<(), Bytes> {
+    /// Takes frames of one client in, and leaves in `frames` those for which the clients' budget, or this client's
+    /// part of it, has no room. A frame longer than that is taken by an empty inbox, so that it is not refused for
+    /// ever. One question for the status waits at most: more of them are dropped, since one answer serves them all.
+    pub fn offer_client(&self, share: &mut ClientShare, frames: &mut Vec<Bytes>) {
         {
             let mut state = self.lock();
-            let bytes = state.client_bytes + frame.len();
-            if state.client_bytes > 0 && bytes > self.limits.inbox_client_bytes_max {
-                return Err(frame);
+            if share.drains != state.drains {
+                *share = ClientShare::new(share.client);
+                share.drains = state.drains;
             }
-            state.client_bytes = bytes;
-            state.rest.push(Arrival::Client { client, frame });
+            frames.retain(|frame| !self.takes(&mut state, share, frame));
         }
         self.news.notify_one();
-        Ok(())
+    }
+
+    /// Whether the frame needs no refusal.
+    fn takes(&self, state: &mut State, share: &mut ClientShare, frame: &Bytes) -> bool {
+        let bytes = cost(frame);
+        if ClientMessage::is_status(frame) {
+            if std::mem::replace(&mut share.status, true) {
+                self.counters.inbox_status_coalesced.add(1);
+                return true;
+            }
+        } else {
+            let bytes_max = self.limits.inbox_client_bytes_max;
+            let full = state.client_bytes > 0 && state.client_bytes + bytes > bytes_max;
+            let over = share.bytes > 0 && share.bytes + bytes > bytes_max / CLIENT_SHARES;
+            if full || over {
+                return false;
+            }
+        }
+        state.client_bytes += bytes;
+        share.bytes += bytes;
+        state.rest.push(Arrival::Client {
+            client: share.client,
+            frame: frame.clone(),
+        });
+        true
     }
 
     /// Always taken in: there are at most `clients_max` of them between two drains, give or take reconnects.
     pub fn push_client_gone(&self, client: ClientId) {
-        self.lock().rest.push(Arrival::ClientGone { client });
+        {
+            let mut state = self.lock();
+            state.gone.insert(client);
+            state.rest.push(Arrival::ClientGone { client });
+        }
         self.news.notify_one();
     }
 
@@ -163,7 +225,89 @@ impl InboxShared {
 }
 
 impl State {
+    fn skip_gone(&mut self) {
+        if self.gone.is_empty() {
+            return;
+        }
+        let gone = std::mem::take(&mut self.gone);
+        self.rest.retain(|arrival| match arrival {
+            Arrival::Client { client, .. } => !gone.contains(client),
+            Arrival::Peer { .. } | Arrival::ClientGone { .. } => true,
+        });
+    }
+
     fn is_empty(&self) -> bool {
         self.control.is_empty() && self.rest.is_empty()
+    }
+}
+
+fn cost(frame: &Bytes) -> usize {
+    frame.len() + ARRIVAL_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inbox(client_bytes_max: usize) -> Inbox {
+        let limits = Limits {
+            inbox_client_bytes_max: client_bytes_max,
+            ..Limits::default()
+        };
+        Inbox::new(limits, Arc::default())
+    }
+
+    /// How many of `count` frames of one byte are taken.
+    fn offer(inbox: &Inbox, share: &mut ClientShare, kind: u8, count: usize) -> usize {
+        let mut frames = vec![Bytes::from(vec![kind]); count];
+        inbox.shared().offer_client(share, &mut frames);
+        count - frames.len()
+    }
+
+    fn drained(inbox: &mut Inbox) -> usize {
+        let mut arrivals = Vec::new();
+        inbox.drain(&mut arrivals);
+        arrivals.len()
+    }
+
+    #[test]
+    fn the_shortest_frames_hold_no_more_memory_than_the_budget_and_a_client_its_part_of_it() {
+        const BYTES: usize = 1 << 20;
+        let mut inbox = inbox(BYTES);
+        let mut shares: Vec<ClientShare> =
+            (1..=12).map(|id| ClientShare::new(ClientId(id))).collect();
+        let taken = offer(&inbox, &mut shares[0], 77, 4 << 20);
+        assert_eq!(taken, BYTES / CLIENT_SHARES / (ARRIVAL_BYTES + 1));
+        let mut all = taken;
+        for share in &mut shares[1..] {
+            all += offer(&inbox, share, 77, 1 << 16);
+        }
+        assert_eq!(all, BYTES / (ARRIVAL_BYTES + 1));
+        assert!(all * size_of::<Arrival>() <= BYTES);
+        assert_eq!(drained(&mut inbox), all);
+        assert_eq!(offer(&inbox, &mut shares[0], 77, 1), 1);
+    }
+
+    #[test]
+    fn one_question_for_the_status_waits_even_in_a_full_inbox_and_more_are_dropped() {
+        let mut inbox = inbox(100);
+        let (mut one, mut other) = (ClientShare::new(ClientId(1)), ClientShare::new(ClientId(2)));
+        let status = ClientMessage::Status.encode()[4];
+        assert_eq!(offer(&inbox, &mut one, 77, 3), 1);
+        assert_eq!(offer(&inbox, &mut one, status, 4 << 20), 4 << 20);
+        assert_eq!(offer(&inbox, &mut other, status, 2), 2);
+        assert_eq!(drained(&mut inbox), 3);
+        assert_eq!(offer(&inbox, &mut one, status, 2), 2);
+        assert_eq!(drained(&mut inbox), 1);
+    }
+
+    #[test]
+    fn what_a_client_sent_that_is_gone_is_skipped() {
+        let mut inbox = inbox(1 << 20);
+        let (mut gone, mut here) = (ClientShare::new(ClientId(1)), ClientShare::new(ClientId(2)));
+        offer(&inbox, &mut gone, 77, 100);
+        offer(&inbox, &mut here, 77, 3);
+        inbox.shared().push_client_gone(ClientId(1));
+        assert_eq!(drained(&mut inbox), 4);
     }
 }

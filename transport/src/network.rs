@@ -110,6 +110,10 @@ impl Network for QuicNetwork {
         self.dirty.extend(self.mesh.gateway.reply(client, &frame));
     }
 
+    fn expel(&mut self, client: ClientId) {
+        self.mesh.gateway.expel(client);
+    }
+
     fn announce(&mut self, frame: Bytes) {
         self.dirty.extend(self.mesh.gateway.announce(frame));
     }

@@ -95,7 +95,7 @@ fn replies_are_cached_until_acknowledged() {
     let cached = |fixture: &Fixture, first| {
         fixture
             .sessions
-            .cached(session, CommandNumber(first))
+            .cached(session, CommandNumber(first), CommandNumber(u64::MAX))
             .map(|frames| frames.len())
     };
     assert_eq!(cached(&fixture, 1), Some(2));
@@ -150,12 +150,13 @@ impl Naive {
         executed
     }
 
-    /// The first numbers of the frames that answer a retry from `first` on.
-    fn cached(&self, first: u64) -> Option<Vec<u64>> {
+    /// The first numbers of the frames that answer a retry of the commands from `first` to before `end`.
+    fn cached(&self, first: u64, end: u64) -> Option<Vec<u64>> {
         let executed = first..=self.last;
         let framed = |number: u64| self.frames.iter().any(|(b, e)| (*b..*e).contains(&number));
         let all = executed.clone().all(framed);
-        let frames = self.frames.iter().filter(|(_, end)| *end > first);
+        let asked = |(begin, after): &&(u64, u64)| *after > first && *begin < end && first < end;
+        let frames = self.frames.iter().filter(asked);
         all.then(|| frames.map(|(begin, _)| *begin).collect())
     }
 }
@@ -211,10 +212,11 @@ proptest! {
             for (id, naive) in ids.iter().zip(&naive) {
                 let known = &fixture.sessions.table[id];
                 prop_assert_eq!((known.last.0, known.active.0), (naive.last, naive.active));
-                for first in 0..12 {
-                    let cached = fixture.sessions.cached(*id, CommandNumber(first));
+                for (first, end) in (0..12).flat_map(|first| (0..12).map(move |end| (first, end))) {
+                    let (from, before) = (CommandNumber(first), CommandNumber(end));
+                    let cached = fixture.sessions.cached(*id, from, before);
                     let firsts = cached.map(|frames| frames.iter().map(first_of).collect());
-                    prop_assert_eq!(firsts, naive.cached(first));
+                    prop_assert_eq!(firsts, naive.cached(first, end));
                 }
             }
             prop_assert_eq!(&fixture.sessions.counters, &counted);

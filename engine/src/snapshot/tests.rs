@@ -170,7 +170,9 @@ fn assert_equal(one: &State<KvMachine>, other: &State<KvMachine>) {
     for (id, last) in sessions(one) {
         for first in 0..=last.0 + 1 {
             let first = CommandNumber(first);
-            let cached = |state: &State<KvMachine>| state.sessions.cached(id, first);
+            let cached = |state: &State<KvMachine>| {
+                state.sessions.cached(id, first, CommandNumber(u64::MAX))
+            };
             assert_eq!(cached(one), cached(other), "{id:?} from {first:?}");
         }
         assert_eq!(

@@ -30,6 +30,8 @@ impl Network for OutboxHandle {
         self.0.borrow_mut().replies.push((client, frame.slice(4..)));
     }
 
+    fn expel(&mut self, _client: ClientId) {}
+
     fn announce(&mut self, frame: Bytes) {
         self.0.borrow_mut().announced = Some(frame.slice(4..));
     }

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use synod_engine::client::{ClientMessage, Reason, ServerMessage};
 use synod_engine::codec;
 use synod_engine::config::Config;
-use synod_engine::driver::Driver;
+use synod_engine::driver::{CLIENT_MALFORMED_MAX, Driver};
 use synod_engine::ids::{Ballot, ClientId, Lsn, ReplicaId, Slot, Time};
 use synod_engine::machine::LogMachine;
 use synod_engine::message::{Message, Record, Value};
@@ -29,6 +29,7 @@ struct World {
     answers: VecDeque<WalRead>,
     sent: Vec<(ReplicaId, Message)>,
     replies: Vec<ServerMessage>,
+    expelled: Vec<ClientId>,
 }
 
 #[derive(Clone, Default)]
@@ -71,6 +72,10 @@ impl Network for Handle {
     fn reply(&mut self, _client: ClientId, frame: Bytes) {
         let message = ServerMessage::decode(frame.slice(4..)).expect("our own frame");
         self.0.borrow_mut().replies.push(message);
+    }
+
+    fn expel(&mut self, client: ClientId) {
+        self.0.borrow_mut().expelled.push(client);
     }
 
     fn announce(&mut self, _frame: Bytes) {}
@@ -271,4 +276,50 @@ fn a_client_of_a_follower_is_told_so_and_can_ask_for_the_counters() {
         }
         other => panic!("{other:?}"),
     };
+}
+
+#[test]
+fn a_flood_of_questions_for_the_status_builds_one_answer_in_ten_milliseconds() {
+    let mut fixture = Fixture::with_two_slots();
+    let ask = |client| Arrival::Client {
+        client: ClientId(client),
+        frame: ClientMessage::Status.encode().slice(4..),
+    };
+    let mut flood = vec![ask(1); 1 << 16];
+    flood.push(ask(2));
+    fixture.turn(1, flood.clone());
+    assert_eq!(fixture.count("status_built"), 1);
+    assert_eq!(fixture.world.0.borrow().replies.len(), 2);
+    fixture.turn(2, flood);
+    assert_eq!(fixture.count("status_built"), 1);
+    assert_eq!(fixture.driver.deadline(), Time(11 * MS));
+    fixture.turn(11, Vec::new());
+    assert_eq!(fixture.count("status_built"), 2);
+    assert_eq!(fixture.world.0.borrow().replies.len(), 4);
+    assert_eq!(fixture.count("status_coalesced"), 2 * ((1 << 16) - 1));
+}
+
+#[test]
+fn a_client_whose_frames_are_no_messages_is_expelled_and_not_listened_to() {
+    let mut fixture = Fixture::with_two_slots();
+    let from = |client, frame: &'static [u8]| Arrival::Client {
+        client: ClientId(client),
+        frame: Bytes::from_static(frame),
+    };
+    let status = || Arrival::Client {
+        client: ClientId(1),
+        frame: ClientMessage::Status.encode().slice(4..),
+    };
+    let max = CLIENT_MALFORMED_MAX as usize;
+    let mut arrivals = vec![from(1, b"garbage"); max - 1];
+    arrivals.extend([from(2, b"garbage"), status()]);
+    fixture.turn(1, arrivals);
+    assert!(fixture.world.0.borrow().expelled.is_empty());
+    assert_eq!(fixture.world.0.borrow().replies.len(), 1);
+    fixture.turn(20, vec![from(1, b"garbage"); 1000]);
+    assert_eq!(fixture.world.0.borrow().expelled, [ClientId(1)]);
+    assert_eq!(fixture.count("clients_expelled"), 1);
+    assert_eq!(fixture.count("frames_malformed"), max as u64 + 1);
+    fixture.turn(40, vec![status()]);
+    assert_eq!(fixture.world.0.borrow().replies.len(), 1);
 }

@@ -5,7 +5,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use synod_engine::client::{REQUEST_HEADER_BYTES, Reason, Request};
 use synod_engine::config::Limits;
 use synod_engine::ids::{ClientId, CommandNumber, SessionId, Slot};
-use synod_engine::intake::{Admission, Counters, Door, Opening};
+use synod_engine::intake::{Admission, Counters, Door, Opening, REPEATED_BYTES_PER_TURN_MAX};
 use synod_engine::machine::LogMachine;
 use synod_engine::sessions::{
     Applied, SESSION_OUTSTANDING_MAX, SESSION_REPLY_BYTES_MAX, SESSIONS_MAX, Sessions, session_id,
@@ -311,4 +311,42 @@ fn what_belongs_to_sessions_that_are_gone_is_dropped_once_it_is_the_larger_part(
     // What was taken in of the sessions that are still there is known.
     let again = request(one, 1, 1, 1);
     assert_eq!(fixture.offer(again), Admission::Repeat(Vec::new()));
+}
+
+#[test]
+fn requests_that_come_again_after_a_reconnect_cost_one_frame_each() {
+    const REQUESTS: u64 = 2_000;
+    let mut fixture = Fixture::new();
+    for number in 1..=REQUESTS {
+        fixture.frame(number, 1);
+    }
+    for number in 1..=REQUESTS {
+        match fixture.admit(number, 1) {
+            Admission::Repeat(frames) => assert_eq!(frames.len(), 1),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(fixture.door.counters.replies_repeated, REQUESTS);
+}
+
+#[test]
+fn so_many_bytes_are_sent_again_in_one_turn_and_the_rest_comes_back_later() {
+    let mut fixture = Fixture::new();
+    // One frame of 200 KB, as the replies to that many commands.
+    let frame = fixture.frame(1, 50_000);
+    let mut sent = 0;
+    // Four mebibytes of short requests: each asks for a frame that is thousands of times as long.
+    for _ in 0..100_000 {
+        match fixture.admit(1, 1) {
+            Admission::Repeat(frames) => sent += frames.iter().map(Bytes::len).sum::<usize>(),
+            Admission::Refuse { expected, reason } => {
+                assert_eq!(expected, CommandNumber(1));
+                assert!(matches!(reason, Reason::Busy { .. }));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(sent < REPEATED_BYTES_PER_TURN_MAX + frame.len(), "{sent}");
+    fixture.door.tidy(&fixture.sessions);
+    assert!(matches!(fixture.admit(1, 1), Admission::Repeat(_)));
 }

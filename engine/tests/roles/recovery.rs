@@ -50,6 +50,8 @@ impl Network for Nothing {
 
     fn reply(&mut self, _client: ClientId, _frame: Bytes) {}
 
+    fn expel(&mut self, _client: ClientId) {}
+
     fn announce(&mut self, _frame: Bytes) {}
 
     fn flush(&mut self) {}

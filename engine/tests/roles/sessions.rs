@@ -95,7 +95,8 @@ impl Fixture {
     }
 
     fn cached(&self, session: SessionId, first: u64) -> Option<usize> {
-        let cached = self.sessions.cached(session, CommandNumber(first));
+        let end = CommandNumber(u64::MAX);
+        let cached = self.sessions.cached(session, CommandNumber(first), end);
         cached.map(|frames| frames.len())
     }
 }

@@ -18,6 +18,8 @@ pub struct Sent {
     /// Without length prefix.
     pub frames: Vec<(ReplicaId, Lane, Bytes)>,
     pub replies: Vec<(ClientId, Bytes)>,
+    /// Clients to be disconnected.
+    pub expelled: Vec<ClientId>,
     pub announced: Option<Bytes>,
     /// The frame that was joined last: a broadcast is joined once.
     joined: Option<(Frame, Bytes)>,
@@ -50,7 +52,10 @@ impl Sent {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.frames.is_empty() && self.replies.is_empty() && self.announced.is_none()
+        self.frames.is_empty()
+            && self.replies.is_empty()
+            && self.expelled.is_empty()
+            && self.announced.is_none()
     }
 }
 
@@ -64,6 +69,10 @@ impl Network for Outbox {
     fn reply(&mut self, client: ClientId, frame: Bytes) {
         let frame = frame.slice(FRAME_PREFIX_BYTES..);
         self.0.borrow_mut().replies.push((client, frame));
+    }
+
+    fn expel(&mut self, client: ClientId) {
+        self.0.borrow_mut().expelled.push(client);
     }
 
     fn announce(&mut self, frame: Bytes) {

@@ -62,6 +62,8 @@ impl Network for Queues {
         self.replies.push(frame);
     }
 
+    fn expel(&mut self, _client: ClientId) {}
+
     fn announce(&mut self, _frame: Bytes) {}
 
     fn flush(&mut self) {}

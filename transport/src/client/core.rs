@@ -66,7 +66,7 @@ pub struct ReplicaState {
     pub configured: bool,
     pub queue: Option<Arc<OutQueue>>,
     pub was_up: bool,
-    pub status: VecDeque<oneshot::Sender<Status>>,
+    pub status: Vec<oneshot::Sender<Status>>,
     /// Why the last attempt to connect failed, and whether that lasts.
     pub failure: Option<(String, bool)>,
 }
@@ -153,9 +153,10 @@ impl Shared {
         let mut core = self.lock();
         for message in messages.drain(..) {
             if let ServerMessage::StatusReply(status) = message {
-                if let Some(waiting) = core.replica(from).status.pop_front() {
+                // One answer serves all who wait: a replica answers once what is asked several times meanwhile.
+                for waiting in core.replica(from).status.drain(..) {
                     // Whoever asked may have given up.
-                    let _ = waiting.send(status);
+                    let _ = waiting.send(status.clone());
                 }
             } else {
                 core.session.on_message(now, from, message);
@@ -197,15 +198,17 @@ impl Core {
     pub fn ask_status(&mut self, replica: ReplicaId) -> Option<oneshot::Receiver<Status>> {
         let state = self.replica(replica);
         let queue = state.queue.as_ref()?;
-        if matches!(
-            queue.push(&ClientMessage::Status.encode(), &Bytes::new()),
-            Pushed::Full | Pushed::Closed
-        ) {
-            return None;
+        state.status.retain(|waiting| !waiting.is_closed());
+        if state.status.is_empty() {
+            let frame = ClientMessage::Status.encode();
+            let pushed = queue.push(&frame, &Bytes::new());
+            if matches!(pushed, Pushed::Full | Pushed::Closed) {
+                return None;
+            }
+            queue.flush();
         }
-        queue.flush();
         let (sender, receiver) = oneshot::channel();
-        state.status.push_back(sender);
+        state.status.push(sender);
         Some(receiver)
     }
 

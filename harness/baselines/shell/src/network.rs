@@ -51,6 +51,10 @@ impl Network for PeerNetwork {
         self.quic().reply(client, frame);
     }
 
+    fn expel(&mut self, client: ClientId) {
+        self.quic().expel(client);
+    }
+
     fn announce(&mut self, frame: Bytes) {
         self.quic().announce(frame);
     }

@@ -15,6 +15,7 @@ use synod_engine::output::Leadership;
 use synod_engine::seams::{Arrival, Network, StateMachine, Wal, WalFailed};
 use synod_engine::sessions::Applied;
 use synod_engine::state::State;
+use synod_engine::status::StatusDesk;
 use synod_harness::node::Node;
 use synod_harness::replica::Links;
 use synod_storage::FileWal;
@@ -45,6 +46,7 @@ pub struct Replica<P, M> {
     announced: Leadership,
     /// Reads that the WAL has not taken yet.
     to_read: VecDeque<(Slot, Slot)>,
+    status: StatusDesk,
     counters: Counters,
 }
 
@@ -83,6 +85,7 @@ impl<P: Protocol, M: StateMachine> Replica<P, M> {
             serving: false,
             announced: Leadership::UNKNOWN,
             to_read: VecDeque::new(),
+            status: StatusDesk::default(),
             counters: Counters::default(),
         }
     }
@@ -97,10 +100,16 @@ impl<P: Protocol, M: StateMachine> Replica<P, M> {
             Arrival::Client { client, frame } => match ClientMessage::decode(frame) {
                 Ok(ClientMessage::Request(request)) => self.request(client, request),
                 Ok(ClientMessage::Open { token }) => self.open(client, token),
-                Ok(ClientMessage::Status) => self.report_status(client),
-                Err(_) => self.counters.frames_malformed += 1,
+                Ok(ClientMessage::Status) => self.status.ask(client),
+                Err(_) => {
+                    self.counters.frames_malformed += 1;
+                    self.network.expel(client);
+                }
             },
-            Arrival::ClientGone { client } => self.door.client_gone(client),
+            Arrival::ClientGone { client } => {
+                self.door.client_gone(client);
+                self.status.client_gone(client);
+            }
         }
     }
 
@@ -269,7 +278,11 @@ impl<P: Protocol, M: StateMachine> Replica<P, M> {
         Ok(())
     }
 
-    fn report_status(&mut self, client: ClientId) {
+    fn report_status(&mut self, now: Time) {
+        let waiting = self.status.take(now);
+        if waiting.is_empty() {
+            return;
+        }
         let mut values = Vec::new();
         let report = &mut |name: &'static str, value| values.push((name.to_owned(), value));
         let leadership = &self.announced;
@@ -312,8 +325,10 @@ impl<P: Protocol, M: StateMachine> Replica<P, M> {
         self.protocol.report(report);
         self.wal.counters(report);
         self.network.counters(report);
-        self.network
-            .reply(client, ServerMessage::StatusReply(values).encode());
+        let frame = ServerMessage::StatusReply(values).encode();
+        for client in waiting {
+            self.network.reply(client, frame.clone());
+        }
     }
 }
 
@@ -347,6 +362,7 @@ impl<P: Protocol, M: StateMachine> Node for Replica<P, M> {
         self.apply();
         self.follow_leadership();
         self.read_back()?;
+        self.report_status(now);
         self.door.tidy(&self.state.sessions);
         self.door.pace.turn(now, self.intake.bytes());
         self.serving = self.protocol.serves();
@@ -355,7 +371,10 @@ impl<P: Protocol, M: StateMachine> Node for Replica<P, M> {
     }
 
     fn deadline(&self) -> Time {
-        self.protocol.deadline()
+        let protocol = self.protocol.deadline();
+        self.status
+            .deadline()
+            .map_or(protocol, |status| status.min(protocol))
     }
 
     fn has_news(&mut self) -> bool {

@@ -7,6 +7,7 @@ use synod_engine::codec::FRAME_PREFIX_BYTES;
 use synod_engine::ids::{ClientId, ReplicaId};
 use synod_engine::seams::Arrival;
 
+use crate::checker::{LINEARIZABLE, Violation};
 use crate::client::Client;
 use crate::faults::Fault;
 use crate::random::Random;
@@ -232,6 +233,24 @@ impl<S: Seams> World<S> {
         if self.connection_mut(client).open {
             self.send_to_client(client, frame);
         }
+    }
+
+    /// A replica disconnects a client that breaks the protocol: only hostile ones do.
+    pub(super) fn expel(&mut self, from: ReplicaId, client: ClientId) {
+        let known = self.connection_mut(client);
+        known.open = false;
+        if let Some(index) = known.client {
+            let what = format!("{from} expels client {index}, which broke no rule");
+            return self.violate(Err(Violation::new(LINEARIZABLE, what)));
+        }
+        let life = self.member(from).life;
+        let arrival = Arrival::ClientGone { client };
+        let event = Event::Deliver {
+            to: from,
+            life,
+            arrival,
+        };
+        self.schedule(self.now + MS, event);
     }
 
     pub(super) fn announce(&mut self, from: ReplicaId, frame: Bytes) {

@@ -413,6 +413,9 @@ impl<S: Seams> World<S> {
             for (client, frame) in sent.replies.drain(..) {
                 self.reply(from, client, frame);
             }
+            for client in sent.expelled.drain(..) {
+                self.expel(from, client);
+            }
             if let Some(frame) = sent.announced.take() {
                 self.announce(from, frame);
             }
