@@ -30,6 +30,8 @@ pub struct Counters {
     pub accepts_duplicate: u64,
     pub accepts_out_of_order: u64,
     pub accepts_too_far_ahead: u64,
+    /// Values that were dropped because the disk owes too much already.
+    pub accepts_without_room: u64,
     pub rejects: u64,
     /// Prepares and Accepts that got no answer, because this replica lost what it would have to tell.
     pub votes_withheld: u64,
@@ -71,14 +73,17 @@ pub enum AcceptVerdict {
     OutOfOrder,
     /// Further above the commit index than any window allows: dropped.
     TooFarAhead,
+    /// The disk owes too much: dropped, lest a disk that hangs fills the memory.
+    NoRoom,
     Reject,
 }
 
-/// How far above the commit index an acceptor takes values.
+/// Which values an acceptor takes: how far above the commit index, and whether the disk has room for any.
 #[derive(Clone, Copy, Debug)]
 pub struct AheadLimit {
     pub slots: u64,
     pub bytes: usize,
+    pub disk_has_room: bool,
 }
 
 impl AheadLimit {
@@ -86,12 +91,14 @@ impl AheadLimit {
     pub const NONE: AheadLimit = AheadLimit {
         slots: u64::MAX,
         bytes: usize::MAX,
+        disk_has_room: true,
     };
 
-    pub fn of(config: &Config) -> AheadLimit {
+    pub fn of(config: &Config, disk_has_room: bool) -> AheadLimit {
         AheadLimit {
             slots: config.accept_ahead_slots_max(),
             bytes: config.accept_ahead_bytes_max(),
+            disk_has_room,
         }
     }
 }
@@ -175,6 +182,10 @@ impl Acceptor {
         if accept.slot > self.received.next() {
             self.counters.accepts_out_of_order += 1;
             return AcceptVerdict::OutOfOrder;
+        }
+        if !ahead.disk_has_room {
+            self.counters.accepts_without_room += 1;
+            return AcceptVerdict::NoRoom;
         }
         // Counted exactly only when the total is near the limit: what former leaders left above this slot is about
         // to be replaced and does not count.

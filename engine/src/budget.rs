@@ -3,7 +3,7 @@
 
 use crate::config::Config;
 use crate::driver::READS_WAITING_MAX;
-use crate::persist::OWED_BYTES_MAX;
+use crate::persist::OWED_PROMISE_BYTES_MAX;
 use crate::replica::CACHE_SLOTS_MAX;
 use crate::sessions::{REPLY_BYTES_MAX, SESSION_REPLY_BYTES_MAX, SESSIONS_MAX};
 use crate::snapshot::{PART_BYTES_MAX, PARTS_AHEAD, READING_MAX};
@@ -28,7 +28,10 @@ pub fn memory_budget(config: &Config) -> Vec<(&'static str, u64)> {
         ),
         ("cache_bytes_max", limits.cache_bytes_max as u64),
         ("slot_entries", slots * SLOT_BYTES),
-        ("owed_bytes_max", OWED_BYTES_MAX as u64),
+        (
+            "owed_bytes_max",
+            (limits.owed_bytes_max + OWED_PROMISE_BYTES_MAX) as u64,
+        ),
         ("session_table", SESSIONS_MAX as u64 * SESSION_BYTES),
         ("reply_bytes_max", REPLY_BYTES_MAX as u64),
         ("fetches_waiting", READS_WAITING_MAX as u64 * fetch),

@@ -242,6 +242,8 @@ fn put_heartbeat(head: &mut BytesMut, heartbeat: &Heartbeat) {
     head.put_u16_le(heartbeat.hears.0);
     head.put_u64_le(heartbeat.commit_index.0);
     head.put_u64_le(heartbeat.received.0);
+    head.put_u64_le(heartbeat.stored.0);
+    head.put_u32_le(heartbeat.owed_bytes);
     head.put_u64_le(heartbeat.trim_floor.0);
 }
 
@@ -256,6 +258,8 @@ fn take_heartbeat(frame: &mut Bytes) -> Result<Heartbeat, DecodeError> {
         },
         commit_index: take_slot(frame)?,
         received: take_slot(frame)?,
+        stored: take_slot(frame)?,
+        owed_bytes: take_u32(frame)?,
         trim_floor: take_slot(frame)?,
     })
 }

@@ -2,6 +2,7 @@
 
 use crate::budget::memory_budget;
 use crate::ids::{REPLICAS_MAX, ReplicaId};
+use crate::persist::{OWED_BYTES_MAX, OWED_PROMISE_BYTES_MAX, OWED_RECORD_BYTES};
 use crate::quorum::Quorums;
 use crate::snapshot::PART_BYTES_MAX;
 
@@ -43,6 +44,9 @@ pub struct Limits {
     pub window_bytes_max: usize,
     /// Bytes of values sent to one peer and not acknowledged by it.
     pub peer_bytes_max: usize,
+    /// Bytes that this replica's disk may owe before no further value is taken. A peer whose disk owes half of that is
+    /// sent nothing more until it caught up.
+    pub owed_bytes_max: usize,
     /// Bytes of one slot's value.
     pub batch_bytes_max: usize,
     /// Bytes of one client message.
@@ -168,6 +172,12 @@ impl Config {
             "at most 4 MiB: a promise carries what is in flight in one frame",
         )?;
         rule(
+            limits.owed_bytes_max >= limits.batch_bytes_max,
+            "owed_bytes_max",
+            limits.owed_bytes_max,
+            "at least batch_bytes_max",
+        )?;
+        rule(
             limits.intake_bytes_max >= limits.batch_bytes_max,
             "intake_bytes_max",
             limits.intake_bytes_max,
@@ -220,6 +230,19 @@ impl Config {
     pub fn accept_ahead_slots_max(&self) -> u64 {
         2 * self.limits.window_slots_max + 2
     }
+
+    /// Bytes of records that can ever wait in the WAL: what the disk may owe, one batch beyond, promises, and what a new
+    /// leader proposes again at once: at most all that each promise may list. Its own promise is durable by then, and
+    /// with it all that was owed before.
+    pub fn wal_pending_bytes_max(&self) -> usize {
+        let slot = self.limits.batch_bytes_max + OWED_RECORD_BYTES;
+        let promise = self.accept_ahead_bytes_max()
+            + self.accept_ahead_slots_max() as usize * OWED_RECORD_BYTES;
+        self.limits.owed_bytes_max
+            + OWED_PROMISE_BYTES_MAX
+            + 2 * slot
+            + usize::from(self.replicas) * promise
+    }
 }
 
 /// Records must fit one group of the WAL.
@@ -249,6 +272,7 @@ impl Default for Limits {
             window_slots_max: 256,
             window_bytes_max: 4 * MIB,
             peer_bytes_max: 4 * MIB,
+            owed_bytes_max: OWED_BYTES_MAX,
             batch_bytes_max: MIB,
             request_bytes_max: 512 * KIB,
             command_bytes_max: 256 * KIB,

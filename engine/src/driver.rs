@@ -78,6 +78,12 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
             replica.commit_index(),
             "recovery applies everything that it finds chosen"
         );
+        let pending = replica.config().wal_pending_bytes_max();
+        assert!(
+            wal.pending_bytes_max() >= pending,
+            "the WAL lets {} bytes wait, the limits of the replica allow {pending}",
+            wal.pending_bytes_max()
+        );
         Driver {
             replica,
             state,

@@ -50,6 +50,8 @@ struct Peer {
     /// What its last heartbeat said it had received, and since when that has not moved.
     received: Slot,
     stuck_since: Time,
+    /// Its disk owes so much that it is sent nothing more.
+    disk_is_behind: bool,
 }
 
 impl Leader {
@@ -160,7 +162,7 @@ impl Leader {
         from: ReplicaId,
         heartbeat: &Heartbeat,
         slots: &Slots,
-        timers: &Timers,
+        config: &Config,
     ) {
         if heartbeat.ballot > self.ballot {
             return;
@@ -175,19 +177,25 @@ impl Leader {
         let Some(peer) = self.peers.iter_mut().find(|peer| peer.replica == from) else {
             return;
         };
-        // What it holds as chosen it may have fetched: that is never acknowledged at this ballot.
-        peer.acknowledged(now, heartbeat.commit_index);
+        // What it holds as chosen it may have fetched: that is never acknowledged at this ballot. Only what is durable
+        // there frees its window: the commit index moves in memory, however far behind the disk is.
+        peer.acknowledged(now, heartbeat.stored);
+        peer.disk_is_behind = heartbeat.owed_bytes as usize >= config.limits.owed_bytes_max / 2;
         if received != peer.received {
             peer.received = received;
             peer.stuck_since = now;
         }
         let reachable = received.next() >= slots.base() && received < next;
+        if peer.disk_is_behind {
+            // It would drop what is sent again, too.
+            return;
+        }
+        let retransmit_ns = config.timers.retransmit_ns;
         if !peer.streaming {
             if reachable {
                 peer.rewind(now, received.next());
             }
-        } else if received.next() < peer.next && now.since(peer.stuck_since) >= timers.retransmit_ns
-        {
+        } else if received.next() < peer.next && now.since(peer.stuck_since) >= retransmit_ns {
             if reachable {
                 peer.rewind(now, received.next());
             } else {
@@ -246,12 +254,14 @@ impl Peer {
             unacknowledged_bytes: 0,
             received: Slot::ZERO,
             stuck_since: Time(0),
+            disk_is_behind: false,
         }
     }
 
     /// A slow peer costs the leader no more than this many bytes in its queues.
     fn has_room(&self, config: &Config) -> bool {
-        self.unacknowledged_bytes < config.limits.peer_bytes_max
+        !self.disk_is_behind
+            && self.unacknowledged_bytes < config.limits.peer_bytes_max
             && (self.unacknowledged.len() as u64) < config.limits.window_slots_max
     }
 

@@ -85,6 +85,10 @@ pub struct Heartbeat {
     pub commit_index: Slot,
     /// Every slot up to here was received at `ballot` or is chosen and held (durable or not).
     pub received: Slot,
+    /// Every slot up to here is chosen and durable here.
+    pub stored: Slot,
+    /// What the records that the disk of this replica owes cost in its memory, in bytes.
+    pub owed_bytes: u32,
     pub trim_floor: Slot,
 }
 

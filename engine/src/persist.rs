@@ -6,9 +6,16 @@ use crate::ids::{Lsn, Time};
 use crate::message::Record;
 use crate::output::Output;
 
-/// Bytes of values that the disk may owe before this replica stops asking for more. A hung or slow disk must not make
-/// its queue grow: leaders stop proposing, replicas that catch up stop fetching.
+/// The default of [`crate::config::Limits::owed_bytes_max`].
 pub const OWED_BYTES_MAX: usize = 16 << 20;
+
+/// What may be owed beyond the limit in records without a value. A promise that comes when the limit is met is still
+/// given; thousands of them, of elections while a disk hangs, are not.
+pub const OWED_PROMISE_BYTES_MAX: usize = 256 << 10;
+
+/// What a record costs in memory besides its value while the disk owes it: its places here, in the WAL, among the held
+/// replies and among the slots.
+pub const OWED_RECORD_BYTES: usize = 256;
 
 #[derive(Clone, Debug)]
 pub struct Persist {
@@ -16,9 +23,12 @@ pub struct Persist {
     durable: Lsn,
     /// When the disk last finished something, or was first asked while it owed nothing.
     progress_at: Time,
-    /// Records that are not durable, and the bytes of their values.
+    /// Records that are not durable, and what each costs in memory.
     owed: VecDeque<(Lsn, usize)>,
     owed_bytes: usize,
+    /// From here on nothing is taken that a hung or slow disk could make a queue of: leaders stop proposing, followers
+    /// drop what they are sent, and replicas that catch up stop fetching.
+    owed_bytes_max: usize,
     /// Bytes of every record appended so far, about as the WAL stores them.
     appended_bytes: u64,
 }
@@ -28,13 +38,14 @@ const RECORD_OVERHEAD_BYTES: u64 = 64;
 
 impl Persist {
     /// After recovery everything that is in the WAL is durable.
-    pub fn new(last: Lsn) -> Persist {
+    pub fn new(last: Lsn, owed_bytes_max: usize) -> Persist {
         Persist {
             appended: last,
             durable: last,
             progress_at: Time(0),
             owed: VecDeque::new(),
             owed_bytes: 0,
+            owed_bytes_max,
             appended_bytes: 0,
         }
     }
@@ -46,8 +57,9 @@ impl Persist {
         self.appended = self.appended.next();
         let bytes = value_bytes(&record);
         self.appended_bytes += stored_bytes(bytes);
-        self.owed.push_back((self.appended, bytes));
-        self.owed_bytes += bytes;
+        self.owed
+            .push_back((self.appended, OWED_RECORD_BYTES + bytes));
+        self.owed_bytes += OWED_RECORD_BYTES + bytes;
         out.records.push((self.appended, record));
         self.appended
     }
@@ -79,9 +91,19 @@ impl Persist {
         news
     }
 
-    /// Whether the disk keeps up well enough to be given more than what comes by itself.
+    /// Whether the disk keeps up well enough to be given another value.
     pub fn has_room(&self) -> bool {
-        self.owed_bytes < OWED_BYTES_MAX
+        self.owed_bytes < self.owed_bytes_max
+    }
+
+    /// The same for a promise.
+    pub fn has_room_for_promise(&self) -> bool {
+        self.owed_bytes < self.owed_bytes_max + OWED_PROMISE_BYTES_MAX
+    }
+
+    /// What the records that are not durable cost in memory.
+    pub fn owed_bytes(&self) -> usize {
+        self.owed_bytes
     }
 
     /// Bytes of every record since the start, about as the WAL stores them.

@@ -97,6 +97,9 @@ pub struct Counters {
     pub fetches_served: u64,
     pub slots_fetched: u64,
     pub prepare_below_trim_floor: u64,
+    /// Prepares, Accepts at a new ballot, and fetched values that were dropped because the disk owes too much already.
+    pub promises_without_room: u64,
+    pub chosen_without_room: u64,
     /// Slots that were read back from the own WAL behind a hole.
     pub slots_recalled: u64,
     /// Times that such a slot turned out to be unreadable.
@@ -140,6 +143,7 @@ impl Replica {
         self.propose_batches(now, out);
         self.serve_lagging(now, out);
         self.deliver_to_self(now, out);
+        self.slots.note_durable(self.persist.durable());
         self.send_heartbeat(now, out);
         self.tell_leadership(out);
         self.retain(now, out);
@@ -354,6 +358,10 @@ impl Replica {
         report("accepts_duplicate", acceptor.accepts_duplicate);
         report("accepts_out_of_order", acceptor.accepts_out_of_order);
         report("accepts_too_far_ahead", acceptor.accepts_too_far_ahead);
+        report("accepts_without_room", acceptor.accepts_without_room);
+        report("promises_without_room", own.promises_without_room);
+        report("chosen_without_room", own.chosen_without_room);
+        report("owed_bytes", self.persist.owed_bytes() as u64);
         report("rejects", acceptor.rejects);
         report("replies_fenced", acceptor.replies_fenced);
         report("votes_withheld", acceptor.votes_withheld);

@@ -14,6 +14,11 @@ pub trait Wal {
     /// Queues a record. `lsn` is the one after the previously appended record's.
     fn append(&mut self, lsn: Lsn, record: &Record);
 
+    /// Bytes of records that may be appended and not be durable. One that bounds them says so.
+    fn pending_bytes_max(&self) -> usize {
+        usize::MAX
+    }
+
     /// Starts writing what was appended, as far as the depth of writes in flight allows; the rest follows as
     /// earlier writes finish. Called once per turn.
     fn submit(&mut self);

@@ -17,6 +17,8 @@ pub struct Slots {
     entries: VecDeque<Entry>,
     /// Every slot up to here is chosen, and held in memory or in the WAL.
     commit_index: Slot,
+    /// Every slot up to here is chosen, and durable here as that.
+    stored: Slot,
     /// Bytes of the values at or below the commit index.
     chosen_bytes: usize,
     /// Bytes of the values above it.
@@ -40,6 +42,7 @@ impl Slots {
             base: Slot(1),
             entries: VecDeque::new(),
             commit_index: Slot::ZERO,
+            stored: Slot::ZERO,
             chosen_bytes: 0,
             open_bytes: 0,
             members: Members::default(),
@@ -51,6 +54,7 @@ impl Slots {
         Slots {
             base: slot.next(),
             commit_index: slot,
+            stored: slot,
             members,
             ..Slots::new()
         }
@@ -62,6 +66,23 @@ impl Slots {
 
     pub fn commit_index(&self) -> Slot {
         self.commit_index
+    }
+
+    pub fn stored(&self) -> Slot {
+        self.stored
+    }
+
+    /// Every record up to `durable` is on disk.
+    pub fn note_durable(&mut self, durable: Lsn) {
+        // What left memory is durable.
+        self.stored = self.stored.max(self.base.previous());
+        while self.stored < self.commit_index
+            && self
+                .get(self.stored.next())
+                .is_some_and(|entry| entry.lsn <= durable)
+        {
+            self.stored = self.stored.next();
+        }
     }
 
     pub fn open_bytes(&self) -> usize {
@@ -152,6 +173,7 @@ impl Slots {
         }
         self.base = slot.next();
         self.commit_index = slot;
+        self.stored = slot;
         self.members = members;
     }
 

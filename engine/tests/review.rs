@@ -122,6 +122,8 @@ fn heartbeat(ballot: Ballot, role: HeartbeatRole, commit_index: u64) -> Message 
         hears: ReplicaSet::first(3),
         commit_index: Slot(commit_index),
         received: Slot(commit_index),
+        stored: Slot(commit_index),
+        owed_bytes: 0,
         trim_floor: Slot(1),
     })
 }

@@ -113,7 +113,9 @@ pub fn open<N: Links, M: StateMachine + Default>(
 /// Restores the newest snapshot that is intact, and replays what the WAL holds above it.
 fn read_disk<M: StateMachine + Default>(settings: &ReplicaSettings) -> anyhow::Result<Opening<M>> {
     let started = Instant::now();
-    let data = DataDirectory::open(settings.storage.clone()).map_err(usage)?;
+    let mut storage = settings.storage.clone();
+    storage.pending_bytes_max = settings.engine.wal_pending_bytes_max();
+    let data = DataDirectory::open(storage).map_err(usage)?;
     let mut snapshots = data.open_snapshots().map_err(usage)?;
     let restored = snapshots.restore(|info, parts| restore::<M>(info, parts));
     for note in snapshots.notes().take() {

@@ -10,8 +10,8 @@ pub const GROUP_BYTES_MAX: usize = 2 << 20;
 pub const RECORD_BYTES_MAX: usize = (1 << 20) + 4096;
 /// No further write starts while this many bytes are in flight: from here on depth only adds latency.
 pub const IN_FLIGHT_BYTES_MAX: usize = 256 << 10;
-/// Records that wait for the disk, in encoded bytes. The engine's windows stay far below; beyond it is a bug.
-pub const PENDING_BYTES_MAX: usize = 1 << 30;
+/// The default of [`Options::pending_bytes_max`], for whoever has no windows of his own.
+pub const PENDING_BYTES_MAX_DEFAULT: usize = 1 << 30;
 /// Reads asked for and not yet taken.
 pub const READS_IN_FLIGHT_MAX: usize = 8;
 /// Bytes of a snapshot appended and not yet written. The engine stops far below; beyond it is a bug.
@@ -68,6 +68,9 @@ pub struct Config {
     /// should fit, or the steady state makes files.
     pub segments_recycled_max: usize,
     pub writes_in_flight_max: usize,
+    /// Records that may wait for the disk, in encoded bytes. The engine says how much its windows allow; beyond it is a
+    /// bug.
+    pub pending_bytes_max: usize,
     /// Randomness as a value: from it come the incarnation and the identities of the segments.
     pub seed: u64,
 }
@@ -81,6 +84,7 @@ pub struct Options {
     pub segments_ready: usize,
     pub segments_recycled_max: usize,
     pub writes_in_flight_max: usize,
+    pub pending_bytes_max: usize,
     pub seed: u64,
 }
 
@@ -96,6 +100,7 @@ impl Config {
             segments_ready: 2,
             segments_recycled_max: SEGMENTS_RECYCLED_MAX_DEFAULT,
             writes_in_flight_max: 4,
+            pending_bytes_max: PENDING_BYTES_MAX_DEFAULT,
             seed,
         }
     }
@@ -108,6 +113,7 @@ impl Config {
             segments_ready: self.segments_ready,
             segments_recycled_max: self.segments_recycled_max,
             writes_in_flight_max: self.writes_in_flight_max,
+            pending_bytes_max: self.pending_bytes_max,
             seed: self.seed,
         }
     }
@@ -125,6 +131,10 @@ impl Options {
         assert!(
             (1..=64).contains(&self.writes_in_flight_max),
             "writes_in_flight_max is out of range"
+        );
+        assert!(
+            self.pending_bytes_max >= GROUP_BYTES_MAX.min(self.segment_bytes as usize),
+            "pending_bytes_max is below one group"
         );
         assert!(
             (1..=64).contains(&self.segments_ready),

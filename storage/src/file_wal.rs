@@ -117,6 +117,10 @@ impl Wal for FileWal {
         self.core.append(lsn, record);
     }
 
+    fn pending_bytes_max(&self) -> usize {
+        self.core.pending_bytes_max()
+    }
+
     fn submit(&mut self) {
         self.core.submit();
     }

@@ -331,6 +331,7 @@ mod tests {
             segments_ready: 2,
             segments_recycled_max: 6,
             writes_in_flight_max: 1,
+            pending_bytes_max: crate::config::PENDING_BYTES_MAX_DEFAULT,
             seed: 7,
         };
         let disk = MemoryDisk::new();

@@ -12,8 +12,8 @@ use synod_engine::seams::{Wal, WalFailed, WalRead};
 
 use crate::backend::{Backend, GroupWrite};
 use crate::config::{
-    GROUP_BYTES_MAX, IN_FLIGHT_BYTES_MAX, PENDING_BYTES_MAX, READ_RUNS_MAX, READ_SLOTS_MAX,
-    READS_IN_FLIGHT_MAX, RECORD_BYTES_MAX,
+    GROUP_BYTES_MAX, IN_FLIGHT_BYTES_MAX, READ_RUNS_MAX, READ_SLOTS_MAX, READS_IN_FLIGHT_MAX,
+    RECORD_BYTES_MAX,
 };
 use crate::disk::Disk;
 use crate::format::{GROUPS_AT, PAGE, Sequence};
@@ -31,6 +31,7 @@ pub struct WalCore<B: Backend> {
     backend: B,
     group_bytes_max: usize,
     writes_in_flight_max: usize,
+    pending_bytes_max: usize,
 
     /// Appended and not yet sealed.
     pending: VecDeque<Record>,
@@ -315,12 +316,18 @@ impl<B: Backend> Wal for WalCore<B> {
         self.appended = lsn;
         self.pending_bytes += bytes;
         assert!(
-            self.pending_bytes <= PENDING_BYTES_MAX,
-            "more waits for the disk than the engine's windows allow"
+            self.pending_bytes <= self.pending_bytes_max,
+            "{} bytes wait for the disk, the engine's windows allow {}",
+            self.pending_bytes,
+            self.pending_bytes_max
         );
         let pending = self.pending_bytes as u64;
         self.counts.pending_bytes_peak = self.counts.pending_bytes_peak.max(pending);
         self.pending.push_back(record.clone());
+    }
+
+    fn pending_bytes_max(&self) -> usize {
+        self.pending_bytes_max
     }
 
     fn submit(&mut self) {

@@ -37,14 +37,19 @@ fn heartbeat() -> impl Strategy<Value = Heartbeat> {
             incarnation: Incarnation(incarnation),
         }),
     ];
-    (ballot(), role, any::<u16>(), slot(), slot(), slot()).prop_map(
-        |(ballot, role, hears, commit_index, received, trim_floor)| Heartbeat {
-            ballot,
-            role,
-            hears: ReplicaSet(hears),
-            commit_index,
-            received,
-            trim_floor,
+    let slots = (slot(), slot(), slot(), slot());
+    (ballot(), role, any::<u16>(), slots, any::<u32>()).prop_map(
+        |(ballot, role, hears, (commit_index, received, stored, trim_floor), owed_bytes)| {
+            Heartbeat {
+                ballot,
+                role,
+                hears: ReplicaSet(hears),
+                commit_index,
+                received,
+                stored,
+                owed_bytes,
+                trim_floor,
+            }
         },
     )
 }

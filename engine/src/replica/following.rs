@@ -36,6 +36,11 @@ impl Replica {
             self.acceptor.counters.votes_withheld += 1;
             return;
         }
+        if ballot > self.acceptor.promised() && !self.persist.has_room_for_promise() {
+            // Each candidacy costs a record, and the disk takes none.
+            self.counters.promises_without_room += 1;
+            return;
+        }
         match self.acceptor.prepare(ballot) {
             PrepareVerdict::Reject => self.reject(from, out),
             PrepareVerdict::Promise => {
@@ -98,9 +103,13 @@ impl Replica {
         let ahead = if own {
             AheadLimit::NONE
         } else {
-            AheadLimit::of(&self.config)
+            AheadLimit::of(&self.config, self.persist.has_room())
         };
         let promised = self.acceptor.promised();
+        if !own && ballot > promised && !self.persist.has_room_for_promise() {
+            self.counters.promises_without_room += 1;
+            return;
+        }
         let appended = self.persist.appended();
         // Whatever raises the promise gets a record, the next one: no acknowledgement at a ballot leaves before it.
         let after = if ballot > promised {
@@ -138,7 +147,10 @@ impl Replica {
                 }
             }
             // The leader notices by the heartbeats that nothing arrives, and sends again.
-            AcceptVerdict::OutOfOrder | AcceptVerdict::TooFarAhead | AcceptVerdict::Reject => {}
+            AcceptVerdict::OutOfOrder
+            | AcceptVerdict::TooFarAhead
+            | AcceptVerdict::NoRoom
+            | AcceptVerdict::Reject => {}
         }
         if !own {
             self.learn_from_leader(now, ballot, commit_index, out);
@@ -178,7 +190,7 @@ impl Replica {
             return self.readmit(now, from, incarnation, out);
         }
         if let Role::Leader(leader) = &mut self.role {
-            leader.on_heartbeat(now, from, &heartbeat, &self.slots, &self.config.timers);
+            leader.on_heartbeat(now, from, &heartbeat, &self.slots, &self.config);
         }
         self.learner
             .hear(now, commit_index, self.slots.commit_index());
@@ -263,6 +275,10 @@ impl Replica {
         let before = self.slots.commit_index();
         let mut slot = chosen.from;
         for value in chosen.values.into_iter().map(unpinned) {
+            if !self.persist.has_room() {
+                self.counters.chosen_without_room += 1;
+                break;
+            }
             if slot == self.slots.commit_index().next() {
                 let record = Record::Chosen {
                     slot,
@@ -377,6 +393,8 @@ impl Replica {
             hears: self.election.hears(now, &self.config),
             commit_index,
             received: self.acceptor.received(ballot, commit_index),
+            stored: self.slots.stored(),
+            owed_bytes: u32::try_from(self.persist.owed_bytes()).unwrap_or(u32::MAX),
             trim_floor: self.acceptor.trim_floor(),
         };
         out.broadcast(self.peers(), Message::Heartbeat(heartbeat));

@@ -14,10 +14,12 @@ impl Replica {
         if !self.may_promise() || self.is_downloading(now) {
             return self.election.give_way_if_due(now, &self.config);
         }
+        // One that owes for so long could not get its own promise to disk either, and others would wait for it.
+        let patience_ns = self.config.timers.election_timeout_ns;
         let candidacy = Candidacy {
             promised: self.acceptor.promised(),
             commit_index: self.slots.commit_index(),
-            disk_stalled: self.persist.stalled(now, self.config.timers.disk_stall_ns),
+            disk_stalled: self.persist.stalled(now, patience_ns) || !self.persist.has_room(),
         };
         if self.election.should_stand(now, &self.config, candidacy) {
             self.stand(now, out);

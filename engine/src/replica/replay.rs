@@ -182,6 +182,7 @@ impl Replay {
         }
         // One above what this replica started from could not be restored.
         let usable = complete.partition_point(|snapshot| snapshot.slot <= self.covers);
+        let owed_bytes_max = self.config.limits.owed_bytes_max;
         let retention = Retention::new(&self.config, &complete[..usable], self.bytes);
         let mut replica = Replica {
             role: Role::Follower,
@@ -192,7 +193,7 @@ impl Replay {
             acceptor: self.acceptor,
             slots: self.slots,
             learner,
-            persist: Persist::new(last),
+            persist: Persist::new(last, owed_bytes_max),
             retention,
             download: None,
             round_seen: self.round_seen,

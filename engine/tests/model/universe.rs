@@ -255,13 +255,16 @@ impl Universe {
 
     /// The message as the model keeps it, or nothing for one that is lost. Of the heartbeats only those of leaders are
     /// kept, since they tell followers what is chosen; the others let leaders send again what the network repeats
-    /// anyway. Fields that nobody reads who can receive it are made equal: what a leader received, whom it hears.
+    /// anyway. Fields that nobody reads who can receive it are made equal: what a leader received and what its disk owes, whom
+    /// it hears.
     fn relevant(&self, from: ReplicaId, message: Message) -> Option<Message> {
         match message {
             Message::Heartbeat(heartbeat) if heartbeat.role == HeartbeatRole::Leading => {
                 Some(Message::Heartbeat(Heartbeat {
                     hears: ReplicaSet::one(from),
                     received: heartbeat.commit_index,
+                    stored: heartbeat.commit_index,
+                    owed_bytes: 0,
                     ..heartbeat
                 }))
             }

@@ -146,7 +146,7 @@ fn a_higher_ballot_starts_over_at_the_commit_index() {
 #[test]
 fn the_limits_are_those_of_the_configuration() {
     let config = Config::new(ReplicaId(1), 3, 0);
-    let limit = AheadLimit::of(&config);
+    let limit = AheadLimit::of(&config, true);
     assert_eq!(limit.slots, config.accept_ahead_slots_max());
     assert_eq!(limit.bytes, config.accept_ahead_bytes_max());
 }
@@ -167,7 +167,11 @@ proptest! {
         }
         let committed = committed.min(left.len() as u64);
         fixture.commit(committed);
-        fixture.ahead = AheadLimit { slots, bytes };
+        fixture.ahead = AheadLimit {
+            slots,
+            bytes,
+            disk_has_room: true,
+        };
         let mut open = 0;
         for (slot, length) in (committed + 1..).zip(lengths) {
             let fits = slot - committed <= slots && open + length <= bytes;

@@ -2,7 +2,7 @@
 
 use synod_engine::config::{BATCH_BYTES_CEILING, Config, ConfigError, WINDOW_BYTES_CEILING};
 use synod_engine::ids::ReplicaId;
-use synod_engine::persist::OWED_BYTES_MAX;
+use synod_engine::persist::{OWED_BYTES_MAX, OWED_PROMISE_BYTES_MAX};
 use synod_engine::quorum::Quorums;
 use synod_engine::sessions::REPLY_BYTES_MAX;
 
@@ -127,7 +127,7 @@ fn everything_that_is_held_in_memory_is_in_the_budget() {
         ("intake_bytes_max", 3),
         ("accept_ahead_bytes_max", config.accept_ahead_bytes_max()),
         ("cache_bytes_max", 5),
-        ("owed_bytes_max", OWED_BYTES_MAX),
+        ("owed_bytes_max", OWED_BYTES_MAX + OWED_PROMISE_BYTES_MAX),
         ("reply_bytes_max", REPLY_BYTES_MAX),
         ("fetches_waiting", 16 * 7),
         ("snapshot_kept_bytes_max", 11),

@@ -28,6 +28,8 @@ fn heartbeat(ballot: Ballot, role: HeartbeatRole, commit_index: u64) -> Heartbea
         hears: ReplicaSet::first(5),
         commit_index: Slot(commit_index),
         received: Slot(commit_index),
+        stored: Slot(commit_index),
+        owed_bytes: 0,
         trim_floor: Slot(1),
     }
 }

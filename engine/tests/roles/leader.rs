@@ -1,6 +1,6 @@
 //! The leader's side of Phase 2: its window, and what each peer is sent.
 
-use synod_engine::config::{Config, Timers};
+use synod_engine::config::Config;
 use synod_engine::ids::{Ballot, Lsn, ReplicaId, ReplicaSet, Slot, Time};
 use synod_engine::leader::Leader;
 use synod_engine::message::{Heartbeat, HeartbeatRole, Value};
@@ -49,6 +49,8 @@ fn heartbeat(ballot: Ballot, commit_index: u64, received: u64) -> Heartbeat {
         hears: ReplicaSet::first(3),
         commit_index: Slot(commit_index),
         received: Slot(received),
+        stored: Slot(commit_index),
+        owed_bytes: 0,
         trim_floor: Slot(1),
     }
 }
@@ -223,7 +225,6 @@ fn a_lagging_peer_is_served_from_memory_and_what_is_gone_it_fetches() {
 struct Nine {
     leader: Leader,
     slots: Slots,
-    timers: Timers,
     config: Config,
 }
 
@@ -233,7 +234,6 @@ impl Nine {
         Nine {
             leader: Leader::new(leads(), &config, Time(0), Slot(10), Slot(10)),
             slots: slots(9, base),
-            timers: config.timers,
             config,
         }
     }
@@ -241,7 +241,7 @@ impl Nine {
     /// The next slot for replica 2 after its heartbeat.
     fn hear(&mut self, at: u64, heartbeat: Heartbeat) -> Option<u64> {
         self.leader
-            .on_heartbeat(Time(at), TWO, &heartbeat, &self.slots, &self.timers);
+            .on_heartbeat(Time(at), TWO, &heartbeat, &self.slots, &self.config);
         self.next()
     }
 
@@ -300,7 +300,7 @@ fn only_the_peer_that_was_heard_is_streamed_to() {
 #[test]
 fn what_got_lost_is_sent_again_once_the_peer_is_stuck() {
     let mut nine = Nine::new(1);
-    let retransmit_ns = nine.timers.retransmit_ns;
+    let retransmit_ns = nine.config.timers.retransmit_ns;
     assert_eq!(nine.hear(0, heartbeat(leads(), 3, 3)), Some(4));
     nine.send_all(5);
     let stuck = heartbeat(leads(), 3, 3);
@@ -328,7 +328,7 @@ fn a_peer_that_received_everything_still_has_to_acknowledge_it() {
     nine.hear(0, heartbeat(leads(), 3, 3));
     nine.send_all(0);
     // Its disk hangs: six bytes are all that it is sent, however long that lasts.
-    for at in [1, 9, 19].map(|times| times * nine.timers.retransmit_ns) {
+    for at in [1, 9, 19].map(|times| times * nine.config.timers.retransmit_ns) {
         assert_eq!(nine.hear(at, all.clone()), None);
         assert!(
             !nine
@@ -343,7 +343,7 @@ fn a_peer_that_received_everything_still_has_to_acknowledge_it() {
 #[test]
 fn an_acknowledgement_is_a_sign_that_the_peer_moves() {
     let mut nine = Nine::new(1);
-    let retransmit_ns = nine.timers.retransmit_ns;
+    let retransmit_ns = nine.config.timers.retransmit_ns;
     nine.hear(0, heartbeat(leads(), 3, 3));
     nine.send_all(5);
     nine.leader.on_accepted(Time(100), TWO, Slot(5), 2);
@@ -355,7 +355,7 @@ fn an_acknowledgement_is_a_sign_that_the_peer_moves() {
 #[test]
 fn a_stream_pauses_when_what_got_lost_is_gone_from_memory() {
     let mut nine = Nine::new(1);
-    let retransmit_ns = nine.timers.retransmit_ns;
+    let retransmit_ns = nine.config.timers.retransmit_ns;
     nine.hear(0, heartbeat(leads(), 3, 3));
     nine.send_all(0);
     nine.slots.evict(usize::MAX, 5, Lsn::ZERO);

@@ -253,6 +253,8 @@ pub fn heartbeat(ballot: Ballot, role: HeartbeatRole, commit_index: u64) -> Mess
         hears: ReplicaSet::first(15),
         commit_index: Slot(commit_index),
         received: Slot(commit_index),
+        stored: Slot(commit_index),
+        owed_bytes: 0,
         trim_floor: Slot(1),
     })
 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use synod_engine::ids::{Lsn, Slot, Time};
 use synod_engine::message::{Accept, Record, Value};
 use synod_engine::output::Output;
-use synod_engine::persist::{OWED_BYTES_MAX, Persist};
+use synod_engine::persist::{OWED_BYTES_MAX, OWED_PROMISE_BYTES_MAX, OWED_RECORD_BYTES, Persist};
 
 use super::ballot;
 
@@ -69,7 +69,7 @@ proptest! {
         events in proptest::collection::vec((event(), 0u64..80), 0..40),
     ) {
         let value = Value::from(vec![0; OWED_BYTES_MAX / 2]);
-        let mut persist = Persist::new(Lsn(start));
+        let mut persist = Persist::new(Lsn(start), OWED_BYTES_MAX);
         let mut out = Output::default();
         // The oracle: the bytes of each record, how many are durable, and when the disk last did or got something.
         let mut bytes_of: Vec<usize> = Vec::new();
@@ -89,14 +89,17 @@ proptest! {
                 if durable == bytes_of.len() {
                     moved = now;
                 }
-                bytes_of.push(bytes);
+                bytes_of.push(OWED_RECORD_BYTES + bytes);
                 let lsn = persist.append(Time(now), record, &mut out);
                 prop_assert_eq!(lsn, Lsn(start + bytes_of.len() as u64));
                 prop_assert_eq!(out.records.last().map(|(lsn, _)| *lsn), Some(lsn));
             }
             let owed: usize = bytes_of[durable..].iter().sum();
             let owes = durable < bytes_of.len();
+            prop_assert_eq!(persist.owed_bytes(), owed);
             prop_assert_eq!(persist.has_room(), owed < OWED_BYTES_MAX);
+            let promises_max = OWED_BYTES_MAX + OWED_PROMISE_BYTES_MAX;
+            prop_assert_eq!(persist.has_room_for_promise(), owed < promises_max);
             prop_assert_eq!(persist.durable(), Lsn(start + durable as u64));
             prop_assert_eq!(persist.appended(), Lsn(start + bytes_of.len() as u64));
             prop_assert_eq!(persist.stall_at(STALL_NS), owes.then_some(Time(moved + STALL_NS)));
@@ -110,9 +113,9 @@ proptest! {
 
 #[test]
 fn two_halves_fill_it_and_a_byte_less_does_not() {
-    let half = OWED_BYTES_MAX / 2;
+    let half = OWED_BYTES_MAX / 2 - OWED_RECORD_BYTES;
     for (bytes, room) in [(half, false), (half - 1, true)] {
-        let mut persist = Persist::new(Lsn::ZERO);
+        let mut persist = Persist::new(Lsn::ZERO, OWED_BYTES_MAX);
         let mut out = Output::default();
         for bytes in [half, bytes] {
             let value = Value::from(vec![0; bytes]);
@@ -132,13 +135,13 @@ fn two_halves_fill_it_and_a_byte_less_does_not() {
 #[test]
 #[should_panic(expected = "durable went back")]
 fn durable_never_goes_back() {
-    let mut persist = Persist::new(Lsn(5));
+    let mut persist = Persist::new(Lsn(5), 1);
     persist.advance(Time(0), Lsn(4));
 }
 
 #[test]
 #[should_panic(expected = "was appended")]
 fn nothing_is_durable_that_was_not_appended() {
-    let mut persist = Persist::new(Lsn(5));
+    let mut persist = Persist::new(Lsn(5), 1);
     persist.advance(Time(0), Lsn(6));
 }

@@ -79,9 +79,15 @@ pub enum Fault {
     SnapshotFailure,
     /// So many sessions are opened that those of idle clients are evicted.
     Eviction,
+    /// A disk finishes nothing for so long that more comes in than may wait for it.
+    DiskFreeze,
+    /// A disk takes so many bytes in a second and no more: less than comes in.
+    DiskLimp,
+    /// What carries values does not get through some links, what carries none does.
+    DataCut,
 }
 
-const FAULTS: usize = 37;
+const FAULTS: usize = 40;
 
 impl Fault {
     pub const ALL: [Fault; FAULTS] = [
@@ -122,6 +128,9 @@ impl Fault {
         Fault::SnapshotRot,
         Fault::SnapshotFailure,
         Fault::Eviction,
+        Fault::DiskFreeze,
+        Fault::DiskLimp,
+        Fault::DataCut,
     ];
 
     /// As on the command line.
@@ -164,6 +173,9 @@ impl Fault {
             Fault::SnapshotRot => "snapshot-rot",
             Fault::SnapshotFailure => "snapshot-failure",
             Fault::Eviction => "eviction",
+            Fault::DiskFreeze => "disk-freeze",
+            Fault::DiskLimp => "disk-limp",
+            Fault::DataCut => "data-cut",
         }
     }
 

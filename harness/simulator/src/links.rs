@@ -44,6 +44,8 @@ pub struct Links {
 struct Link {
     /// Conditions that cut it.
     cuts: u32,
+    /// Conditions that cut its data lane only.
+    data_cuts: u32,
     /// Delays are multiplied by this plus one.
     slowness: u64,
     clogged_until: u64,
@@ -86,6 +88,16 @@ impl Links {
         link.cuts = link.cuts.saturating_sub(1);
     }
 
+    /// The same for what carries values.
+    pub fn cut_data(&mut self, from: ReplicaId, to: ReplicaId) {
+        self.link(from, to).data_cuts += 1;
+    }
+
+    pub fn mend_data(&mut self, from: ReplicaId, to: ReplicaId) {
+        let link = self.link(from, to);
+        link.data_cuts = link.data_cuts.saturating_sub(1);
+    }
+
     /// Multiplies the delays of one direction by `slowness + 1`.
     pub fn slow(&mut self, from: ReplicaId, to: ReplicaId, slowness: u64) {
         self.link(from, to).slowness = slowness;
@@ -100,6 +112,7 @@ impl Links {
     pub fn heal(&mut self, from: ReplicaId, to: ReplicaId) {
         let link = self.link(from, to);
         link.cuts = 0;
+        link.data_cuts = 0;
         link.slowness = 0;
         link.clogged_until = 0;
         link.healed = true;
@@ -129,7 +142,7 @@ impl Links {
         let index = (usize::from(from.0) - 1) * self.replicas + usize::from(to.0) - 1;
         let (link, random) = (&mut self.links[index], &mut self.random);
         let unreliable = !link.healed;
-        if link.cuts > 0 {
+        if link.cuts > 0 || link.data_cuts > 0 && lane == Lane::Data {
             return;
         }
         if unreliable && random.permille(plan.loss) {

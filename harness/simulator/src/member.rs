@@ -47,6 +47,7 @@ pub struct Member<S: Seams> {
     pub paused_until: u64,
     /// Its disk finishes nothing before.
     pub stalled_until: u64,
+    pub limp: Option<Limp>,
     pub disk_is_full: bool,
     /// A fault was injected that makes the WAL fail: it is no bug if it does.
     pub failure_expected: bool,
@@ -62,6 +63,13 @@ pub struct Member<S: Seams> {
     /// Recycled files that were put on its disk and are not used yet.
     pub stale_files: usize,
     pub milestones: Milestones,
+}
+
+/// A disk that takes so much and no more, and until when it is busy with what it was given.
+#[derive(Clone, Copy, Debug)]
+pub struct Limp {
+    pub ns_per_byte: u64,
+    pub busy_until: u64,
 }
 
 /// What a replica lost of what it had acknowledged, and has not got back yet.
@@ -117,6 +125,7 @@ pub fn options(plan: &Plan, replica: ReplicaId, life: u64) -> Options {
         segments_ready: plan.segments_ready,
         segments_recycled_max: 4 + plan.segments_ready,
         writes_in_flight_max: plan.writes_in_flight_max,
+        pending_bytes_max: plan.config(replica, life).wal_pending_bytes_max(),
         seed: plan.seed ^ u64::from(replica.0) << 56 ^ life << 32,
     }
 }
@@ -136,6 +145,7 @@ impl<S: Seams> Member<S> {
             wake_at: None,
             paused_until: 0,
             stalled_until: 0,
+            limp: None,
             disk_is_full: false,
             failure_expected: false,
             storms: 0,

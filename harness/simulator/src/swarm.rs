@@ -168,6 +168,8 @@ impl Plan {
             self.limits.cache_bytes_max = random.one_of(&[0, 512, 4 * KIB, 64 * KIB]);
             self.limits.fetch_bytes_max = random.one_of(&[500, 4_000, 30_000]);
         }
+        let batch = self.limits.batch_bytes_max;
+        self.limits.owed_bytes_max = random.one_of(&[batch, 2 * batch, 256 * KIB]);
         self.draw_snapshots(random);
         let scale = random.one_of(&[(1, 1), (1, 1), (1, 3), (3, 1)]);
         let scaled = |ns: u64| ns * scale.0 / scale.1;
@@ -256,6 +258,7 @@ impl Plan {
             Fault::RestartStorm | Fault::Wipe | Fault::DiskFull | Fault::SyncError => 3,
             Fault::Overload | Fault::AbandonedSession | Fault::SnapshotRot => 2,
             Fault::Eviction => 4,
+            Fault::DiskFreeze | Fault::DiskLimp | Fault::DataCut => 2,
             Fault::BitRot | Fault::MisdirectedWrite | Fault::LostWrite => 2,
             _ => 1,
         };
@@ -296,6 +299,7 @@ fn small_limits(segment_bytes: u64) -> Limits {
         window_slots_max: 256,
         window_bytes_max: 256 * KIB,
         peer_bytes_max: 256 * KIB,
+        owed_bytes_max: 256 * KIB,
         batch_bytes_max: batch,
         request_bytes_max: batch,
         command_bytes_max: 4 * KIB,

@@ -47,6 +47,11 @@ impl SimulatedWal {
         self.0.borrow_mut().core.backend_mut().under_way()
     }
 
+    /// Of the `i`-th write under way.
+    pub fn bytes_under_way(&self, i: usize) -> usize {
+        self.0.borrow_mut().core.backend_mut().bytes_under_way(i)
+    }
+
     /// Ends the `i`-th write under way.
     pub fn complete(&self, i: usize) {
         self.0.borrow_mut().core.backend_mut().complete(i);
@@ -77,6 +82,10 @@ impl Wal for SimulatedWal {
         let seen = Seen::of(record);
         shared.appended.push(Appended { lsn, seen, value });
         shared.core.append(lsn, record);
+    }
+
+    fn pending_bytes_max(&self) -> usize {
+        self.0.borrow().core.pending_bytes_max()
     }
 
     fn submit(&mut self) {

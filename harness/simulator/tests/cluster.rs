@@ -188,6 +188,68 @@ fn trap_11_a_leader_whose_disk_hangs_gives_way() {
     });
 }
 
+/// Commands of some hundred bytes, more than a disk that is slow can take.
+fn flooded(mut plan: Plan) -> World {
+    plan.limits.owed_bytes_max = 64 << 10;
+    plan.limits.window_bytes_max = 64 << 10;
+    plan.limits.peer_bytes_max = 32 << 10;
+    plan.limits.cache_bytes_max = 32 << 10;
+    let mut world = World::new(plan);
+    for index in 0..4 {
+        world.add_client(ClientPlan {
+            window: 64,
+            run: 8,
+            value_bytes: 300,
+            keys: 5,
+            think_ns: 10 * MS,
+            retry_after_ns: 400 * MS,
+        });
+        world.clients[index].left = u64::MAX / 2;
+    }
+    world
+}
+
+/// Everyone but the leader.
+fn followers(world: &World, leader: ReplicaId) -> Vec<ReplicaId> {
+    world.replicas().filter(|other| *other != leader).collect()
+}
+
+#[test]
+fn a_followers_disk_that_freezes_costs_it_bounded_memory_and_the_others_nothing() {
+    with_seeds(3, |seed| {
+        let mut world = flooded(Plan::calm(5, seed));
+        let first = leader(&mut world)?;
+        world.run_ms(1_000)?;
+        let frozen = followers(&world, first)[0];
+        let before = world.operations;
+        world.run_ms(3_000)?;
+        let usual = world.operations - before;
+        world.stall_disk(frozen, u64::MAX);
+        let (before, written) = (world.operations, world.counter(first, "wal_bytes"));
+        world.run_ms(3_000)?;
+        let meanwhile = world.operations - before;
+        let written = world.counter(first, "wal_bytes") - written;
+        assert!(
+            meanwhile * 10 > usual * 9,
+            "{meanwhile} commands beside a frozen disk, {usual} before"
+        );
+        // The leader goes, and the next one finds the same.
+        world.crash(first);
+        let second = leader(&mut world)?;
+        assert_ne!(second, frozen);
+        world.run_ms(3_000)?;
+        let owed = world.counter(frozen, "owed_bytes");
+        assert!(owed <= 2 * (64 << 10), "{owed} bytes are owed");
+        assert!(written > 10 * owed, "only {written} bytes came by");
+        world.start(first);
+        world.thaw_disk(frozen);
+        for client in &mut world.clients {
+            client.left = 0;
+        }
+        settles(&mut world)
+    });
+}
+
 #[test]
 fn a_peer_that_fetched_what_its_leader_had_sent_is_streamed_to_again() {
     // Found by simulation, seed 2077: the window to the peer stayed full for ever.

@@ -177,6 +177,7 @@ fn start(id: ReplicaId) -> anyhow::Result<Replica> {
         segments_ready: 1,
         segments_recycled_max: 0,
         writes_in_flight_max: 4,
+        pending_bytes_max: synod_storage::config::PENDING_BYTES_MAX_DEFAULT,
         seed: u64::from(id.0),
     };
     initialise(&disk, &options)?;

@@ -77,6 +77,11 @@ impl MemoryBackend {
         self.under_way.len()
     }
 
+    /// Of the `i`-th write under way.
+    pub fn bytes_under_way(&self, i: usize) -> usize {
+        self.under_way.get(i).map_or(0, |write| write.bytes)
+    }
+
     /// Ends the `i`-th write under way: its sectors are durable, unless the disk fails it.
     pub fn complete(&mut self, i: usize) {
         let write = self

@@ -91,6 +91,7 @@ impl<B: Backend> WalCore<B> {
         Ok(WalCore {
             group_bytes_max: group_bytes_max(identity.segment_bytes),
             writes_in_flight_max: options.writes_in_flight_max,
+            pending_bytes_max: options.pending_bytes_max,
             pending: VecDeque::new(),
             pending_bytes: 0,
             appended: recovered.last,

@@ -56,6 +56,7 @@ fn a_write_that_cannot_be_submitted_fails_the_wal_and_names_its_segment() {
         segments_ready: 1,
         segments_recycled_max: 5,
         writes_in_flight_max: 2,
+        pending_bytes_max: crate::config::PENDING_BYTES_MAX_DEFAULT,
         seed: 7,
     };
     let disk = MemoryDisk::new();

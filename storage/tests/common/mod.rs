@@ -24,6 +24,7 @@ pub fn options(segment_bytes: u64) -> Options {
         segments_ready: 1,
         segments_recycled_max: 5,
         writes_in_flight_max: 4,
+        pending_bytes_max: synod_storage::config::PENDING_BYTES_MAX_DEFAULT,
         seed: 7,
     }
 }

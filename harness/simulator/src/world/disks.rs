@@ -1,11 +1,16 @@
 //! When disks finish what they were given: writes of WALs, and what the places of snapshots have to do.
 
 use synod_engine::ids::ReplicaId;
+use synod_storage::backend::Fault as DiskFault;
 
+use crate::faults::Fault;
+use crate::member::Limp;
 use crate::seams::Seams;
 
 use super::World;
-use super::event::Event;
+use super::event::{Event, Mending};
+
+const MS: u64 = 1_000_000;
 
 impl<S: Seams> World<S> {
     /// Gives each write that the last turn started its time.
@@ -19,12 +24,18 @@ impl<S: Seams> World<S> {
         let running_writes = running.wal.writes_under_way();
         let mut started = Vec::new();
         while running.writes.len() < running_writes {
+            let bytes = running.wal.bytes_under_way(running.writes.len());
             running.next_write += 1;
             running.writes.push(running.next_write);
-            started.push(running.next_write);
+            started.push((running.next_write, bytes as u64));
         }
-        for write in started {
-            let due = self.now + min + self.disks.exponential(jitter);
+        for (write, bytes) in started {
+            let mut due = self.now + min + self.disks.exponential(jitter);
+            if let Some(limp) = &mut self.members[index].limp {
+                // One after the other, each as long as its bytes take.
+                limp.busy_until = limp.busy_until.max(self.now) + bytes * limp.ns_per_byte;
+                due = due.max(limp.busy_until);
+            }
             self.schedule(due, Event::Written { at, life, write });
         }
     }
@@ -86,5 +97,80 @@ impl<S: Seams> World<S> {
             .store
             .under_way()
             .min(running.stored.saturating_sub(1));
+    }
+
+    pub(super) fn strike_disk(&mut self, fault: Fault, replica: ReplicaId) {
+        let random = &mut self.faults[fault as usize];
+        let longest = random.one_of(&[50, 1_000, 6_000]) * MS;
+        let lasts = MS + random.below(longest);
+        let now = self.now;
+        match fault {
+            Fault::DiskStall => {
+                self.strikes.note(fault);
+                self.trace_line(format_args!("the disk of {replica} stalls for {lasts} ns"));
+                self.stall_disk(replica, now + lasts);
+            }
+            Fault::SyncError if self.alive(replica) => {
+                self.strikes.note(fault);
+                self.trace_line(format_args!("the next write of {replica} fails"));
+                let member = self.member_mut(replica);
+                member.failure_expected = true;
+                member.disk.inject(&[DiskFault::Io]);
+            }
+            Fault::DiskFull => {
+                self.strikes.note(fault);
+                self.trace_line(format_args!("the disk of {replica} is full for {lasts} ns"));
+                let member = self.member_mut(replica);
+                member.disk_is_full = true;
+                member.disk.fill(true);
+                member.snapshots.fill(true);
+                let mending = Mending::Room(replica);
+                self.schedule(now + 3 * lasts, Event::Mend { mending });
+            }
+            _ => {}
+        }
+    }
+
+    /// A disk that is slow for long: it stands still, or takes less than comes in.
+    pub(super) fn slow_disk(&mut self, fault: Fault, replica: ReplicaId) {
+        let random = &mut self.faults[fault as usize];
+        let lasts = 5_000 * MS + random.below(25_000 * MS);
+        let ns_per_byte = 1_000_000 / random.one_of(&[20, 100, 500]);
+        let now = self.now;
+        self.strikes.note(fault);
+        self.trace_line(format_args!("{fault} at {replica} for {lasts} ns"));
+        if fault == Fault::DiskFreeze {
+            return self.stall_disk(replica, now + lasts);
+        }
+        self.limp(replica, ns_per_byte);
+        let mending = Mending::Limp(replica);
+        self.schedule(now + lasts, Event::Mend { mending });
+    }
+
+    /// The disk takes a byte in so many nanoseconds from here on.
+    pub fn limp(&mut self, replica: ReplicaId, ns_per_byte: u64) {
+        self.member_mut(replica).limp = Some(Limp {
+            ns_per_byte,
+            busy_until: self.now,
+        });
+    }
+
+    /// The disk takes writes and finishes none until then.
+    pub fn stall_disk(&mut self, replica: ReplicaId, until: u64) {
+        self.member_mut(replica).stalled_until = until;
+    }
+
+    /// A disk that stood still goes on: what was under way ends.
+    pub fn thaw_disk(&mut self, replica: ReplicaId) {
+        let now = self.now;
+        let member = self.member_mut(replica);
+        member.stalled_until = member.stalled_until.min(now);
+        member.limp = None;
+        let life = member.life;
+        let running = member.running.as_ref();
+        for write in running.map_or(Vec::new(), |running| running.writes.clone()) {
+            let at = replica;
+            self.schedule(now, Event::Written { at, life, write });
+        }
     }
 }

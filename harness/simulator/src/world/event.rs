@@ -63,6 +63,10 @@ pub enum Event {
 pub enum Mending {
     Links(Vec<(ReplicaId, ReplicaId)>),
     Slow(ReplicaId, ReplicaId),
+    /// Data lanes.
+    Data(Vec<(ReplicaId, ReplicaId)>),
+    /// A disk is fast again.
+    Limp(ReplicaId),
     /// A flapping link goes up or down once more.
     Flap {
         from: ReplicaId,

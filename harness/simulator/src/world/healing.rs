@@ -65,18 +65,9 @@ impl<S: Seams> World<S> {
         self.make_room(replica);
         let member = self.member_mut(replica);
         member.storms = 0;
-        member.stalled_until = member.stalled_until.min(now);
         member.paused_until = member.paused_until.min(now);
         let life = member.life;
-        let running = member.running.as_ref();
-        for write in running.map_or(Vec::new(), |running| running.writes.clone()) {
-            let event = Event::Written {
-                at: replica,
-                life,
-                write,
-            };
-            self.schedule(now, event);
-        }
+        self.thaw_disk(replica);
         if !self.alive(replica) {
             self.schedule(now, Event::Start { replica, life });
         } else {

@@ -201,9 +201,4 @@ impl<S: Seams> World<S> {
             self.turn_soon(replica);
         }
     }
-
-    /// The disk takes writes and finishes none until then.
-    pub fn stall_disk(&mut self, replica: ReplicaId, until: u64) {
-        self.member_mut(replica).stalled_until = until;
-    }
 }

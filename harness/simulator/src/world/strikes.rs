@@ -1,7 +1,6 @@
 //! When scheduled faults strike, and what they do.
 
 use synod_engine::ids::ReplicaId;
-use synod_storage::backend::Fault as DiskFault;
 
 use crate::faults::Fault;
 use crate::seams::Seams;
@@ -55,7 +54,10 @@ fn is_scheduled(fault: Fault) -> bool {
         | Fault::Overload
         | Fault::SnapshotRot
         | Fault::SnapshotFailure
-        | Fault::Eviction => true,
+        | Fault::Eviction
+        | Fault::DiskFreeze
+        | Fault::DiskLimp
+        | Fault::DataCut => true,
     }
 }
 
@@ -94,6 +96,8 @@ impl<S: Seams> World<S> {
             Fault::DiskStall | Fault::SyncError | Fault::DiskFull => {
                 self.strike_disk(fault, replica);
             }
+            Fault::DiskFreeze | Fault::DiskLimp => self.slow_disk(fault, replica),
+            Fault::DataCut => self.cut_data(replica),
             Fault::BitRot | Fault::MisdirectedWrite | Fault::LostWrite | Fault::SnapshotRot => {
                 self.damage(fault, replica);
             }
@@ -178,6 +182,31 @@ impl<S: Seams> World<S> {
         self.schedule(self.now + lasts, Event::Mend { mending });
     }
 
+    /// The data lanes from a replica, or from the leader, to some or all others are cut for a while.
+    fn cut_data(&mut self, replica: ReplicaId) {
+        let leader = self.serving().unwrap_or(replica);
+        let replicas: Vec<ReplicaId> = self.replicas().collect();
+        let random = &mut self.faults[Fault::DataCut as usize];
+        let from = random.one_of(&[leader, leader, replica]);
+        let share = random.one_of(&[500, 1_000]);
+        let cut: Vec<_> = replicas
+            .into_iter()
+            .filter(|to| *to != from && random.permille(share))
+            .map(|to| (from, to))
+            .collect();
+        if cut.is_empty() {
+            return;
+        }
+        let lasts = 500 * MS + random.below(20_000 * MS);
+        self.strikes.note(Fault::DataCut);
+        self.trace_line(format_args!("{} data lanes of {from} are cut", cut.len()));
+        for (from, to) in &cut {
+            self.links.cut_data(*from, *to);
+        }
+        let mending = Mending::Data(cut);
+        self.schedule(self.now + lasts, Event::Mend { mending });
+    }
+
     fn flap(&mut self, from: ReplicaId, to: ReplicaId, is_cut: bool, left: u64) {
         match (is_cut, left) {
             (true, _) => self.links.mend(from, to),
@@ -208,6 +237,12 @@ impl<S: Seams> World<S> {
                 }
             }
             Mending::Slow(from, to) => self.links.slow(from, to, 0),
+            Mending::Data(cut) => {
+                for (from, to) in cut {
+                    self.links.mend_data(from, to);
+                }
+            }
+            Mending::Limp(replica) => self.member_mut(replica).limp = None,
             Mending::Flap {
                 from,
                 to,
@@ -268,38 +303,6 @@ impl<S: Seams> World<S> {
                 self.member_mut(replica).clock.jump(now, ahead);
                 self.turn_soon(replica);
             }
-        }
-    }
-
-    fn strike_disk(&mut self, fault: Fault, replica: ReplicaId) {
-        let random = &mut self.faults[fault as usize];
-        let longest = random.one_of(&[50, 1_000, 6_000]) * MS;
-        let lasts = MS + random.below(longest);
-        let now = self.now;
-        match fault {
-            Fault::DiskStall => {
-                self.strikes.note(fault);
-                self.trace_line(format_args!("the disk of {replica} stalls for {lasts} ns"));
-                self.stall_disk(replica, now + lasts);
-            }
-            Fault::SyncError if self.alive(replica) => {
-                self.strikes.note(fault);
-                self.trace_line(format_args!("the next write of {replica} fails"));
-                let member = self.member_mut(replica);
-                member.failure_expected = true;
-                member.disk.inject(&[DiskFault::Io]);
-            }
-            Fault::DiskFull => {
-                self.strikes.note(fault);
-                self.trace_line(format_args!("the disk of {replica} is full for {lasts} ns"));
-                let member = self.member_mut(replica);
-                member.disk_is_full = true;
-                member.disk.fill(true);
-                member.snapshots.fill(true);
-                let mending = Mending::Room(replica);
-                self.schedule(now + 3 * lasts, Event::Mend { mending });
-            }
-            _ => {}
         }
     }
 
