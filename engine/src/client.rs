@@ -7,6 +7,9 @@
 //! ```text
 //! request (kind 2), and each entry of a batch (crate::batch), without the kind:
 //!   session u64 | first u64 | acknowledged u64 | count u32 | bytes u32 | count × (length u32 | command)
+//! An attach (kind 4: session u64 | token u64) comes before the first request of a connection: only who knows the token
+//! that opened a session may use it.
+//!
 //! replies (kind 16):
 //!   session u64 | first u64 | count u32 | bytes u32 | count × (length u32 | reply)
 //! ```
@@ -28,11 +31,15 @@ pub const REPLIES_BYTES_MAX: usize = 4 << 20;
 const OPEN: u8 = 1;
 const REQUEST: u8 = 2;
 const STATUS: u8 = 3;
+const ATTACH: u8 = 4;
+const CLOSE: u8 = 5;
 const REPLIES: u8 = 16;
 const OPENED: u8 = 17;
 const REFUSED: u8 = 18;
 const LEADER: u8 = 19;
 const STATUS_REPLY: u8 = 20;
+const CLOSED: u8 = 21;
+const GONE: u8 = 22;
 
 /// From a client to a replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +49,16 @@ pub enum ClientMessage {
         token: u64,
     },
     Request(Request),
+    /// From now on this connection, and no other one, sends in the session that `token` opened. A connection has one
+    /// session.
+    Attach {
+        session: SessionId,
+        token: u64,
+    },
+    /// Ends the session of this connection, behind what was sent in it before.
+    Close {
+        session: SessionId,
+    },
     /// Asks for the replica's counters and watermarks.
     Status,
 }
@@ -67,6 +84,16 @@ pub enum ServerMessage {
         session: SessionId,
     },
     Refused(Refused),
+    /// The session is over, as its client asked.
+    Closed {
+        session: SessionId,
+    },
+    /// The commands from `first` to before `end` were executed, once; their replies were not kept any longer.
+    Gone {
+        session: SessionId,
+        first: CommandNumber,
+        end: CommandNumber,
+    },
     /// The leader of the highest ballot that this replica knows of; `None` while there is none.
     Leader {
         ballot: Ballot,
@@ -102,13 +129,44 @@ pub enum Reason {
     Gap,
     /// This replica does not lead; a Leader message says who does.
     NotLeader,
-    /// The session is unknown: never opened, or evicted. Nothing of it is executed again.
+    /// The session was closed or evicted, or another token opened it. Nothing of it is executed again.
     UnknownSession,
+    /// This connection did not say that it is the session's client.
+    NotAttached,
     /// A command or the request is larger than the limit in bytes, or too many are outstanding.
     OverLimit { limit: u32 },
 }
 
 impl Request {
+    /// The entry of a batch that opens a session with `token`.
+    pub fn open(token: u64) -> Request {
+        Request {
+            session: SessionId::NONE,
+            first: CommandNumber(token),
+            acknowledged: CommandNumber(0),
+            count: 0,
+            commands: Bytes::new(),
+        }
+    }
+
+    /// The entry of a batch that closes a session. It names the token as well: nothing else has it by mistake.
+    pub fn close(session: SessionId, token: u64) -> Request {
+        Request {
+            session,
+            first: CommandNumber(token),
+            acknowledged: CommandNumber(u64::MAX),
+            count: 0,
+            commands: Bytes::new(),
+        }
+    }
+
+    /// Whether this entry closes the session that `token` opened.
+    pub fn closes(&self, token: u64) -> bool {
+        self.count == 0
+            && self.first == CommandNumber(token)
+            && self.acknowledged == CommandNumber(u64::MAX)
+    }
+
     /// Takes the run apart, command by command. Only for requests that were decoded and so are well-formed.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         runs(&self.commands)
@@ -203,6 +261,15 @@ impl ClientMessage {
                 request.put(&mut out);
             }
             ClientMessage::Status => out.put_u8(STATUS),
+            ClientMessage::Attach { session, token } => {
+                out.put_u8(ATTACH);
+                out.put_u64_le(session.0);
+                out.put_u64_le(*token);
+            }
+            ClientMessage::Close { session } => {
+                out.put_u8(CLOSE);
+                out.put_u64_le(session.0);
+            }
         }
         finish(out)
     }
@@ -220,6 +287,13 @@ impl ClientMessage {
             },
             REQUEST => ClientMessage::Request(Request::take(&mut frame)?),
             STATUS => ClientMessage::Status,
+            ATTACH => ClientMessage::Attach {
+                session: SessionId(take_u64(&mut frame)?),
+                token: take_u64(&mut frame)?,
+            },
+            CLOSE => ClientMessage::Close {
+                session: SessionId(take_u64(&mut frame)?),
+            },
             kind => return Err(DecodeError::Kind(kind)),
         };
         exhausted(&frame)?;
@@ -244,6 +318,20 @@ impl ServerMessage {
                 out.put_u64_le(session.0);
             }
             ServerMessage::Refused(refused) => put_refused(&mut out, refused),
+            ServerMessage::Closed { session } => {
+                out.put_u8(CLOSED);
+                out.put_u64_le(session.0);
+            }
+            ServerMessage::Gone {
+                session,
+                first,
+                end,
+            } => {
+                out.put_u8(GONE);
+                out.put_u64_le(session.0);
+                out.put_u64_le(first.0);
+                out.put_u64_le(end.0);
+            }
             ServerMessage::Leader { ballot, leader } => {
                 out.put_u8(LEADER);
                 out.put_u64_le(ballot.round);
@@ -272,6 +360,14 @@ impl ServerMessage {
                 session: SessionId(take_u64(&mut frame)?),
             },
             REFUSED => ServerMessage::Refused(take_refused(&mut frame)?),
+            CLOSED => ServerMessage::Closed {
+                session: SessionId(take_u64(&mut frame)?),
+            },
+            GONE => ServerMessage::Gone {
+                session: SessionId(take_u64(&mut frame)?),
+                first: CommandNumber(take_u64(&mut frame)?),
+                end: CommandNumber(take_u64(&mut frame)?),
+            },
             LEADER => ServerMessage::Leader {
                 ballot: Ballot {
                     round: take_u64(&mut frame)?,
@@ -372,6 +468,7 @@ fn put_refused(out: &mut BytesMut, refused: &Refused) {
         Reason::NotLeader => (2, 0),
         Reason::UnknownSession => (3, 0),
         Reason::OverLimit { limit } => (4, limit),
+        Reason::NotAttached => (5, 0),
     };
     out.put_u8(REFUSED);
     out.put_u64_le(refused.session.0);
@@ -393,6 +490,7 @@ fn take_refused(frame: &mut Bytes) -> Result<Refused, DecodeError> {
         2 => Reason::NotLeader,
         3 => Reason::UnknownSession,
         4 => Reason::OverLimit { limit: argument },
+        5 => Reason::NotAttached,
         _ => return Err(DecodeError::Kind(code)),
     };
     Ok(Refused {

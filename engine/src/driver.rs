@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::client::{ClientMessage, Reason, Refused, Request, ServerMessage};
 use crate::codec;
 use crate::ids::{ClientId, CommandNumber, ReplicaId, SessionId, Time};
-use crate::intake::{Admission, Door, Opening};
+use crate::intake::{Admission, Attaching, Closing, Door, Opening};
 use crate::message::{Chosen, Message};
 use crate::output::{Leadership, Output, ReadForPeer};
 use crate::replica::{Input, Replica};
@@ -183,6 +183,10 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
             Arrival::Client { client, frame } => match ClientMessage::decode(frame) {
                 Ok(ClientMessage::Open { token }) => self.open(now, client, token),
                 Ok(ClientMessage::Request(request)) => self.intake(now, client, request),
+                Ok(ClientMessage::Attach { session, token }) => {
+                    self.attach(client, session, token);
+                }
+                Ok(ClientMessage::Close { session }) => self.close(now, client, session),
                 Ok(ClientMessage::Status) => self.status.ask(client),
                 Err(_) => self.note_malformed(client),
             },
@@ -214,13 +218,7 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
     }
 
     fn open(&mut self, now: Time, client: ClientId, token: u64) {
-        let request = Request {
-            session: SessionId::NONE,
-            first: CommandNumber(token),
-            acknowledged: CommandNumber(0),
-            count: 0,
-            commands: Bytes::new(),
-        };
+        let request = Request::open(token);
         if !self.serves() {
             self.door.counters.refused_not_leader += 1;
             self.refuse(client, SessionId::NONE, request.first, Reason::NotLeader);
@@ -235,13 +233,41 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
             Opening::New => self.admit(now, request),
             Opening::UnderWay => {}
             Opening::Refused => {
-                self.door.counters.refused_busy += 1;
-                let reason = Reason::Busy {
-                    retry_after_us: OPEN_RETRY_US,
-                };
-                self.refuse(client, SessionId::NONE, request.first, reason);
+                self.refuse_busy(client, SessionId::NONE, request.first);
             }
         }
+    }
+
+    fn attach(&mut self, client: ClientId, session: SessionId, token: u64) {
+        let (sessions, applied) = (&self.state.sessions, self.state.applied());
+        let attaching = self.door.attach(client, session, token, sessions, applied);
+        if let Attaching::Refused(reason) = attaching {
+            self.refuse(client, session, CommandNumber(0), reason);
+        }
+    }
+
+    fn close(&mut self, now: Time, client: ClientId, session: SessionId) {
+        let none = CommandNumber(u64::MAX);
+        if !self.serves() {
+            self.door.counters.refused_not_leader += 1;
+            return self.refuse(client, session, none, Reason::NotLeader);
+        }
+        if !self.replica.has_room_for(&Request::close(session, 0)) {
+            return self.refuse_busy(client, session, none);
+        }
+        match self.door.close(client, session, &self.state.sessions) {
+            Closing::New(token) => self.admit(now, Request::close(session, token)),
+            Closing::UnderWay => {}
+            Closing::Refused(reason) => self.refuse(client, session, none, reason),
+        }
+    }
+
+    fn refuse_busy(&mut self, client: ClientId, session: SessionId, expected: CommandNumber) {
+        self.door.counters.refused_busy += 1;
+        let reason = Reason::Busy {
+            retry_after_us: OPEN_RETRY_US,
+        };
+        self.refuse(client, session, expected, reason);
     }
 
     // A profile tells the stages of the command path apart by the names of these functions.
@@ -426,6 +452,7 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
         report("sessions", self.state.sessions.len() as u64);
         report("sessions_opened", sessions.sessions_opened);
         report("sessions_evicted", sessions.sessions_evicted);
+        report("sessions_closed", sessions.sessions_closed);
         report("requests_admitted", door.requests_admitted);
         report("requests_repeated", door.requests_repeated);
         report("replies_repeated", door.replies_repeated);
@@ -433,6 +460,7 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
         report("refused_gap", door.refused_gap);
         report("refused_not_leader", door.refused_not_leader);
         report("refused_unknown_session", door.refused_unknown_session);
+        report("refused_not_attached", door.refused_not_attached);
         report("refused_over_limit", door.refused_over_limit);
         report("turns", self.counters.turns);
         report("frames_malformed", self.counters.frames_malformed);
@@ -465,18 +493,7 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
 /// Sends the outcome of one request to whoever waits for it at this replica.
 #[inline(never)]
 fn reply<N: Network>(door: &mut Door, network: &mut N, request: &Request, applied: Applied) {
-    match applied {
-        Applied::Executed(frame) => {
-            if let Some(client) = door.route(request.session) {
-                network.reply(client, frame);
-            }
-        }
-        Applied::Opened(session) => {
-            let token = request.first.0;
-            if let Some(client) = door.opened(token) {
-                network.reply(client, ServerMessage::Opened { token, session }.encode());
-            }
-        }
-        Applied::Skipped => {}
+    if let Some((client, frame)) = door.answer(request, applied) {
+        network.reply(client, frame);
     }
 }

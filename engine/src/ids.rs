@@ -88,6 +88,14 @@ impl CommandNumber {
 }
 
 impl SessionId {
+    /// Sessions that one slot can open: the low bits of an id.
+    pub const OPENS_PER_SLOT_BITS: u32 = 16;
+
+    /// The slot that opened it.
+    pub fn opened_in(self) -> Slot {
+        Slot(self.0 >> Self::OPENS_PER_SLOT_BITS)
+    }
+
     pub const NONE: SessionId = SessionId(0);
     /// Marks what the log says about its members; no client ever has it.
     pub const MEMBERS: SessionId = SessionId(u64::MAX);

@@ -3,15 +3,15 @@
 //! Admission is by bytes and by session order. A session's commands enter the log in the order of their numbers;
 //! what is above the next number is refused (its client resends from there), what is below is a repeat.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bytes::{Buf, Bytes};
 
-use crate::client::{LENGTH_BYTES, REQUEST_HEADER_BYTES, Reason, Request};
+use crate::client::{LENGTH_BYTES, REQUEST_HEADER_BYTES, Reason, Refused, Request, ServerMessage};
 use crate::config::Limits;
-use crate::ids::{ClientId, CommandNumber, SessionId};
+use crate::ids::{ClientId, CommandNumber, SessionId, Slot};
 use crate::pace::{Pace, Share};
-use crate::sessions::{SESSION_OUTSTANDING_MAX, SESSIONS_MAX, Sessions};
+use crate::sessions::{Applied, SESSION_OUTSTANDING_MAX, SESSIONS_MAX, Sessions};
 
 /// Sessions that wait to be opened.
 const OPENINGS_MAX: usize = 256;
@@ -31,8 +31,12 @@ pub struct Door {
     pub pace: Pace,
     /// What the frames that were sent again in this turn cost.
     repeated_bytes: usize,
-    /// Where the replies of a session go.
+    /// The connection that attached itself to a session: it alone may send there, and the replies go to it.
     routes: HashMap<SessionId, ClientId>,
+    /// The same by connection, each of which has one session.
+    attached: HashMap<ClientId, SessionId>,
+    /// Sessions whose end was taken in and is not applied yet.
+    closing: HashSet<SessionId>,
     /// Who waits for a session to be opened, by token.
     opening: HashMap<u64, ClientId>,
     pub counters: Counters,
@@ -54,6 +58,7 @@ pub struct Counters {
     pub refused_gap: u64,
     pub refused_not_leader: u64,
     pub refused_unknown_session: u64,
+    pub refused_not_attached: u64,
     pub refused_over_limit: u64,
 }
 
@@ -82,7 +87,72 @@ pub enum Opening {
     Refused,
 }
 
+/// What becomes of an attempt to attach a connection to a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attaching {
+    Attached,
+    Refused(Reason),
+    /// This replica does not know yet.
+    Unknown,
+}
+
+/// What becomes of a request to close a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closing {
+    /// To be taken in with this token.
+    New(u64),
+    UnderWay,
+    Refused(Reason),
+}
+
 impl Door {
+    /// Attaches a connection to the session that `token` opened. Followers do so as well: whoever becomes the leader
+    /// knows its clients then. That a session is over is said only if it was opened in an applied slot, so that a
+    /// leader of the past ends none that it has not heard of.
+    pub fn attach(
+        &mut self,
+        client: ClientId,
+        session: SessionId,
+        token: u64,
+        sessions: &Sessions,
+        applied: Slot,
+    ) -> Attaching {
+        match sessions.token(session) {
+            Some(known) if known == token => {
+                self.route_to(session, client);
+                Attaching::Attached
+            }
+            None if session.opened_in() > applied => Attaching::Unknown,
+            _ => {
+                self.counters.refused_unknown_session += 1;
+                Attaching::Refused(Reason::UnknownSession)
+            }
+        }
+    }
+
+    fn route_to(&mut self, session: SessionId, client: ClientId) {
+        if let Some(former) = self.attached.insert(client, session)
+            && former != session
+            && self.routes.get(&former) == Some(&client)
+        {
+            self.routes.remove(&former);
+        }
+        self.routes.insert(session, client);
+    }
+
+    /// Decides about the end of a session, asked for by `client`.
+    pub fn close(&mut self, client: ClientId, session: SessionId, sessions: &Sessions) -> Closing {
+        if self.routes.get(&session) != Some(&client) {
+            self.counters.refused_not_attached += 1;
+            return Closing::Refused(Reason::NotAttached);
+        }
+        match sessions.token(session) {
+            None => Closing::Refused(Reason::UnknownSession),
+            Some(_) if !self.closing.insert(session) => Closing::UnderWay,
+            Some(token) => Closing::New(token),
+        }
+    }
+
     /// Decides about a request of a leader that serves.
     pub fn admit(
         &mut self,
@@ -92,11 +162,14 @@ impl Door {
         has_room: bool,
         limits: &Limits,
     ) -> Admission {
+        if self.routes.get(&request.session) != Some(&client) {
+            self.counters.refused_not_attached += 1;
+            return refuse(request.first, Reason::NotAttached);
+        }
         let Some(last) = sessions.last(request.session) else {
             self.counters.refused_unknown_session += 1;
             return refuse(request.first, Reason::UnknownSession);
         };
-        self.routes.insert(request.session, client);
         let taken = self.next.entry(request.session).or_insert(Taken {
             next: last.plus(1),
             share: Share::default(),
@@ -122,15 +195,7 @@ impl Door {
                 let retry_after_us = REPEAT_RETRY_US;
                 return refuse(request.first, Reason::Busy { retry_after_us });
             }
-            let first = request.first.max(acknowledged);
-            match sessions.cached(request.session, first, request.end()) {
-                Some(frames) => frames,
-                None => {
-                    // Executed, but the reply is gone: the client must not believe that it was not.
-                    self.counters.refused_unknown_session += 1;
-                    return refuse(next, Reason::UnknownSession);
-                }
-            }
+            repeat(&request, request.first.max(acknowledged), sessions)
         } else {
             Vec::new()
         };
@@ -176,9 +241,45 @@ impl Door {
         }
     }
 
-    /// The session of `token` is open: who waited for it here, if anyone.
-    pub fn opened(&mut self, token: u64) -> Option<ClientId> {
-        self.opening.remove(&token)
+    /// What an applied request has to tell whom, if somebody waits for it here.
+    pub fn answer(&mut self, request: &Request, applied: Applied) -> Option<(ClientId, Bytes)> {
+        let session = request.session;
+        match applied {
+            Applied::Executed(frame) => self.route(session).map(|client| (client, frame)),
+            Applied::Opened(session) => {
+                let token = request.first.0;
+                let client = self.opening.remove(&token)?;
+                self.route_to(session, client);
+                let opened = ServerMessage::Opened { token, session };
+                Some((client, opened.encode()))
+            }
+            Applied::Closed => {
+                self.closing.remove(&session);
+                let client = self.detach(session)?;
+                Some((client, ServerMessage::Closed { session }.encode()))
+            }
+            Applied::Unknown => {
+                let client = self.detach(session)?;
+                let refused = Refused {
+                    session,
+                    expected: request.first,
+                    reason: Reason::UnknownSession,
+                };
+                Some((client, ServerMessage::Refused(refused).encode()))
+            }
+            Applied::Skipped => None,
+        }
+    }
+
+    fn detach(&mut self, session: SessionId) -> Option<ClientId> {
+        let client = self.routes.remove(&session)?;
+        self.attached.remove(&client);
+        Some(client)
+    }
+
+    /// Sessions of which it is known what was taken in.
+    pub fn taken(&self) -> usize {
+        self.next.len()
     }
 
     pub fn route(&self, session: SessionId) -> Option<ClientId> {
@@ -186,7 +287,11 @@ impl Door {
     }
 
     pub fn client_gone(&mut self, client: ClientId) {
-        self.routes.retain(|_, route| *route != client);
+        if let Some(session) = self.attached.remove(&client)
+            && self.routes.get(&session) == Some(&client)
+        {
+            self.routes.remove(&session);
+        }
         self.opening.retain(|_, route| *route != client);
     }
 
@@ -194,18 +299,37 @@ impl Door {
     pub fn forget_admitted(&mut self) {
         self.next.clear();
         self.opening.clear();
+        self.closing.clear();
     }
 
     /// Once per turn. Drops what belongs to sessions that no longer exist, once that has become the larger part.
     pub fn tidy(&mut self, sessions: &Sessions) {
         self.repeated_bytes = 0;
-        if self.next.len() + self.routes.len() > 4 * SESSIONS_MAX {
+        if self.next.len() > 2 * SESSIONS_MAX {
             self.next
-                .retain(|session, _| sessions.last(*session).is_some());
-            self.routes
                 .retain(|session, _| sessions.last(*session).is_some());
         }
     }
+}
+
+/// What is kept of the replies to a request that came again, with a word about those that are not.
+fn repeat(request: &Request, first: CommandNumber, sessions: &Sessions) -> Vec<Bytes> {
+    let session = request.session;
+    let Some(kept) = sessions.cached(session, first, request.end()) else {
+        return Vec::new();
+    };
+    let mut frames = kept.frames;
+    let end = kept.from.min(request.end());
+    if end > first {
+        // Executed, but the reply is gone: the client must not believe that it was not.
+        let gone = ServerMessage::Gone {
+            session,
+            first,
+            end,
+        };
+        frames.insert(0, gone.encode());
+    }
+    frames
 }
 
 fn refuse(expected: CommandNumber, reason: Reason) -> Admission {

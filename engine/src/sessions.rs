@@ -25,8 +25,6 @@ pub const SESSION_OUTSTANDING_MAX: u64 = 65_536;
 pub const SESSION_REPLY_BYTES_MAX: usize = 4 << 20;
 /// Bytes of cached replies of all sessions; those of the longest idle session go first.
 pub const REPLY_BYTES_MAX: usize = 256 << 20;
-/// Sessions that one slot can open: the low bits of a session's id.
-const OPENS_PER_SLOT_BITS: u32 = 16;
 
 #[derive(Clone, Debug, Default)]
 pub struct Sessions {
@@ -48,10 +46,13 @@ pub struct Counters {
     pub unknown_skipped: u64,
     pub sessions_opened: u64,
     pub sessions_evicted: u64,
+    pub sessions_closed: u64,
 }
 
 #[derive(Clone, Debug)]
 struct Session {
+    /// What its client drew when it opened the session: whoever knows it may send here.
+    token: u64,
     /// The last command that executed.
     last: CommandNumber,
     /// The client has the reply of every command below this one.
@@ -71,14 +72,25 @@ struct Cached {
     frame: Bytes,
 }
 
+/// Replies that can be given once more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Commands below this one were executed, and their replies were not kept.
+    pub from: CommandNumber,
+    pub frames: Vec<Bytes>,
+}
+
 /// What applying a request gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Applied {
     /// A replies frame for the commands that executed now.
     Executed(Bytes),
     Opened(SessionId),
+    Closed,
     /// Nothing new executed.
     Skipped,
+    /// The session is not open any more.
+    Unknown,
 }
 
 impl Sessions {
@@ -100,6 +112,11 @@ impl Sessions {
         self.table.get(&session).map(|session| session.last)
     }
 
+    /// What opened a session that is open.
+    pub fn token(&self, session: SessionId) -> Option<u64> {
+        self.table.get(&session).map(|session| session.token)
+    }
+
     /// The client of a known session has the reply of every command below the returned one.
     pub fn acknowledged(&self, session: SessionId) -> CommandNumber {
         self.table
@@ -107,27 +124,26 @@ impl Sessions {
             .map_or(CommandNumber(0), |session| session.acknowledged)
     }
 
-    /// The cached replies frames that cover executed commands from `first` to before `end`, or `None` if some are
-    /// gone. No more than that: a session may have tens of thousands of frames, and a repeat of each of its requests
-    /// must not bring all of them back every time.
+    /// What is kept of the replies to executed commands from `first` to before `end`. No more than that: a session may
+    /// have tens of thousands of frames, and a repeat of each of its requests must not bring all of them back every
+    /// time.
     pub fn cached(
         &self,
         session: SessionId,
         first: CommandNumber,
         end: CommandNumber,
-    ) -> Option<Vec<Bytes>> {
+    ) -> Option<Kept> {
         let session = self.table.get(&session)?;
         let at = session
             .replies
             .partition_point(|cached| cached.end <= first);
-        let Some(oldest) = session.replies.get(at) else {
-            return (first > session.last).then(Vec::new);
+        let begin = match session.replies.get(at) {
+            Some(oldest) => oldest.begin(),
+            None => session.last.plus(1),
         };
-        if !session.covers(oldest, first) {
-            return None;
-        }
+        let from = begin.max(first);
         let mut frames = Vec::new();
-        let mut next = first;
+        let mut next = from;
         for cached in session.replies.range(at..) {
             if next >= end {
                 break;
@@ -135,7 +151,7 @@ impl Sessions {
             frames.push(cached.frame.clone());
             next = cached.end;
         }
-        Some(frames)
+        Some(Kept { from, frames })
     }
 
     /// Applies the `index`-th request of a slot's batch.
@@ -148,12 +164,21 @@ impl Sessions {
         scratch: &mut BytesMut,
     ) -> Applied {
         if request.session == SessionId::NONE {
-            return Applied::Opened(self.open(slot, index));
+            return Applied::Opened(self.open(slot, index, request.first.0));
         }
         let Some(session) = self.table.get_mut(&request.session) else {
             self.counters.unknown_skipped += u64::from(request.count);
-            return Applied::Skipped;
+            return Applied::Unknown;
         };
+        if request.count == 0 {
+            return if request.closes(session.token) {
+                self.remove(request.session);
+                self.counters.sessions_closed += 1;
+                Applied::Closed
+            } else {
+                Applied::Skipped
+            };
+        }
         if let Some(walk) = &mut self.walk {
             walk.save(self.walks, request.session, session);
         }
@@ -209,9 +234,9 @@ impl Sessions {
         }
     }
 
-    fn open(&mut self, slot: Slot, index: usize) -> SessionId {
+    fn open(&mut self, slot: Slot, index: usize, token: u64) -> SessionId {
         assert!(
-            index < 1 << OPENS_PER_SLOT_BITS,
+            index < 1 << SessionId::OPENS_PER_SLOT_BITS,
             "a batch holds at most 65536 requests"
         );
         if self.table.len() >= SESSIONS_MAX {
@@ -219,6 +244,7 @@ impl Sessions {
         }
         let id = session_id(slot, index);
         let session = Session {
+            token,
             last: CommandNumber(0),
             acknowledged: CommandNumber(0),
             active: slot,
@@ -234,23 +260,25 @@ impl Sessions {
 
     /// Evicts the session that was idle longest by log position; ties go by id, so that all replicas agree.
     fn evict(&mut self) {
-        if let Some((_, id)) = self.idle.pop_first() {
-            let mut session = self
-                .table
-                .remove(&id)
-                .expect("every session in the index exists");
-            if let Some(walk) = &mut self.walk {
-                walk.save(self.walks, id, &mut session);
-            }
-            self.reply_bytes -= session.reply_bytes;
+        if let Some((_, id)) = self.idle.first().copied() {
+            self.remove(id);
             self.counters.sessions_evicted += 1;
         }
+    }
+
+    fn remove(&mut self, id: SessionId) {
+        let mut session = self.table.remove(&id).expect("only open ones are removed");
+        self.idle.remove(&(session.active, id));
+        if let Some(walk) = &mut self.walk {
+            walk.save(self.walks, id, &mut session);
+        }
+        self.reply_bytes -= session.reply_bytes;
     }
 }
 
 /// The session that the `index`-th request of a slot opens. Unique for ever, since slots are.
 pub fn session_id(slot: Slot, index: usize) -> SessionId {
-    SessionId((slot.0 << OPENS_PER_SLOT_BITS) | index as u64)
+    SessionId((slot.0 << SessionId::OPENS_PER_SLOT_BITS) | index as u64)
 }
 
 impl Session {
@@ -283,15 +311,17 @@ impl Session {
         self.reply_bytes -= dropped;
         dropped
     }
+}
 
-    /// Whether `oldest`, the first cached frame that ends after `first`, begins at or before it.
-    fn covers(&self, oldest: &Cached, first: CommandNumber) -> bool {
-        let begin = oldest
+impl Cached {
+    /// The number of the first command that it answers. One that a snapshot garbled answers nothing.
+    fn begin(&self) -> CommandNumber {
+        let begin = self
             .frame
             .get(RepliesFrame::FIRST_AT..RepliesFrame::FIRST_AT + 8)
             .and_then(|bytes| bytes.try_into().ok())
             .map(u64::from_le_bytes);
-        begin.is_some_and(|begin| begin <= first.0)
+        begin.map_or(self.end, CommandNumber)
     }
 }
 

@@ -61,7 +61,13 @@ proptest! {
 
 #[test]
 fn every_other_message_survives_the_wire() {
-    for message in [ClientMessage::Open { token: 9 }, ClientMessage::Status] {
+    let session = SessionId(1);
+    for message in [
+        ClientMessage::Open { token: 9 },
+        ClientMessage::Attach { session, token: 9 },
+        ClientMessage::Close { session },
+        ClientMessage::Status,
+    ] {
         assert_eq!(
             ClientMessage::decode(message.encode().slice(4..)),
             Ok(message)
@@ -86,7 +92,14 @@ fn every_other_message_survives_the_wire() {
         refused(Reason::Gap),
         refused(Reason::NotLeader),
         refused(Reason::UnknownSession),
+        refused(Reason::NotAttached),
         refused(Reason::OverLimit { limit: 7 }),
+        ServerMessage::Closed { session },
+        ServerMessage::Gone {
+            session,
+            first: CommandNumber(3),
+            end: CommandNumber(5),
+        },
         leader(None),
         leader(Some(ReplicaId(2))),
         ServerMessage::Opened {

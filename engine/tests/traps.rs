@@ -231,6 +231,14 @@ fn trap_20_a_repeated_request_is_answered_from_the_table() {
         "it was proposed again"
     );
     match &lone.send(request(SessionId(77), 1, 16))[..] {
+        [ServerMessage::Refused(refused)] => assert_eq!(refused.reason, Reason::NotAttached),
+        other => panic!("{other:?}"),
+    }
+    let foreign = ClientMessage::Attach {
+        session: SessionId(77),
+        token: 1,
+    };
+    match &lone.send(foreign)[..] {
         [ServerMessage::Refused(refused)] => assert_eq!(refused.reason, Reason::UnknownSession),
         other => panic!("{other:?}"),
     }

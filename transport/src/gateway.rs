@@ -198,6 +198,9 @@ impl Gateway {
         self.counters.inbox_refused.add(1);
         let (session, expected) = match ClientMessage::decode(frame) {
             Ok(ClientMessage::Request(request)) => (request.session, request.first),
+            // What follows will be refused, and the client says again whose session it is.
+            Ok(ClientMessage::Attach { session, .. }) => (session, CommandNumber::default()),
+            Ok(ClientMessage::Close { session }) => (session, CommandNumber(u64::MAX)),
             // Nothing to name: the client comes back with whatever it asked.
             Ok(ClientMessage::Open { .. } | ClientMessage::Status) => {
                 (SessionId::NONE, CommandNumber::default())

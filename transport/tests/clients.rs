@@ -107,6 +107,8 @@ impl Echo {
                 refused(SessionId::NONE, CommandNumber(0), Reason::NotLeader)
             }
             ClientMessage::Request(request) => self.request(&request),
+            ClientMessage::Attach { .. } => return,
+            ClientMessage::Close { session } => ServerMessage::Closed { session }.encode(),
             ClientMessage::Status => {
                 ServerMessage::StatusReply(vec![("answer".to_owned(), 42)]).encode()
             }

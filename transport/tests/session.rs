@@ -1,7 +1,7 @@
 //! The session against replicas that fail in every way a script can name: whatever happens, each command is
 //! executed once and answered once, in order.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use proptest::prelude::*;
@@ -24,6 +24,9 @@ struct World {
     executed: Vec<u64>,
     /// Requests that the leader answers Busy before it takes any.
     busy: u32,
+    /// The replicas that know this client at present.
+    attached: HashSet<u8>,
+    closed: bool,
     submitted: u64,
     replied: u64,
 }
@@ -85,6 +88,8 @@ impl World {
             connected: HashMap::new(),
             executed: Vec::new(),
             busy: 0,
+            attached: HashSet::new(),
+            closed: false,
             submitted: 0,
             replied: 0,
         }
@@ -98,6 +103,7 @@ impl World {
             Act::Connect(replica) => self.connect(*replica),
             Act::Disconnect(replica) => {
                 if self.connected.remove(replica).is_some() {
+                    self.attached.remove(replica);
                     self.session.on_disconnected(ReplicaId(*replica));
                 }
             }
@@ -167,11 +173,28 @@ impl World {
         let message = ClientMessage::decode(frame).expect("well-formed");
         let leads = self.leader == Some(ReplicaId(replica));
         let answer = match message {
-            ClientMessage::Open { token } if leads => ServerMessage::Opened {
-                token,
-                session: SESSION,
-            },
+            ClientMessage::Attach { session, token } => {
+                assert_eq!((session, token), (SESSION, 4));
+                self.attached.insert(replica);
+                return;
+            }
+            ClientMessage::Close { session } if leads => {
+                assert_eq!(session, SESSION);
+                self.closed = true;
+                ServerMessage::Closed { session }
+            }
+            ClientMessage::Close { session } => refused(session, u64::MAX, Reason::NotLeader),
+            ClientMessage::Open { token } if leads => {
+                self.attached.insert(replica);
+                ServerMessage::Opened {
+                    token,
+                    session: SESSION,
+                }
+            }
             ClientMessage::Open { .. } => refused(SessionId::NONE, 0, Reason::NotLeader),
+            ClientMessage::Request(request) if leads && !self.attached.contains(&replica) => {
+                refused(SESSION, request.first.0, Reason::NotAttached)
+            }
             ClientMessage::Request(request) => self.request(&request, leads),
             ClientMessage::Status => panic!("nobody asked"),
         };
@@ -258,6 +281,8 @@ impl World {
                         assert_eq!(reply, self.replied.to_le_bytes());
                     }
                 }
+                Event::Gone { .. } => panic!("every reply was kept"),
+                Event::Closed => {}
                 Event::TimedOut { .. } | Event::Failed(_) => panic!("unexpected: {event:?}"),
             }
         }
@@ -471,4 +496,121 @@ fn silence_is_answered_by_resends_that_become_rarer() {
     for replica in 1..=3 {
         assert!(!world.connected[&replica].up.is_empty());
     }
+}
+
+/// How many frames wait for a replica.
+fn waiting(world: &World, replica: u8) -> usize {
+    world.connected[&replica].up.len()
+}
+
+/// Everything sent to a follower and back would be the last thing that a leader with a slow disk needs.
+#[test]
+fn a_leader_that_stalls_is_asked_again_for_the_oldest_request_only() {
+    const RUN: u32 = 10_000;
+    let mut world = open_world();
+    for _ in 0..10 {
+        world.act(&Act::Submit(RUN));
+    }
+    assert_eq!(waiting(&world, 1), 10);
+    world.now = world.session.deadline().expect("a retry");
+    world.settle();
+    // Who it is, and the oldest request.
+    assert_eq!(waiting(&world, 2), 2);
+    for _ in 0..2 {
+        world.act(&Act::Up(2));
+    }
+    world.act(&Act::Down(2));
+    world.act(&Act::Down(2));
+    assert_eq!(waiting(&world, 1), 12);
+    // The leader goes on, and so does the session.
+    for _ in 0..12 {
+        world.act(&Act::Up(1));
+    }
+    world.heal();
+    assert_eq!(world.replied, u64::from(10 * RUN));
+}
+
+#[test]
+fn no_replica_sends_a_client_away_for_longer_than_a_second() {
+    let mut world = open_world();
+    world.act(&Act::Submit(1));
+    let retry_after_us = u32::MAX;
+    let refusal = refused(SESSION, 1, Reason::Busy { retry_after_us });
+    world.session.on_message(world.now, ReplicaId(1), refusal);
+    assert!(world.session.deadline() <= Some(world.now.plus(1_000 * MS)));
+}
+
+#[test]
+fn a_new_leader_is_told_whose_session_it_is_though_nothing_is_to_be_sent() {
+    let mut world = open_world();
+    world.act(&Act::Lead(2));
+    // Who led before, and who leads now.
+    world.act(&Act::Down(2));
+    world.act(&Act::Down(2));
+    assert_eq!(waiting(&world, 2), 1);
+    world.act(&Act::Up(2));
+    assert!(world.attached.contains(&2));
+    // One that forgot is told again, once, and gets everything again.
+    world.attached.clear();
+    for _ in 0..3 {
+        world.act(&Act::Submit(10_000));
+    }
+    for _ in 0..3 {
+        world.act(&Act::Up(2));
+    }
+    for _ in 0..3 {
+        world.act(&Act::Down(2));
+    }
+    assert_eq!(waiting(&world, 2), 4);
+    world.heal();
+    assert_eq!(world.replied, 30_000);
+}
+
+#[test]
+fn of_commands_whose_replies_are_gone_it_is_told_that_they_were_executed_and_the_session_goes_on() {
+    let mut world = open_world();
+    world.act(&Act::Submit(3));
+    let gone = |first, end| ServerMessage::Gone {
+        session: SESSION,
+        first: CommandNumber(first),
+        end: CommandNumber(end),
+    };
+    for (first, end) in [(1, 3), (1, 3), (1, 9), (3, 3)] {
+        world
+            .session
+            .on_message(world.now, ReplicaId(1), gone(first, end));
+    }
+    let lost = Event::Gone {
+        first: CommandNumber(1),
+        count: 2,
+    };
+    assert_eq!(world.session.event(), Some(lost));
+    assert_eq!(world.session.event(), None);
+    assert_eq!(world.session.outstanding(), 1);
+    assert!(world.session.is_open());
+}
+
+#[test]
+fn a_session_that_closes_says_so_to_whoever_leads_until_it_is_closed() {
+    let mut world = open_world();
+    world.act(&Act::Submit(1));
+    assert!(world.session.close(world.now));
+    assert!(!world.session.close(world.now));
+    world.settle();
+    // Behind what was sent before.
+    assert_eq!(waiting(&world, 1), 2);
+    world.act(&Act::Disconnect(1));
+    world.act(&Act::Lead(2));
+    // Who led before, and who leads now.
+    world.act(&Act::Down(2));
+    world.act(&Act::Down(2));
+    assert_eq!(waiting(&world, 2), 3);
+    for _ in 0..3 {
+        world.act(&Act::Up(2));
+    }
+    assert!(world.closed);
+    world.act(&Act::Down(2));
+    world.act(&Act::Down(2));
+    assert_eq!(world.session.id(), None);
+    assert_eq!(world.session.deadline(), None);
 }

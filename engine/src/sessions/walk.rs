@@ -97,7 +97,7 @@ impl Sessions {
 }
 
 impl Session {
-    const HEADER_BYTES: usize = 4 * 8 + 4;
+    const HEADER_BYTES: usize = 5 * 8 + 4;
     const CACHED_HEADER_BYTES: usize = 8 + 4;
 
     fn encoded_bytes(&self) -> usize {
@@ -106,6 +106,7 @@ impl Session {
 
     fn put(&self, id: SessionId, out: &mut BytesMut) {
         out.put_u64_le(id.0);
+        out.put_u64_le(self.token);
         out.put_u64_le(self.last.0);
         out.put_u64_le(self.acknowledged.0);
         out.put_u64_le(self.active.0);
@@ -123,6 +124,7 @@ impl Session {
         }
         let id = SessionId(from.get_u64_le());
         let mut session = Session {
+            token: from.get_u64_le(),
             last: CommandNumber(from.get_u64_le()),
             acknowledged: CommandNumber(from.get_u64_le()),
             active: Slot(from.get_u64_le()),

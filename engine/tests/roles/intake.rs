@@ -2,10 +2,12 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use synod_engine::client::{REQUEST_HEADER_BYTES, Reason, Request};
+use synod_engine::client::{REQUEST_HEADER_BYTES, Reason, Request, ServerMessage};
 use synod_engine::config::Limits;
 use synod_engine::ids::{ClientId, CommandNumber, SessionId, Slot};
-use synod_engine::intake::{Admission, Counters, Door, Opening, REPEATED_BYTES_PER_TURN_MAX};
+use synod_engine::intake::{
+    Admission, Attaching, Closing, Counters, Door, Opening, REPEATED_BYTES_PER_TURN_MAX,
+};
 use synod_engine::machine::LogMachine;
 use synod_engine::sessions::{
     Applied, SESSION_OUTSTANDING_MAX, SESSION_REPLY_BYTES_MAX, SESSIONS_MAX, Sessions, session_id,
@@ -48,7 +50,8 @@ impl Fixture {
             has_room: true,
             slot: 0,
         };
-        fixture.execute(&request(SessionId::NONE, 1, 0, 0));
+        fixture.execute(&Request::open(1));
+        fixture.attach(CLIENT, fixture.session, 1);
         fixture
     }
 
@@ -58,6 +61,12 @@ impl Fixture {
         let slot = Slot(self.slot);
         self.sessions
             .apply(slot, 0, request, &mut machine, &mut BytesMut::new())
+    }
+
+    fn attach(&mut self, client: ClientId, session: SessionId, token: u64) -> Attaching {
+        let applied = Slot(self.slot);
+        self.door
+            .attach(client, session, token, &self.sessions, applied)
     }
 
     /// The frame that answers a request that executes now.
@@ -158,14 +167,112 @@ fn whose_reply_is_gone_must_not_believe_that_nothing_executed() {
         cached += fixture.frame(first, run).len();
         first += u64::from(run);
     }
-    for count in 1..=2 {
-        assert_eq!(fixture.admit(1, 1), refused(first, Reason::UnknownSession));
-        assert_eq!(fixture.door.counters.refused_unknown_session, count);
+    let gone = |first, end| {
+        let message = ServerMessage::Gone {
+            session: session_id(Slot(1), 0),
+            first: CommandNumber(first),
+            end: CommandNumber(end),
+        };
+        message.encode()
+    };
+    for _ in 0..2 {
+        assert_eq!(fixture.admit(1, 1), Admission::Repeat(vec![gone(1, 2)]));
     }
-    let stranger = request(SessionId(77), 9, 1, 1);
-    assert_eq!(fixture.offer(stranger), refused(9, Reason::UnknownSession));
-    assert_eq!(fixture.door.counters.refused_unknown_session, 3);
-    assert_eq!(fixture.door.route(SessionId(77)), None);
+    // Of a request that is half gone, the other half is answered.
+    let (one, two) = (CommandNumber(1), CommandNumber(2));
+    let kept = fixture.sessions.cached(fixture.session, one, two);
+    let kept = kept.expect("the session is open").from.0;
+    let ask = |first, count| {
+        let mut request = request(session_id(Slot(1), 0), first, count, 1);
+        request.acknowledged = CommandNumber(first);
+        request
+    };
+    let Admission::Repeat(frames) = fixture.offer(ask(kept - 2, 4)) else {
+        panic!("all of it was executed");
+    };
+    assert_eq!(frames.len(), 2);
+    assert_eq!(frames[0], gone(kept - 2, kept));
+    let Admission::Partly(frames, fresh) = fixture.offer(ask(first - 1, 2)) else {
+        panic!("half of it is new");
+    };
+    assert_eq!((frames.len(), fresh.first.0), (1, first));
+}
+
+#[test]
+fn a_session_is_used_by_the_connection_that_knows_its_token_and_by_no_other() {
+    let mut fixture = Fixture::new();
+    let (session, other) = (fixture.session, ClientId(4));
+    let frame = fixture.frame(1, 1);
+    let mut acknowledging = request(session, 2, 1, 1);
+    acknowledging.acknowledged = CommandNumber(u64::MAX);
+    let door = fixture.door.clone();
+    for (token, reason) in [(2, Reason::UnknownSession), (0, Reason::UnknownSession)] {
+        assert_eq!(
+            fixture.attach(other, session, token),
+            Attaching::Refused(reason)
+        );
+        let (sessions, limits) = (&fixture.sessions, &fixture.limits);
+        for request in [acknowledging.clone(), request(session, 1, 1, 1)] {
+            let admission = fixture
+                .door
+                .admit(other, request.clone(), sessions, true, limits);
+            assert_eq!(admission, refused(request.first.0, Reason::NotAttached));
+        }
+        let closing = fixture.door.close(other, session, sessions);
+        assert_eq!(closing, Closing::Refused(Reason::NotAttached));
+    }
+    // No route, no number and no reply went with that.
+    fixture.door.counters = door.counters.clone();
+    assert_eq!(format!("{:?}", fixture.door), format!("{door:?}"));
+    assert_eq!(fixture.admit(1, 1), Admission::Repeat(vec![frame]));
+    assert_eq!(fixture.admit(2, 1), fixture.admitted(2, 1));
+    // Its own client over another connection takes it along.
+    assert_eq!(fixture.attach(other, session, 1), Attaching::Attached);
+    assert_eq!(fixture.admit(3, 1), refused(3, Reason::NotAttached));
+    assert_eq!(fixture.door.route(session), Some(other));
+    fixture.door.client_gone(CLIENT);
+    assert_eq!(fixture.door.route(session), Some(other));
+}
+
+#[test]
+fn that_a_session_is_over_is_said_only_if_the_log_says_so() {
+    let mut fixture = Fixture::new();
+    let never = session_id(Slot(1), 7);
+    let over = Attaching::Refused(Reason::UnknownSession);
+    assert_eq!(fixture.attach(CLIENT, never, 1), over);
+    // A later leader may have opened it already.
+    let later = session_id(Slot(2), 0);
+    assert_eq!(fixture.attach(CLIENT, later, 1), Attaching::Unknown);
+    assert_eq!(
+        fixture.attach(CLIENT, SessionId::MEMBERS, 1),
+        Attaching::Unknown
+    );
+    assert_eq!(fixture.attach(CLIENT, SessionId::NONE, 0), over);
+}
+
+#[test]
+fn a_session_is_closed_once_and_its_client_is_told() {
+    let mut fixture = Fixture::new();
+    let session = fixture.session;
+    let close = |fixture: &mut Fixture| fixture.door.close(CLIENT, session, &fixture.sessions);
+    assert_eq!(close(&mut fixture), Closing::New(1));
+    assert_eq!(close(&mut fixture), Closing::UnderWay);
+    // Under another token it would be somebody else's.
+    assert_eq!(
+        fixture.execute(&Request::close(session, 2)),
+        Applied::Skipped
+    );
+    let end = Request::close(session, 1);
+    let applied = fixture.execute(&end);
+    assert_eq!(applied, Applied::Closed);
+    let closed = ServerMessage::Closed { session }.encode();
+    assert_eq!(fixture.door.answer(&end, applied), Some((CLIENT, closed)));
+    assert_eq!(fixture.execute(&end), Applied::Unknown);
+    assert_eq!(fixture.door.route(session), None);
+    assert_eq!(fixture.sessions.counters.sessions_closed, 1);
+    assert!(fixture.sessions.is_empty());
+    let over = Attaching::Refused(Reason::UnknownSession);
+    assert_eq!(fixture.attach(CLIENT, session, 1), over);
 }
 
 #[test]
@@ -227,25 +334,32 @@ fn so_many_commands_may_be_outstanding_and_no_more() {
     );
 }
 
+/// The session of `token` is open: who is told.
+fn opened(door: &mut Door, token: u64) -> Option<ClientId> {
+    let session = session_id(Slot(1_000), token as usize);
+    let answer = door.answer(&Request::open(token), Applied::Opened(session));
+    answer.map(|(client, _)| client)
+}
+
 #[test]
 fn a_token_opens_one_session_for_one_client() {
     let mut door = Door::default();
     assert_eq!(door.opening(7, ClientId(1)), Opening::New);
     assert_eq!(door.opening(7, ClientId(1)), Opening::UnderWay);
     assert_eq!(door.opening(7, ClientId(2)), Opening::Refused);
-    assert_eq!(door.opened(7), Some(ClientId(1)));
-    assert_eq!(door.opened(7), None);
+    assert_eq!(opened(&mut door, 7), Some(ClientId(1)));
+    assert_eq!(opened(&mut door, 7), None);
     assert_eq!(door.opening(7, ClientId(2)), Opening::New);
 }
 
 #[test]
 fn only_so_many_sessions_wait_to_be_opened() {
     let mut door = Door::default();
-    let opened = (0..1_000).take_while(|token| door.opening(*token, CLIENT) == Opening::New);
-    assert_eq!(opened.count(), 256);
+    let waiting = (0..1_000).take_while(|token| door.opening(*token, CLIENT) == Opening::New);
+    assert_eq!(waiting.count(), 256);
     // One that waits already is no further one.
     assert_eq!(door.opening(0, CLIENT), Opening::UnderWay);
-    door.opened(0);
+    opened(&mut door, 0);
     assert_eq!(door.opening(999, CLIENT), Opening::New);
     assert_eq!(door.opening(1_000, CLIENT), Opening::Refused);
 }
@@ -258,11 +372,11 @@ fn a_client_that_is_gone_waits_for_nothing() {
     fixture.door.opening(8, ClientId(4));
     fixture.door.client_gone(ClientId(4));
     assert_eq!(fixture.door.route(fixture.session), Some(CLIENT));
-    assert_eq!(fixture.door.opened(8), None);
+    assert_eq!(opened(&mut fixture.door, 8), None);
     assert_eq!(fixture.door.opening(7, CLIENT), Opening::UnderWay);
     fixture.door.client_gone(CLIENT);
     assert_eq!(fixture.door.route(fixture.session), None);
-    assert_eq!(fixture.door.opened(7), None);
+    assert_eq!(opened(&mut fixture.door, 7), None);
 }
 
 #[test]
@@ -272,7 +386,7 @@ fn a_new_leadership_starts_from_what_has_executed() {
     fixture.admit(2, 3);
     fixture.door.opening(7, CLIENT);
     fixture.door.forget_admitted();
-    assert_eq!(fixture.door.opened(7), None);
+    assert_eq!(opened(&mut fixture.door, 7), None);
     assert_eq!(fixture.admit(2, 1), fixture.admitted(2, 1));
     // Where replies go is known still.
     assert_eq!(fixture.door.route(fixture.session), Some(CLIENT));
@@ -281,32 +395,24 @@ fn a_new_leadership_starts_from_what_has_executed() {
 #[test]
 fn what_belongs_to_sessions_that_are_gone_is_dropped_once_it_is_the_larger_part() {
     let mut fixture = Fixture::new();
-    let opened = |fixture: &mut Fixture| match fixture.execute(&request(SessionId::NONE, 1, 0, 0)) {
-        Applied::Opened(session) => session,
+    let opened = |fixture: &mut Fixture| match fixture.execute(&Request::open(1)) {
+        Applied::Opened(session) => {
+            fixture.attach(CLIENT, session, 1);
+            session
+        }
         other => panic!("{other:?}"),
     };
-    let mut ids = vec![fixture.session];
-    while ids.len() < 2 * SESSIONS_MAX {
-        ids.push(opened(&mut fixture));
-        fixture.offer(request(*ids.last().expect("one was pushed"), 1, 1, 1));
-    }
     fixture.offer(request(fixture.session, 1, 1, 1));
-    let known = |fixture: &Fixture| {
-        ids.iter()
-            .filter(|id| fixture.door.route(**id).is_some())
-            .count()
-    };
-    // Two entries for each session but the first, which is gone and was refused.
-    assert_eq!(known(&fixture), 2 * SESSIONS_MAX - 1);
+    while fixture.door.taken() < 2 * SESSIONS_MAX {
+        let session = opened(&mut fixture);
+        fixture.offer(request(session, 1, 1, 1));
+    }
     fixture.door.tidy(&fixture.sessions);
-    assert_eq!(known(&fixture), 2 * SESSIONS_MAX - 1);
-    let (one, other) = (opened(&mut fixture), opened(&mut fixture));
+    assert_eq!(fixture.door.taken(), 2 * SESSIONS_MAX);
+    let one = opened(&mut fixture);
     fixture.offer(request(one, 1, 1, 1));
     fixture.door.tidy(&fixture.sessions);
-    assert_eq!(known(&fixture), 2 * SESSIONS_MAX - 1);
-    fixture.offer(request(other, 1, 1, 1));
-    fixture.door.tidy(&fixture.sessions);
-    assert_eq!(known(&fixture), SESSIONS_MAX - 2);
+    assert_eq!(fixture.door.taken(), SESSIONS_MAX);
     assert_eq!(fixture.door.route(one), Some(CLIENT));
     // What was taken in of the sessions that are still there is known.
     let again = request(one, 1, 1, 1);

@@ -97,7 +97,8 @@ impl Fixture {
     fn cached(&self, session: SessionId, first: u64) -> Option<usize> {
         let end = CommandNumber(u64::MAX);
         let cached = self.sessions.cached(session, CommandNumber(first), end);
-        cached.map(|frames| frames.len())
+        let kept = cached.filter(|kept| kept.from <= CommandNumber(first));
+        kept.map(|kept| kept.frames.len())
     }
 }
 

@@ -35,8 +35,6 @@ pub struct Client {
     pub left: u64,
     /// Commands whose reply came and was checked.
     pub completed: u64,
-    /// Somebody else may have used the numbers below this one.
-    shared_below: CommandNumber,
     /// The request that was sent last, and the number after the last one ever sent.
     last_request: Option<Bytes>,
     sent_end: CommandNumber,
@@ -69,7 +67,6 @@ impl Client {
             submit_at: random.below(plan.think_ns.max(1)),
             left: u64::MAX,
             completed: 0,
-            shared_below: CommandNumber(0),
             last_request: None,
             sent_end: CommandNumber(1),
             serial: 0,
@@ -124,7 +121,6 @@ impl Client {
         self.session = session(&self.plan, self.replicas, self.token);
         self.session_id = None;
         self.operations.clear();
-        self.shared_below = CommandNumber(0);
         self.last_request = None;
         self.sent_end = CommandNumber(1);
         for replica in (1..=self.replicas).map(ReplicaId) {
@@ -263,7 +259,11 @@ impl Client {
                     self.check_replies(now, &replies, agreement, model)?;
                 }
                 // It may still come, and is waited for.
-                Event::TimedOut { .. } => {}
+                Event::TimedOut { .. } | Event::Closed => {}
+                Event::Gone { first, count } => {
+                    checked += u64::from(count);
+                    self.check_gone(now, first, count, agreement, model)?;
+                }
                 // What became of its commands it is not told: it goes on in a new session.
                 Event::Failed(_) if self.session_id.is_some_and(|id| model.evicted(id)) => {
                     self.abandon(now);
@@ -308,9 +308,6 @@ impl Client {
                     self.index
                 ));
             }
-            if number < self.shared_below {
-                continue;
-            }
             if executed.command != operation.command {
                 return wrong(format!(
                     "client {}'s {number:?} is another command in {slot}",
@@ -328,13 +325,51 @@ impl Client {
         Ok(())
     }
 
-    /// The request sent last, as somebody with the same session may send it from elsewhere.
+    /// Commands whose replies were not kept were executed all the same.
+    fn check_gone(
+        &mut self,
+        now: u64,
+        first: CommandNumber,
+        count: u32,
+        agreement: &Agreement,
+        model: &Model,
+    ) -> Result<(), Violation> {
+        for number in (first.0..first.0 + u64::from(count)).map(CommandNumber) {
+            let operation = self.operations.pop_front().filter(|o| o.number == number);
+            let session = self.session_id.unwrap_or_default();
+            let executed = model.lookup(session, number).filter(|(executed, slot)| {
+                let at = agreement.committed_at(*slot).unwrap_or(u64::MAX);
+                operation.as_ref().is_some_and(|operation| {
+                    executed.command == operation.command && (operation.invoked..=now).contains(&at)
+                })
+            });
+            if executed.is_none() {
+                let what = format!(
+                    "client {} is told that {number:?} was executed, and it was not",
+                    self.index
+                );
+                return Err(Violation::new(LINEARIZABLE, what));
+            }
+        }
+        Ok(())
+    }
+
+    /// What this client says first over a connection.
+    pub fn attach(&self) -> Option<Bytes> {
+        let message = ClientMessage::Attach {
+            session: self.session_id?,
+            token: self.token,
+        };
+        Some(message.encode().slice(FRAME_PREFIX_BYTES..))
+    }
+
+    /// The request sent last, as somebody else may send it from elsewhere.
     pub fn last_request(&self) -> Option<Bytes> {
         self.last_request.clone()
     }
 
-    /// A request for numbers that this client has sent and seen no reply of, with other commands: what a second
-    /// client with the same session would send.
+    /// A request for numbers that this client has sent and seen no reply of, with other commands: what somebody would
+    /// send who guessed its session.
     pub fn forged_request(&mut self) -> Option<Bytes> {
         let session = self.session_id?;
         let first = self.operations.front()?.number;
@@ -349,7 +384,6 @@ impl Client {
             commands.put_u32_le(command.len() as u32);
             commands.put_slice(&command);
         }
-        self.shared_below = self.shared_below.max(self.sent_end);
         let request = Request {
             session,
             first,

@@ -69,7 +69,7 @@ pub enum Fault {
     ClientDisconnect,
     /// A client leaves its session behind, with commands under way.
     AbandonedSession,
-    /// A second client uses the session of another one.
+    /// Somebody sends in the session of another client, whose token it does not know.
     SharedSession,
     /// Far more comes in than the replica can take.
     Overload,

@@ -104,6 +104,12 @@ pub fn answer(message: &ServerMessage) -> String {
             )
         }
         ServerMessage::Opened { token, session } => format!("Opened token {token:x} {session:?}"),
+        ServerMessage::Closed { session } => format!("Closed {session:?}"),
+        ServerMessage::Gone {
+            session,
+            first,
+            end,
+        } => format!("Gone {session:?} {first:?}..{end:?}"),
         ServerMessage::Refused(r) => {
             format!(
                 "Refused {:?} expected {:?} {:?}",

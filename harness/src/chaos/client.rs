@@ -185,7 +185,11 @@ impl LoadClient {
         let command = encode(key, action).context("a command of this load is malformed")?;
         let reply = match session.client.call(command).await {
             Ok(reply) => reply,
-            Err(ClientError::Timeout { .. } | ClientError::Session(_)) => {
+            Err(
+                ClientError::Timeout { .. }
+                | ClientError::ReplyGone { .. }
+                | ClientError::Session(_),
+            ) => {
                 return Ok(Answer::Unknown);
             }
             Err(error) => return Err(error).context("a client failed"),

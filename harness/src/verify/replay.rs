@@ -36,7 +36,7 @@ impl Replay {
     pub fn new(start: Start, clients: &[ClientAccount], snapshots: Vec<Kept>) -> Replay {
         let mut replay = Replay {
             machine: start.machine,
-            stamps: Stamps::new(clients, start.sessions.clone()),
+            stamps: Stamps::new(clients, start.slot, start.sessions.clone()),
             sessions: Sessions::restored(start.sessions),
             next: start.slot.next(),
             early: BTreeMap::new(),

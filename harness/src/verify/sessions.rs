@@ -16,6 +16,8 @@ pub type LastCommands = HashMap<u64, u64>;
 #[derive(Default)]
 pub struct Sessions {
     last: LastCommands,
+    /// What opened those that were opened since the beginning: it closes them as well.
+    tokens: HashMap<u64, u64>,
 }
 
 /// A value that is not a batch of well-formed entries.
@@ -26,7 +28,10 @@ pub struct NotABatch(String);
 impl Sessions {
     /// As a snapshot has them.
     pub fn restored(last: LastCommands) -> Sessions {
-        Sessions { last }
+        Sessions {
+            last,
+            tokens: HashMap::new(),
+        }
     }
 
     /// Whether the table of a snapshot says the same. Once more sessions were opened than the engine keeps, it lacks
@@ -52,12 +57,21 @@ impl Sessions {
             index += 1;
             if entry.session.0 == 0 {
                 // A session is named by the place in the log that opened it: slot, then position in its batch.
-                self.last.insert(slot.0 * 65_536 + position, 0);
+                let session = slot.0 * 65_536 + position;
+                self.last.insert(session, 0);
+                self.tokens.insert(session, entry.first.0);
                 continue;
             }
             let Some(last) = self.last.get_mut(&entry.session.0) else {
                 continue;
             };
+            if entry.count == 0 && entry.acknowledged.0 == u64::MAX {
+                let token = self.tokens.get(&entry.session.0);
+                if token.is_none_or(|token| *token == entry.first.0) {
+                    self.last.remove(&entry.session.0);
+                }
+                continue;
+            }
             for (number, command) in (entry.first.0..).zip(entry.iter()) {
                 if number == *last + 1 {
                     *last = number;
@@ -120,6 +134,21 @@ mod tests {
         entry(&mut batch, session, 4, &[b"d", b"e"]);
         assert_eq!(executed(&mut sessions, 4, batch.freeze()), [b"d", b"e"]);
         assert!(executed(&mut sessions, 5, Bytes::new()).is_empty());
+    }
+
+    #[test]
+    fn a_session_that_its_token_closes_executes_nothing_any_more() {
+        let mut sessions = Sessions::default();
+        let session = SessionId(1 << 16);
+        let mut batch = BytesMut::new();
+        entry(&mut batch, 0, 8, &[]);
+        entry(&mut batch, session.0, 1, &[b"a"]);
+        Request::close(session, 7).put(&mut batch);
+        entry(&mut batch, session.0, 2, &[b"b"]);
+        Request::close(session, 8).put(&mut batch);
+        entry(&mut batch, session.0, 3, &[b"c"]);
+        assert_eq!(executed(&mut sessions, 1, batch.freeze()), [b"a", b"b"]);
+        assert!(sessions.agree_with(&LastCommands::new()));
     }
 
     #[test]

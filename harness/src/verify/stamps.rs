@@ -6,6 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
+use synod_engine::ids::{SessionId, Slot};
 
 use super::Verdict;
 use super::sessions::LastCommands;
@@ -50,14 +51,20 @@ struct Client {
 const SKIPPED_MAX: u64 = 1_000_000;
 
 impl Stamps {
-    /// `before` is the table of sessions that the replay starts with.
-    pub fn new(accounts: &[ClientAccount], before: LastCommands) -> Stamps {
+    /// `before` is the table of sessions that the replay starts with, behind slot `start`.
+    pub fn new(accounts: &[ClientAccount], start: Slot, before: LastCommands) -> Stamps {
         let client = |account: &ClientAccount| {
             let session = account.session;
             let last = session.map_or(0, |session| before.get(&session).copied().unwrap_or(0));
+            let known = |session| {
+                let opened = SessionId(session).opened_in().0;
+                before.contains_key(&session) || !(1..=start.0).contains(&opened)
+            };
             Client {
                 account: *account,
-                begun: session.is_some() || before.is_empty(),
+                // A session that the table lacks although it was opened before was closed before: nobody can tell how
+                // far it came.
+                begun: session.is_some_and(known) || before.is_empty(),
                 vouched: last,
                 highest: last,
                 skipped: BTreeSet::new(),
@@ -193,7 +200,8 @@ mod tests {
             acknowledged,
             session,
         };
-        let mut stamps = Stamps::new(&[account], before.iter().copied().collect());
+        let before = before.iter().copied().collect();
+        let mut stamps = Stamps::new(&[account], Slot(9), before);
         for number in executed {
             let mut stamp = [0u8; STAMP_BYTES];
             stamp[..8].copy_from_slice(&7u64.to_le_bytes());
@@ -238,6 +246,10 @@ mod tests {
         assert_eq!(check_from(&before, Some(3), 7, &[6, 7]).lost, 1);
         // A session that is not in the snapshot was opened after it.
         assert_eq!(check_from(&[(5, 9)], Some(3), 5, &[5]).lost, 4);
+        // One that is not, though it was opened before, was closed before, and all of it with that.
+        let verdict = check_from(&[(5, 9)], Some(8 << 16), 5, &[]);
+        assert_eq!((verdict.lost, verdict.vouched), (0, 5));
+        assert_eq!(check_from(&[(5, 9)], Some(10 << 16), 5, &[]).lost, 5);
     }
 
     #[test]

@@ -51,6 +51,7 @@ pub struct Core {
 pub enum Ready {
     Replies(Replies),
     TimedOut { first: CommandNumber, count: u32 },
+    Gone { first: CommandNumber, count: u32 },
 }
 
 /// How a client is used. The two cannot be told apart by a reply, so they don't mix.
@@ -214,14 +215,23 @@ impl Core {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Opened => {}
+            Event::Opened | Event::Closed => {}
             Event::Replies(replies) if self.mode == Some(Mode::Calls) => self.answer(&replies),
             Event::Replies(replies) => {
                 self.ready_commands += u64::from(replies.count);
                 self.ready.push_back(Ready::Replies(replies));
             }
             Event::TimedOut { first, count } if self.mode == Some(Mode::Calls) => {
-                self.time_out(first, count);
+                let error = |first| ClientError::Timeout { first, count: 1 };
+                self.give_up(first.plus(count), error);
+            }
+            Event::Gone { first, count } if self.mode == Some(Mode::Calls) => {
+                let error = |first| ClientError::ReplyGone { first, count: 1 };
+                self.give_up(first.plus(count), error);
+            }
+            Event::Gone { first, count } => {
+                self.ready_commands += u64::from(count);
+                self.ready.push_back(Ready::Gone { first, count });
             }
             Event::TimedOut { first, count } => {
                 self.ready.push_back(Ready::TimedOut { first, count });
@@ -254,18 +264,15 @@ impl Core {
         }
     }
 
-    fn time_out(&mut self, first: CommandNumber, count: u32) {
-        let end = first.plus(count);
+    /// Tells the calls below `end` that wait why no reply comes to them.
+    fn give_up(&mut self, end: CommandNumber, error: impl Fn(CommandNumber) -> ClientError) {
         while self
             .calls
             .front()
             .is_some_and(|(waiting, _)| *waiting < end)
         {
             let (number, waiting) = self.calls.pop_front().expect("just seen");
-            let _ = waiting.send(Err(ClientError::Timeout {
-                first: number,
-                count: 1,
-            }));
+            let _ = waiting.send(Err(error(number)));
         }
     }
 

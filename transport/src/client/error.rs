@@ -10,6 +10,8 @@ pub enum ClientError {
     /// The configuration cannot work.
     #[error(transparent)]
     Transport(#[from] TransportError),
+    #[error("the system gives no random bytes")]
+    NoRandomness,
     #[error("no replica is configured: give the address of at least one")]
     NoReplicas,
     /// No session within the deadline, or every replica turned the client down.
@@ -20,6 +22,12 @@ pub enum ClientError {
         "no reply to {count} command(s) from {first:?} on within the deadline: executed or not is unknown"
     )]
     Timeout { first: CommandNumber, count: u32 },
+    /// The session goes on.
+    #[error(
+        "{count} command(s) from {first:?} on were executed, but the replies are gone: the cluster could not keep them until \
+         a connection was there to take them"
+    )]
+    ReplyGone { first: CommandNumber, count: u32 },
     /// Wait for replies and submit again. Nothing was taken.
     #[error(
         "more than {commands_max} commands, or too many bytes, would be outstanding: take replies first"

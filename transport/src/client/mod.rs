@@ -31,7 +31,7 @@ use crate::identity::{Identity, client_name};
 pub use self::error::ClientError;
 pub use self::session::{OUTSTANDING_BYTES_MAX, REQUEST_BYTES_MAX, SessionFailed};
 
-/// Everything outstanding is sent again when nothing came back for this long.
+/// The oldest request is sent again when nothing came back for this long.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// The longest frame a replica may send: the replies of one batch.
 const REPLIES_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -48,7 +48,7 @@ pub struct ClientConfig {
     /// Commands without a reply, or whose reply was not taken yet.
     pub outstanding_max: u32,
     pub mtu_max: u16,
-    /// Of the session's token and of the jitter in reconnect delays. Different for every client.
+    /// Of the jitter in reconnect delays. Different for every client.
     pub seed: u64,
 }
 
@@ -160,6 +160,10 @@ impl Client {
                     Some(Ready::TimedOut { first, count }) => {
                         return Err(ClientError::Timeout { first, count });
                     }
+                    Some(Ready::Gone { first, count }) => {
+                        core.ready_commands -= u64::from(count);
+                        return Err(ClientError::ReplyGone { first, count });
+                    }
                     None => {}
                 }
                 if let Some(failure) = &core.failed {
@@ -226,8 +230,10 @@ impl Client {
         }
     }
 
-    /// Disconnects. What is outstanding may or may not be executed: take the replies first.
+    /// Ends the session and disconnects. What is outstanding may or may not be executed: take the replies first.
+    /// Where no leader answers in time, the session is left to be evicted.
     pub async fn close(self) {
+        let _ = tokio::time::timeout(CLOSE_WAIT, self.end_session()).await;
         let endpoints = self.endpoints.clone();
         drop(self);
         let idle = async {
@@ -237,6 +243,21 @@ impl Client {
         };
         // A replica that does not answer in time finds out by a timeout.
         let _ = tokio::time::timeout(CLOSE_WAIT, idle).await;
+    }
+
+    async fn end_session(&self) {
+        let now = self.shared.now();
+        if !self.shared.lock().session.close(now) {
+            return;
+        }
+        self.shared.work.notify_one();
+        loop {
+            let changed = self.shared.changed.notified();
+            if self.shared.lock().session.id().is_none() {
+                return;
+            }
+            changed.await;
+        }
     }
 
     fn start(config: ClientConfig, observing: bool) -> Result<Client, ClientError> {
@@ -373,11 +394,19 @@ fn session(config: &ClientConfig, ids: &[ReplicaId]) -> Result<Session, ClientEr
     }
     Ok(Session::new(SessionConfig {
         replicas,
-        token: config.seed,
+        token: token()?,
         outstanding_max: config.outstanding_max,
         retry_after_ns: nanos(RETRY_AFTER),
         deadline_ns: nanos(config.deadline),
     }))
+}
+
+/// Whoever guesses it could use the session.
+fn token() -> Result<u64, ClientError> {
+    let mut bytes = [0; 8];
+    let random = ring::rand::SystemRandom::new();
+    ring::rand::SecureRandom::fill(&random, &mut bytes).map_err(|_| ClientError::NoRandomness)?;
+    Ok(u64::from_le_bytes(bytes))
 }
 
 fn nanos(duration: Duration) -> u64 {

@@ -20,16 +20,18 @@ pub const REQUEST_BYTES_MAX: usize = 512 * 1024;
 pub const OUTSTANDING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The wait before the next resend doubles up to this factor while nothing comes back.
 const RETRY_FACTOR_MAX: u64 = 8;
+/// No replica can send a client away for longer.
+const BUSY_NS_MAX: u64 = 1_000_000_000;
 /// So many commands with a reply make the window larger by one.
 const WINDOW_GROWTH: u64 = 4;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionConfig {
     pub replicas: ReplicaSet,
-    /// Random, so that an Opened can be told from somebody else's.
+    /// From the system's randomness: it opens the session, and whoever knows it may use it.
     pub token: u64,
     pub outstanding_max: u32,
-    /// Everything is sent again after this long without any progress.
+    /// The oldest request is sent again after this long without any progress.
     pub retry_after_ns: u64,
     /// A command without a reply is reported after this long.
     pub deadline_ns: u64,
@@ -46,6 +48,14 @@ pub enum Event {
         first: CommandNumber,
         count: u32,
     },
+    /// These commands were executed, and their replies are lost: the replicas did not keep them until this client
+    /// could take them.
+    Gone {
+        first: CommandNumber,
+        count: u32,
+    },
+    /// The session is over, as [`Session::close`] asked.
+    Closed,
     /// The end of the session; nothing follows.
     Failed(SessionFailed),
 }
@@ -93,7 +103,8 @@ pub struct SessionCounters {
 enum Phase {
     Opening { sent: bool },
     Open(SessionId),
-    Failed,
+    Closing { session: SessionId, sent: bool },
+    Over,
 }
 
 pub struct Session {
@@ -114,6 +125,12 @@ pub struct Session {
     /// Since when nothing came back, or when sending began.
     waiting_since: Time,
     retry_factor: u64,
+    /// The target may not know that this is the session's client.
+    attach_due: bool,
+    /// Everything was sent again because the target did not know; what it refused before it does is of no interest.
+    attaching: bool,
+    /// Nothing came back for too long: only the oldest request is on its way until something does.
+    probing: bool,
     events: VecDeque<Event>,
     counters: SessionCounters,
 }
@@ -138,6 +155,9 @@ impl Session {
             window: u64::MAX,
             waiting_since: Time::default(),
             retry_factor: 1,
+            attach_due: false,
+            attaching: false,
+            probing: false,
             events: VecDeque::new(),
             counters: SessionCounters::default(),
         }
@@ -153,7 +173,9 @@ impl Session {
         match (&self.failure, self.phase) {
             (Some(failure), _) => return Err(failure.clone().into()),
             (None, Phase::Open(_)) => {}
-            (None, Phase::Opening { .. } | Phase::Failed) => return Err(SubmitError::NotOpen),
+            (None, Phase::Opening { .. } | Phase::Closing { .. } | Phase::Over) => {
+                return Err(SubmitError::NotOpen);
+            }
         }
         let bytes = commands.len();
         if bytes > REQUEST_BYTES_MAX {
@@ -181,9 +203,24 @@ impl Session {
     /// Once it is open, and until it ends.
     pub fn id(&self) -> Option<SessionId> {
         match self.phase {
-            Phase::Open(id) => Some(id),
-            Phase::Opening { .. } | Phase::Failed => None,
+            Phase::Open(id) | Phase::Closing { session: id, .. } => Some(id),
+            Phase::Opening { .. } | Phase::Over => None,
         }
+    }
+
+    /// Ends the session behind what was sent in it. Returns whether there is one to end: then
+    /// [`Event::Closed`] follows, or a failure.
+    pub fn close(&mut self, now: Time) -> bool {
+        let Phase::Open(session) = self.phase else {
+            return false;
+        };
+        self.phase = Phase::Closing {
+            session,
+            sent: false,
+        };
+        self.waiting_since = now;
+        self.retry_factor = 1;
+        true
     }
 
     pub fn is_open(&self) -> bool {
@@ -206,6 +243,7 @@ impl Session {
         self.routing.connected(replica);
         // What was sent over an earlier connection may be lost.
         if self.routing.target() == Some(replica) {
+            self.probing = false;
             self.restart(now);
         }
     }
@@ -218,10 +256,17 @@ impl Session {
         match message {
             ServerMessage::Leader { ballot, leader } => {
                 let changed = self.routing.announced(ballot, leader);
+                self.probing &= !changed;
                 self.redirected(now, changed);
             }
-            ServerMessage::Opened { token, session } => self.on_opened(now, token, session),
+            ServerMessage::Opened { token, session } => self.on_opened(now, from, token, session),
             ServerMessage::Replies(replies) => self.on_replies(now, replies),
+            ServerMessage::Gone {
+                session,
+                first,
+                end,
+            } => self.on_gone(now, session, first, end),
+            ServerMessage::Closed { session } => self.on_closed(session),
             ServerMessage::Refused(refused) => self.on_refused(now, from, &refused),
             // The status of a replica is no matter of the session.
             ServerMessage::StatusReply(_) => {}
@@ -239,6 +284,8 @@ impl Session {
             self.counters.retries += 1;
             self.retry_factor = (self.retry_factor * 2).min(RETRY_FACTOR_MAX);
             self.window = self.window.min(self.on_the_way() / 2).max(1);
+            // A leader that stalls has everything already, and another replica could only give it back.
+            self.probing = true;
             if self.routing.rotate() {
                 self.counters.redirects += 1;
             }
@@ -263,8 +310,9 @@ impl Session {
         self.paused_until = None;
         let pending = match self.phase {
             Phase::Opening { sent } => !sent,
-            Phase::Open(_) => self.cursor < self.runs.next() && self.on_the_way() < self.window,
-            Phase::Failed => false,
+            Phase::Open(_) => self.attach_due || self.has_request_to_send(),
+            Phase::Closing { sent, .. } => self.attach_due || !sent || self.has_request_to_send(),
+            Phase::Over => false,
         };
         self.routing.reachable().filter(|_| pending)
     }
@@ -281,26 +329,55 @@ impl Session {
                     body: Bytes::new(),
                 }
             }
-            Phase::Open(session) => {
-                let (frame, count) = self.runs.request(session, self.cursor);
-                let first = self.cursor;
-                self.cursor = first.plus(count);
-                if self.sent_below > first {
-                    self.counters.resent += self.sent_below.min(self.cursor).0 - first.0;
+            Phase::Open(session) | Phase::Closing { session, .. } if self.attach_due => {
+                self.attach_due = false;
+                let token = self.config.token;
+                Frame {
+                    head: ClientMessage::Attach { session, token }.encode(),
+                    body: Bytes::new(),
                 }
-                self.sent_below = self.sent_below.max(self.cursor);
-                frame
             }
-            Phase::Failed => return None,
+            Phase::Open(session) | Phase::Closing { session, .. } if self.has_request_to_send() => {
+                self.next_request(session)
+            }
+            Phase::Closing { session, .. } => {
+                self.phase = Phase::Closing {
+                    session,
+                    sent: true,
+                };
+                Frame {
+                    head: ClientMessage::Close { session }.encode(),
+                    body: Bytes::new(),
+                }
+            }
+            Phase::Open(_) | Phase::Over => return None,
         };
         Some((to, frame))
     }
 
-    fn on_opened(&mut self, now: Time, token: u64, session: SessionId) {
+    fn has_request_to_send(&self) -> bool {
+        let window = if self.probing { 1 } else { self.window };
+        self.cursor < self.runs.next() && self.on_the_way() < window
+    }
+
+    fn next_request(&mut self, session: SessionId) -> Frame {
+        let (frame, count) = self.runs.request(session, self.cursor);
+        let first = self.cursor;
+        self.cursor = first.plus(count);
+        if self.sent_below > first {
+            self.counters.resent += self.sent_below.min(self.cursor).0 - first.0;
+        }
+        self.sent_below = self.sent_below.max(self.cursor);
+        frame
+    }
+
+    fn on_opened(&mut self, now: Time, from: ReplicaId, token: u64, session: SessionId) {
         let opening = matches!(self.phase, Phase::Opening { .. });
         // A repeated Open may be answered twice; the second session is left to be evicted.
         if opening && token == self.config.token {
             self.phase = Phase::Open(session);
+            // Who opened it knows its client.
+            self.attach_due = self.routing.target() != Some(from);
             self.progress(now);
             self.events.push_back(Event::Opened);
         }
@@ -309,10 +386,7 @@ impl Session {
     fn on_replies(&mut self, now: Time, mut replies: Replies) {
         let acknowledged = self.runs.acknowledged();
         let end = replies.first.plus(replies.count);
-        if self.phase != Phase::Open(replies.session)
-            || end <= acknowledged
-            || end > self.sent_below
-        {
+        if self.id() != Some(replies.session) || end <= acknowledged || end > self.sent_below {
             return;
         }
         if replies.first > acknowledged {
@@ -323,20 +397,48 @@ impl Session {
         skip_items(&mut replies.replies, seen);
         replies.first = acknowledged;
         replies.count -= seen;
+        self.acknowledge(now, end, u64::from(replies.count));
+        self.events.push_back(Event::Replies(replies));
+    }
+
+    fn on_gone(&mut self, now: Time, session: SessionId, first: CommandNumber, end: CommandNumber) {
+        let acknowledged = self.runs.acknowledged();
+        if self.id() != Some(session) || end <= acknowledged || end > self.sent_below {
+            return;
+        }
+        if first > acknowledged {
+            return self.resend(now, acknowledged);
+        }
+        let count = end.0 - acknowledged.0;
+        self.acknowledge(now, end, count);
+        self.events.push_back(Event::Gone {
+            first: acknowledged,
+            // No more than the limit on outstanding commands, which has 32 bits.
+            count: u32::try_from(count).unwrap_or(u32::MAX),
+        });
+    }
+
+    fn acknowledge(&mut self, now: Time, end: CommandNumber, count: u64) {
         self.runs.acknowledge(end);
         self.cursor = self.cursor.max(end);
-        let more = u64::from(replies.count) / WINDOW_GROWTH + 1;
-        self.window = self.window.saturating_add(more);
+        self.window = self.window.saturating_add(count / WINDOW_GROWTH + 1);
         self.progress(now);
-        self.events.push_back(Event::Replies(replies));
+    }
+
+    fn on_closed(&mut self, session: SessionId) {
+        if matches!(self.phase, Phase::Closing { session: own, .. } if own == session) {
+            self.phase = Phase::Over;
+            self.runs.clear();
+            self.events.push_back(Event::Closed);
+        }
     }
 
     fn on_refused(&mut self, now: Time, from: ReplicaId, refused: &Refused) {
         // Only the target's opinion counts; anybody else's is about something that was sent again since.
         let ours = match self.phase {
             Phase::Opening { .. } => refused.session == SessionId::NONE,
-            Phase::Open(session) => refused.session == session,
-            Phase::Failed => false,
+            Phase::Open(session) | Phase::Closing { session, .. } => refused.session == session,
+            Phase::Over => false,
         };
         if !ours || self.routing.target() != Some(from) {
             return;
@@ -344,7 +446,9 @@ impl Session {
         match refused.reason {
             Reason::Busy { retry_after_us } => {
                 self.counters.busy += 1;
-                self.paused_until = Some(now.plus(u64::from(retry_after_us) * 1_000));
+                let pause = (u64::from(retry_after_us) * 1_000).min(BUSY_NS_MAX);
+                self.paused_until = Some(now.plus(pause));
+                self.probing = false;
                 // Being told to wait is a sign of life.
                 self.waiting_since = now;
                 self.rewind(refused.expected);
@@ -352,14 +456,20 @@ impl Session {
                 self.window = self.on_the_way().max(1);
                 // What was sent behind the refused request is refused for the gap; that is answered already.
                 self.resent_from = Some(self.cursor);
-                if let Phase::Opening { sent } = &mut self.phase {
-                    *sent = false;
-                }
+                self.say_again();
+            }
+            Reason::NotAttached if self.attaching => {}
+            Reason::NotAttached => {
+                self.restart(now);
+                self.attaching = true;
             }
             Reason::Gap => self.resend(now, refused.expected),
             Reason::NotLeader => {
                 let changed = self.routing.refused(from);
                 self.redirected(now, changed);
+            }
+            Reason::UnknownSession if matches!(self.phase, Phase::Closing { .. }) => {
+                self.on_closed(refused.session);
             }
             Reason::UnknownSession => self.fail(SessionFailed::Unknown(refused.session)),
             Reason::OverLimit { limit } => self.fail(SessionFailed::OverLimit {
@@ -404,7 +514,14 @@ impl Session {
         self.resent_from = None;
         self.paused_until = None;
         self.waiting_since = now;
-        if let Phase::Opening { sent } = &mut self.phase {
+        self.attach_due = self.id().is_some();
+        self.attaching = false;
+        self.say_again();
+    }
+
+    /// Whether the session is to be opened or closed is said once to each target, until it is.
+    fn say_again(&mut self) {
+        if let Phase::Opening { sent } | Phase::Closing { sent, .. } = &mut self.phase {
             *sent = false;
         }
     }
@@ -413,10 +530,12 @@ impl Session {
         self.resent_from = None;
         self.waiting_since = now;
         self.retry_factor = 1;
+        self.attaching = false;
+        self.probing = false;
     }
 
     fn fail(&mut self, failure: SessionFailed) {
-        self.phase = Phase::Failed;
+        self.phase = Phase::Over;
         self.failure = Some(failure.clone());
         self.runs.clear();
         self.events.push_back(Event::Failed(failure));
@@ -424,9 +543,9 @@ impl Session {
 
     fn retry_at(&self) -> Option<Time> {
         let waiting = match self.phase {
-            Phase::Opening { .. } => true,
+            Phase::Opening { .. } | Phase::Closing { .. } => true,
             Phase::Open(_) => !self.runs.is_empty(),
-            Phase::Failed => false,
+            Phase::Over => false,
         };
         let after = self.config.retry_after_ns * self.retry_factor;
         waiting.then(|| self.waiting_since.plus(after))

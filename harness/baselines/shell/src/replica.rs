@@ -3,17 +3,15 @@
 use std::collections::VecDeque;
 use std::future::Future;
 
-use bytes::Bytes;
 use synod_engine::batch::Intake;
 use synod_engine::client::{
     ClientMessage, REQUEST_HEADER_BYTES, Reason, Refused, Request, ServerMessage,
 };
 use synod_engine::config::Limits;
 use synod_engine::ids::{ClientId, CommandNumber, Lsn, ReplicaId, SessionId, Slot, Time};
-use synod_engine::intake::{Admission, Door, Opening};
+use synod_engine::intake::{Admission, Attaching, Closing, Door, Opening};
 use synod_engine::output::Leadership;
 use synod_engine::seams::{Arrival, Network, StateMachine, Wal, WalFailed};
-use synod_engine::sessions::Applied;
 use synod_engine::state::State;
 use synod_engine::status::StatusDesk;
 use synod_harness::node::Node;
@@ -100,6 +98,10 @@ impl<P: Protocol, M: StateMachine> Replica<P, M> {
             Arrival::Client { client, frame } => match ClientMessage::decode(frame) {
                 Ok(ClientMessage::Request(request)) => self.request(client, request),
                 Ok(ClientMessage::Open { token }) => self.open(client, token),
+                Ok(ClientMessage::Attach { session, token }) => {
+                    self.attach(client, session, token);
+                }
+                Ok(ClientMessage::Close { session }) => self.close_session(client, session),
                 Ok(ClientMessage::Status) => self.status.ask(client),
                 Err(_) => {
                     self.counters.frames_malformed += 1;
@@ -142,13 +144,7 @@ impl<P: Protocol, M: StateMachine> Replica<P, M> {
 
     fn open(&mut self, client: ClientId, token: u64) {
         // What opens a session in a slot is the same for Synod: see `synod_engine::sessions`.
-        let request = Request {
-            session: SessionId::NONE,
-            first: CommandNumber(token),
-            acknowledged: CommandNumber(0),
-            count: 0,
-            commands: Bytes::new(),
-        };
+        let request = Request::open(token);
         let reason = if !self.serving {
             self.door.counters.refused_not_leader += 1;
             Reason::NotLeader
@@ -166,6 +162,35 @@ impl<P: Protocol, M: StateMachine> Replica<P, M> {
             }
         };
         self.refuse(client, SessionId::NONE, request.first, reason);
+    }
+
+    fn attach(&mut self, client: ClientId, session: SessionId, token: u64) {
+        let (sessions, applied) = (&self.state.sessions, self.state.applied());
+        let attaching = self
+            .door
+            .attach(client, session, token, sessions, applied);
+        if let Attaching::Refused(reason) = attaching {
+            self.refuse(client, session, CommandNumber(0), reason);
+        }
+    }
+
+    fn close_session(&mut self, client: ClientId, session: SessionId) {
+        let reason = if !self.serving {
+            self.door.counters.refused_not_leader += 1;
+            Reason::NotLeader
+        } else if !self.has_room_for(&Request::close(session, 0)) {
+            self.door.counters.refused_busy += 1;
+            Reason::Busy {
+                retry_after_us: OPEN_RETRY_US,
+            }
+        } else {
+            match self.door.close(client, session, &self.state.sessions) {
+                Closing::New(token) => return self.intake.push(&Request::close(session, token)),
+                Closing::UnderWay => return,
+                Closing::Refused(reason) => reason,
+            }
+        };
+        self.refuse(client, session, CommandNumber(u64::MAX), reason);
     }
 
     fn has_room_for(&self, request: &Request) -> bool {
@@ -217,22 +242,11 @@ impl<P: Protocol, M: StateMachine> Replica<P, M> {
             }
             let (door, network) = (&mut self.door, &mut self.network);
             let slot = self.state.applied().next();
-            self.state
-                .apply(slot, value, |request, applied| match applied {
-                    Applied::Executed(frame) => {
-                        if let Some(client) = door.route(request.session) {
-                            network.reply(client, frame);
-                        }
-                    }
-                    Applied::Opened(session) => {
-                        let token = request.first.0;
-                        if let Some(client) = door.opened(token) {
-                            let opened = ServerMessage::Opened { token, session };
-                            network.reply(client, opened.encode());
-                        }
-                    }
-                    Applied::Skipped => {}
-                });
+            self.state.apply(slot, value, |request, applied| {
+                if let Some((client, frame)) = door.answer(request, applied) {
+                    network.reply(client, frame);
+                }
+            });
         }
     }
 
@@ -308,12 +322,14 @@ impl<P: Protocol, M: StateMachine> Replica<P, M> {
             ("unknown_skipped", sessions.unknown_skipped),
             ("sessions_opened", sessions.sessions_opened),
             ("sessions_evicted", sessions.sessions_evicted),
+            ("sessions_closed", sessions.sessions_closed),
             ("requests_admitted", door.requests_admitted),
             ("requests_repeated", door.requests_repeated),
             ("refused_busy", door.refused_busy),
             ("refused_gap", door.refused_gap),
             ("refused_not_leader", door.refused_not_leader),
             ("refused_unknown_session", door.refused_unknown_session),
+            ("refused_not_attached", door.refused_not_attached),
             ("refused_over_limit", door.refused_over_limit),
             ("turns", self.counters.turns),
             ("proposals", self.counters.proposals),

@@ -34,6 +34,9 @@ pub struct Model {
     idle: BTreeSet<(Slot, SessionId)>,
     active: BTreeMap<SessionId, Slot>,
     evicted: BTreeSet<SessionId>,
+    /// What opened each session, and those that it closed again.
+    tokens: BTreeMap<SessionId, u64>,
+    closed: BTreeSet<SessionId>,
     executed: Vec<(Executed, Slot)>,
     /// How many commands are executed after each slot.
     after_slot: Vec<usize>,
@@ -57,11 +60,21 @@ impl Model {
                 self.make_room();
                 self.note_session(id, CommandNumber(0));
                 self.note_active(id, slot);
+                self.tokens.insert(id, request.first.0);
                 continue;
             }
             let Some(last) = self.sessions.get(&request.session).copied() else {
                 continue;
             };
+            if request.count == 0 {
+                let token = self.tokens.get(&request.session).copied();
+                let ends = request.acknowledged == CommandNumber(u64::MAX);
+                if ends && token == Some(request.first.0) {
+                    self.forget(request.session);
+                    self.closed.insert(request.session);
+                }
+                continue;
+            }
             self.note_active(request.session, slot);
             for (number, command) in (request.first.0..).zip(request.iter()) {
                 let number = CommandNumber(number);
@@ -95,14 +108,25 @@ impl Model {
         if self.sessions.len() < SESSIONS_MAX {
             return;
         }
-        if let Some((_, id)) = self.idle.pop_first() {
-            self.active.remove(&id);
-            if let Some(last) = self.sessions.remove(&id) {
-                let hash = session_hash(id, last);
-                self.sessions_hash = self.sessions_hash.wrapping_sub(hash);
-            }
+        if let Some((_, id)) = self.idle.first().copied() {
+            self.forget(id);
             self.evicted.insert(id);
         }
+    }
+
+    fn forget(&mut self, id: SessionId) {
+        if let Some(active) = self.active.remove(&id) {
+            self.idle.remove(&(active, id));
+        }
+        if let Some(last) = self.sessions.remove(&id) {
+            let hash = session_hash(id, last);
+            self.sessions_hash = self.sessions_hash.wrapping_sub(hash);
+        }
+    }
+
+    /// Whether the agreed log closed this session.
+    pub fn closed(&self, id: SessionId) -> bool {
+        self.closed.contains(&id)
     }
 
     fn note_active(&mut self, id: SessionId, slot: Slot) {

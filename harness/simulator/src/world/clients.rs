@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use synod_engine::client::{ClientMessage, ServerMessage};
 use synod_engine::codec::FRAME_PREFIX_BYTES;
-use synod_engine::ids::{ClientId, ReplicaId};
+use synod_engine::ids::{ClientId, CommandNumber, ReplicaId};
 use synod_engine::seams::Arrival;
 
 use crate::checker::{LINEARIZABLE, Violation};
@@ -158,14 +158,14 @@ impl<S: Seams> World<S> {
         if reorders && self.client_links.permille(CLIENT_REORDERS) {
             at += self.client_links.below(20 * delay + MS);
             self.strikes.note(Fault::ClientReorder);
-            return self.send_late(to, at, frame);
+            return self.send_late(connection, at, frame);
         }
         at = at.max(known.last_to_replica + 1);
         known.last_to_replica = at;
         if duplicates && self.client_links.permille(CLIENT_DUPLICATES) {
             self.strikes.note(Fault::ClientDuplicate);
             let again = at + self.client_links.below(100 * MS);
-            self.send_late(to, again, frame.clone());
+            self.send_late(connection, again, frame.clone());
         }
         let life = self.member(to).life;
         let arrival = Arrival::Client {
@@ -177,9 +177,17 @@ impl<S: Seams> World<S> {
 
     /// A frame that comes late comes over a former connection of its client: streams keep their order. Nobody hears
     /// what it is answered, and the connection goes soon after.
-    fn send_late(&mut self, to: ReplicaId, at: u64, frame: Bytes) {
+    fn send_late(&mut self, over: ClientId, at: u64, frame: Bytes) {
+        let known = self.connection_mut(over);
+        let (to, sender) = (known.replica, known.client);
         let client = self.new_connection(None, to);
         let life = self.member(to).life;
+        // What opened that connection comes late as well, and takes the session away from the present one.
+        let attach = sender.and_then(|index| self.clients[index].attach());
+        if let Some(frame) = attach {
+            let arrival = Arrival::Client { client, frame };
+            self.schedule(at, Event::Deliver { to, life, arrival });
+        }
         let arrival = Arrival::Client { client, frame };
         self.schedule(at, Event::Deliver { to, life, arrival });
         let arrival = Arrival::ClientGone { client };
@@ -226,7 +234,27 @@ impl<S: Seams> World<S> {
                     self.strikes.note(Fault::Overload);
                 }
             }
-            ServerMessage::Opened { .. }
+            ServerMessage::Gone {
+                session,
+                first,
+                end,
+            } => {
+                let missing = (first.0..end.0).find(|number| {
+                    self.model
+                        .lookup(*session, CommandNumber(*number))
+                        .is_none()
+                });
+                if let Some(number) = missing {
+                    let what = format!("{from} says that #{number} of {session:?} was executed");
+                    self.violate(Err(Violation::new(LINEARIZABLE, what)));
+                }
+            }
+            ServerMessage::Closed { session } if !self.model.closed(*session) => {
+                let what = format!("{from} says that {session:?} is closed, and it is not");
+                self.violate(Err(Violation::new(LINEARIZABLE, what)));
+            }
+            ServerMessage::Closed { .. }
+            | ServerMessage::Opened { .. }
             | ServerMessage::Leader { .. }
             | ServerMessage::StatusReply(_) => {}
         }
@@ -300,8 +328,8 @@ impl<S: Seams> World<S> {
         }
     }
 
-    /// A second client sends in the session of another one: a request of that one again, or other commands under
-    /// the same numbers.
+    /// Somebody sends in the session of another one without knowing its token: a request of that one again, or other
+    /// commands under the same numbers. It must change nothing for that one.
     fn share_session(&mut self, index: usize) {
         let random = &mut self.faults[Fault::SharedSession as usize];
         let forges = random.permille(500);
