@@ -42,6 +42,7 @@ mod simulate;
 #[cfg(feature = "slowdown")]
 mod slowdown;
 mod statistics;
+mod strangers;
 mod sweep;
 mod system;
 mod toml_file;

@@ -105,12 +105,14 @@ impl FirstPackets {
     }
 }
 
-/// Sends first packets from many ports at a steady rate, never reading an answer.
+/// Sends first packets from many ports at a steady rate. Answers are counted, never followed.
 pub struct Flood {
     packets: FirstPackets,
     sockets: Vec<UdpSocket>,
     to: SocketAddr,
-    sent: u64,
+    pub sent: u64,
+    /// Datagrams that came back.
+    pub answered: u64,
 }
 
 impl Flood {
@@ -130,21 +132,25 @@ impl Flood {
             sockets: sockets.collect::<std::io::Result<_>>()?,
             to,
             sent: 0,
+            answered: 0,
         })
     }
 
     /// One packet, from the next port. What the kernel does not take is lost, as on any network.
     pub fn send(&mut self) {
         let socket = &self.sockets[self.sent as usize % self.sockets.len()];
+        while socket.recv(&mut [0; 64]).is_ok() {
+            self.answered += 1;
+        }
         let _ = socket.send_to(&self.packets.write(), self.to);
         self.sent += 1;
     }
 
-    /// Sends `per_s` packets a second for as long as `going` says so; returns how many that were. What it could not send in
-    /// time, because the machine was busy, it leaves out instead of sending it in one burst.
-    pub fn run(&mut self, per_s: u32, mut going: impl FnMut() -> bool) -> u64 {
+    /// Sends `per_s` packets a second for as long as `going` says so. What it could not send in time, because the machine
+    /// was busy, it leaves out instead of sending it in one burst.
+    pub fn run(&mut self, per_s: u32, mut going: impl FnMut() -> bool) {
         const STEP: Duration = Duration::from_millis(2);
-        let (before, mut owed) = (self.sent, 0.0);
+        let mut owed = 0.0;
         let mut last = Instant::now();
         while going() {
             std::thread::sleep(STEP);
@@ -156,6 +162,5 @@ impl Flood {
                 owed -= 1.0;
             }
         }
-        self.sent - before
     }
 }

@@ -21,7 +21,7 @@ const FLOOD_PORTS: usize = 64;
 /// A flood in a thread of its own, until it is dropped.
 struct Strangers {
     over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<u64>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Strangers {

@@ -83,7 +83,7 @@ pub async fn bombard(
     let clients = tokio::select! {
         // Both lanes end on their own; the clients may wait for a last reply after that.
         result = async {
-            let network = network::run(&plan.schedule.network, calm_from_ms, wire, plan.replicas, shared);
+            let network = network::run(&plan.schedule.network, calm_from_ms, wire, &layout.addresses, shared);
             let processes = processes.run(&plan.schedule.processes, calm_from_ms);
             let ((), (), clients) = tokio::try_join!(network, processes, ends(load))?;
             anyhow::Ok(clients)

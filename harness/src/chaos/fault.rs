@@ -36,6 +36,8 @@ pub enum Fault {
     Delay,
     /// Packets from and to one replica wait, and then arrive all at once
     Clog,
+    /// Strangers send 3,000 first packets a second to one replica's port, and never go on
+    Strangers,
 }
 
 /// Which of the two does it, each one fault after the other.
@@ -57,7 +59,7 @@ impl Lane {
 
 impl Fault {
     /// What happens if nothing else is asked for.
-    pub const ALL: [Fault; 14] = [
+    pub const ALL: [Fault; 15] = [
         Fault::Kill,
         Fault::KillAll,
         Fault::Stop,
@@ -72,6 +74,7 @@ impl Fault {
         Fault::Duplicate,
         Fault::Delay,
         Fault::Clog,
+        Fault::Strangers,
     ];
 
     pub fn lane(self) -> Lane {
@@ -89,7 +92,8 @@ impl Fault {
             | Fault::Loss
             | Fault::Duplicate
             | Fault::Delay
-            | Fault::Clog => Lane::Network,
+            | Fault::Clog
+            | Fault::Strangers => Lane::Network,
         }
     }
 
@@ -106,6 +110,7 @@ impl Fault {
             Fault::DiskFull => Some("the limit is set on processes of this machine only"),
             Fault::Away => Some("it takes a look at the trim floors for which ssh is too slow"),
             Fault::Corrupt | Fault::Wipe => Some("only files of this machine are damaged"),
+            Fault::Strangers => Some("strangers come only to doors of this machine"),
             Fault::Duplicate | Fault::Delay | Fault::Clog => {
                 Some("the packet filter of a host drops packets, and does nothing else to them")
             }
@@ -122,7 +127,7 @@ impl Fault {
             Fault::Away => 300..900,
             Fault::DiskFull | Fault::Corrupt | Fault::Wipe => 100..800,
             Fault::Partition | Fault::OneWay | Fault::Partial => 500..4_000,
-            Fault::Loss | Fault::Duplicate | Fault::Delay => 1_000..4_000,
+            Fault::Loss | Fault::Duplicate | Fault::Delay | Fault::Strangers => 1_000..4_000,
             Fault::Clog => 200..1_500,
         }
     }

@@ -1,5 +1,6 @@
 //! The faults of the network, one after the other, by way of a [`Wire`].
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use synod_engine::ids::ReplicaId;
@@ -12,6 +13,7 @@ use super::shared::{Shared, Strike};
 use super::wire::Wire;
 use crate::links::proxy::Weather;
 use crate::run::hosts::filter::LOSS_PPM;
+use crate::strangers::Strangers;
 
 /// How much longer a fault waits for traffic that it can strike.
 const PATIENCE_MS: u64 = 2_000;
@@ -48,12 +50,18 @@ pub async fn run(
     plan: &[Planned],
     calm_from_ms: u64,
     wire: &impl Wire,
-    replicas: u8,
+    doors: &[(ReplicaId, SocketAddr)],
     shared: &Shared,
 ) -> anyhow::Result<()> {
+    let replicas = doors.len() as u8;
     for planned in plan {
         sleep_until(shared.at(planned.at_ms)).await;
         let from_ms = shared.now_ms();
+        if planned.fault == Fault::Strangers {
+            let strike = crowd(planned, calm_from_ms, doors, shared).await?;
+            shared.end(planned, from_ms, strike);
+            continue;
+        }
         let change = change(planned, replicas, shared.leader.get());
         shared.begin(Lane::Network, &change.what);
         let until_ms = from_ms + planned.lasts_ms;
@@ -76,6 +84,32 @@ pub async fn run(
         shared.end(planned, from_ms, strike);
     }
     Ok(())
+}
+
+/// Strangers send first packets to one replica, whose answers show that it got them.
+async fn crowd(
+    planned: &Planned,
+    calm_from_ms: u64,
+    doors: &[(ReplicaId, SocketAddr)],
+    shared: &Shared,
+) -> anyhow::Result<Strike> {
+    let mut random = Random::new(planned.draw, 3);
+    let chosen = random.below(doors.len() as u64) as usize;
+    let leader = shared.leader.get().filter(|_| planned.leader);
+    let led = doors.iter().position(|(id, _)| Some(*id) == leader);
+    let (victim, address) = doors[led.unwrap_or(chosen)];
+    let what = format!("strangers at the door of replica {}", victim.0);
+    shared.begin(Lane::Network, &what);
+    let strangers = Strangers::crowd(address, planned.draw as u32)?;
+    let until_ms = shared.now_ms() + planned.lasts_ms;
+    sleep_until(shared.at(until_ms.min(calm_from_ms))).await;
+    let (sent, answered) = strangers.end()?;
+    Ok(Strike {
+        what,
+        replicas: vec![victim],
+        struck: answered > 0,
+        evidence: format!("{sent} first packets sent, {answered} answers to them"),
+    })
 }
 
 fn change(planned: &Planned, replicas: u8, leader: Option<ReplicaId>) -> Change {
@@ -139,7 +173,8 @@ fn change(planned: &Planned, replicas: u8, leader: Option<ReplicaId>) -> Change 
         | Fault::DiskFull
         | Fault::Corrupt
         | Fault::Away
-        | Fault::Wipe => one(format!("{title} cut off"), touching(&all, victim), CUT),
+        | Fault::Wipe
+        | Fault::Strangers => one(format!("{title} cut off"), touching(&all, victim), CUT),
     }
 }
 

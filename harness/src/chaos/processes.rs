@@ -84,7 +84,10 @@ impl<V: Victims> Processes<'_, V> {
             | Fault::Loss
             | Fault::Duplicate
             | Fault::Delay
-            | Fault::Clog => anyhow::bail!("{} is no fault of a process", planned.fault.name()),
+            | Fault::Clog
+            | Fault::Strangers => {
+                anyhow::bail!("{} is no fault of a process", planned.fault.name())
+            }
         };
         Ok(Strike {
             what,

@@ -107,7 +107,8 @@ impl Victims for Cluster<'_> {
             | Fault::Loss
             | Fault::Duplicate
             | Fault::Delay
-            | Fault::Clog => anyhow::bail!("{} is no fault of a disk", planned.fault.name()),
+            | Fault::Clog
+            | Fault::Strangers => anyhow::bail!("{} is no fault of a disk", planned.fault.name()),
         }
     }
 }

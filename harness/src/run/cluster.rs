@@ -22,6 +22,7 @@ use crate::run::progress::{Progress, thousands};
 use crate::run::target::{Conclusion, LinkId, Target};
 use crate::run::usage::Usage;
 use crate::run::{self, evidence_of};
+use crate::strangers::Strangers;
 use crate::system::Transport;
 use crate::verify::Evidence;
 
@@ -48,6 +49,8 @@ pub struct Cluster<'a> {
     client: Client,
     /// What is between the replicas.
     emulator: Option<Emulator>,
+    /// Who sends first packets, by the replica that gets them.
+    strangers: BTreeMap<ReplicaId, Strangers>,
     /// How the WAL is written, as the replicas said when they were ready.
     pub backend: String,
 }
@@ -79,6 +82,7 @@ impl<'a> Cluster<'a> {
             replicas,
             client,
             emulator: None,
+            strangers: BTreeMap::new(),
             backend,
         })
     }
@@ -191,6 +195,17 @@ impl Target for Cluster<'_> {
             .context("the links of this run pass no emulator")?
             .cut(links)
             .await
+    }
+
+    async fn crowd(&mut self, doors: &BTreeSet<ReplicaId>) -> anyhow::Result<()> {
+        self.strangers.retain(|id, _| doors.contains(id));
+        for (id, address) in &self.layout.addresses {
+            if doors.contains(id) && !self.strangers.contains_key(id) {
+                let strangers = Strangers::crowd(*address, u32::from(id.0))?;
+                self.strangers.insert(*id, strangers);
+            }
+        }
+        Ok(())
     }
 
     fn start_load(&self, progress: &Arc<Progress>) -> anyhow::Result<LoadProcess> {

@@ -5,6 +5,7 @@
 //! ACTION = kill WHO                       SIGKILL; restarted on its disk after `for`, or after a default
 //!        | stop WHO                       SIGSTOP, and SIGCONT after `for`, which is needed
 //!        | isolate WHO                    its links to all other replicas are cut, `for` is needed
+//!        | crowd WHO                      strangers' first packets, 3,000/s, at its port, `for` is needed
 //!        | partition SIDE|SIDE[|SIDE…]    the links between the sides are cut, `for` is needed
 //! WHO = leader | follower | all | SIDE    found when the fault begins
 //! SIDE = ID[,ID…]                         a replica that no side names keeps all its links
@@ -42,6 +43,7 @@ pub enum Action {
     Kill(Who),
     Stop(Who),
     Isolate(Who),
+    Crowd(Who),
     /// Two sides or more, which have no replica in common.
     Partition(Vec<BTreeSet<ReplicaId>>),
 }
@@ -76,9 +78,11 @@ impl Fault {
     pub fn until_ms(&self) -> u64 {
         let usual = match &self.action {
             Action::Kill(Who::All) => ALL_RETURN_AFTER_MS,
-            Action::Kill(_) | Action::Stop(_) | Action::Isolate(_) | Action::Partition(_) => {
-                KILLED_RETURNS_AFTER_MS
-            }
+            Action::Kill(_)
+            | Action::Stop(_)
+            | Action::Isolate(_)
+            | Action::Crowd(_)
+            | Action::Partition(_) => KILLED_RETURNS_AFTER_MS,
         };
         self.at_ms + self.for_ms.unwrap_or(usual)
     }
@@ -92,6 +96,7 @@ impl Fault {
             Action::Kill(who) => ("kill", who),
             Action::Stop(who) => ("stop", who),
             Action::Isolate(who) => ("isolate", who),
+            Action::Crowd(who) => ("crowd", who),
         };
         match who {
             Who::Leader => format!("{action}-leader"),
@@ -105,8 +110,21 @@ impl Fault {
     pub fn is_of_links(&self) -> bool {
         match self.action {
             Action::Isolate(_) | Action::Partition(_) => true,
-            Action::Kill(_) | Action::Stop(_) => false,
+            Action::Kill(_) | Action::Stop(_) | Action::Crowd(_) => false,
         }
+    }
+
+    /// Whether its victims do not run while it lasts.
+    pub fn is_of_processes(&self) -> bool {
+        match self.action {
+            Action::Kill(_) | Action::Stop(_) => true,
+            Action::Isolate(_) | Action::Partition(_) | Action::Crowd(_) => false,
+        }
+    }
+
+    /// Whether it comes in at a QUIC port of a replica on this machine.
+    pub fn is_of_doors(&self) -> bool {
+        matches!(self.action, Action::Crowd(_))
     }
 
     /// Fails unless the fault fits a run of this size and length.
@@ -130,7 +148,9 @@ impl Fault {
         }
         let of_follower = matches!(
             self.action,
-            Action::Kill(Who::Follower) | Action::Stop(Who::Follower)
+            Action::Kill(Who::Follower)
+                | Action::Stop(Who::Follower)
+                | Action::Crowd(Who::Follower)
         );
         if replicas == 1 && (of_follower || self.is_of_links()) {
             return Err(usage(format!(
@@ -143,10 +163,12 @@ impl Fault {
     fn named(&self) -> impl Iterator<Item = ReplicaId> {
         let sides: &[BTreeSet<ReplicaId>] = match &self.action {
             Action::Partition(sides) => sides,
-            Action::Kill(who) | Action::Stop(who) | Action::Isolate(who) => match who {
-                Who::Replicas(ids) => std::slice::from_ref(ids),
-                Who::Leader | Who::Follower | Who::All => &[],
-            },
+            Action::Kill(who) | Action::Stop(who) | Action::Isolate(who) | Action::Crowd(who) => {
+                match who {
+                    Who::Replicas(ids) => std::slice::from_ref(ids),
+                    Who::Leader | Who::Follower | Who::All => &[],
+                }
+            }
         };
         sides.iter().flatten().copied()
     }
@@ -171,6 +193,7 @@ impl Display for Fault {
             Action::Kill(who) => write!(f, "kill {who}")?,
             Action::Stop(who) => write!(f, "stop {who}")?,
             Action::Isolate(who) => write!(f, "isolate {who}")?,
+            Action::Crowd(who) => write!(f, "crowd {who}")?,
             Action::Partition(sides) => {
                 let sides: Vec<String> = sides.iter().map(list).collect();
                 write!(f, "partition {}", sides.join("|"))?;

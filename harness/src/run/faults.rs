@@ -52,6 +52,8 @@ struct Injector<'a, T> {
     down: BTreeSet<ReplicaId>,
     /// By the fault that cut them.
     cuts: BTreeMap<usize, BTreeSet<LinkId>>,
+    /// By the fault that sent strangers there.
+    crowds: BTreeMap<usize, BTreeSet<ReplicaId>>,
 }
 
 /// Begins and ends every fault at its time; a step that takes long holds up those after it, and the report says when
@@ -71,6 +73,7 @@ pub async fn inject<T: Target>(
         progress,
         down: BTreeSet::new(),
         cuts: BTreeMap::new(),
+        crowds: BTreeMap::new(),
     };
     let mut report_of = BTreeMap::new();
     let mut steps = Steps::new(faults);
@@ -147,6 +150,12 @@ impl<T: Target> Injector<'_, T> {
                 let begun_at = self.cut(index, cut).await?;
                 (victims, begun_at, "isolated")
             }
+            Action::Crowd(who) => {
+                let victims = self.find(who).await?;
+                let doors = victims.iter().copied().collect();
+                let begun_at = self.crowd(index, doors).await?;
+                (victims, begun_at, "crowded by strangers")
+            }
             Action::Partition(sides) => {
                 let begun_at = self.cut(index, between(sides)).await?;
                 let named = sides.iter().flatten().copied().collect();
@@ -183,8 +192,12 @@ impl<T: Target> Injector<'_, T> {
                 self.cut(index, BTreeSet::new()).await?;
                 "connected again"
             }
+            Action::Crowd(_) => {
+                self.crowd(index, BTreeSet::new()).await?;
+                "left by the strangers"
+            }
         };
-        if !fault.is_of_links() {
+        if fault.is_of_processes() {
             self.down.retain(|id| !victims.contains(id));
         }
         self.progress
@@ -231,6 +244,15 @@ impl<T: Target> Injector<'_, T> {
         let all = self.cuts.values().flatten().copied().collect();
         let begun_at = Instant::now();
         self.target.cut(&all).await?;
+        Ok(begun_at)
+    }
+
+    /// The same for strangers at doors.
+    async fn crowd(&mut self, index: usize, doors: BTreeSet<ReplicaId>) -> anyhow::Result<Instant> {
+        self.crowds.insert(index, doors);
+        let all = self.crowds.values().flatten().copied().collect();
+        let begun_at = Instant::now();
+        self.target.crowd(&all).await?;
         Ok(begun_at)
     }
 }

@@ -47,6 +47,11 @@ pub trait Target {
     /// From now on exactly these links are cut; fails unless the links of this target pass the emulator.
     async fn cut(&mut self, links: &BTreeSet<LinkId>) -> anyhow::Result<()>;
 
+    /// From now on strangers send first packets to exactly these replicas, if they are of this machine.
+    async fn crowd(&mut self, _doors: &BTreeSet<ReplicaId>) -> anyhow::Result<()> {
+        anyhow::bail!("strangers come only to doors of this machine")
+    }
+
     /// Starts the process that plays the clients.
     fn start_load(&self, progress: &Arc<Progress>) -> anyhow::Result<LoadProcess>;
 

@@ -7,7 +7,7 @@ use synod_engine::ids::{REPLICAS_MAX, ReplicaId};
 
 use super::{Action, Fault, Who};
 
-const ACTIONS: &str = "kill, stop, isolate or partition";
+const ACTIONS: &str = "kill, stop, isolate, crowd or partition";
 const WHO: &str = "leader, follower, all or replicas such as 1,2";
 const SIDES: &str = "sides such as 1,2|3";
 const TIME: &str = "a time such as 5s, 1.5s or 500ms";
@@ -29,6 +29,7 @@ impl FromStr for Fault {
             "kill" => Action::Kill(words.who()?),
             "stop" => Action::Stop(words.who()?),
             "isolate" => Action::Isolate(words.who()?),
+            "crowd" => Action::Crowd(words.who()?),
             "partition" => Action::Partition(words.sides()?),
             other => return Err(words.refuse(other, ACTIONS)),
         };
@@ -156,6 +157,7 @@ mod tests {
             ("kill 1,3 at 0s for 250ms", "kill", 0, 250),
             ("stop leader at 1500ms for 2s", "stop-leader", 1_500, 3_500),
             ("isolate 2 at 3s for 1s", "isolate", 3_000, 4_000),
+            ("crowd all at 1s for 20s", "crowd-all", 1_000, 21_000),
             ("partition 1,2|3 at 10s for 5s", "partition", 10_000, 15_000),
             ("partition 1|2|3,4 at 1s for 1s", "partition", 1_000, 2_000),
         ] {
