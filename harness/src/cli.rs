@@ -276,10 +276,10 @@ pub struct RunArguments {
     /// How the disk is written
     #[arg(long, value_enum, default_value = "auto")]
     pub backend: BackendChoice,
-    /// Largest UDP payload in bytes that path discovery may reach. The default suits the loopback interface, whose
-    /// MTU of 65536 TCP uses as well; 8952 is what a network with jumbo frames allows, 1452 one without
-    #[arg(long, value_name = "BYTES", default_value_t = 65_000, value_parser = clap::value_parser!(u16).range(1200..))]
-    pub mtu: u16,
+    /// Largest UDP payload in bytes that path discovery may reach [default: what the interfaces to the replicas carry:
+    /// 65000 on a loopback of 65536 bytes, which TCP uses as well, 8972 with jumbo frames, 1472 without]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(1200..))]
+    pub mtu: Option<u16>,
     /// Bytes of WAL from one snapshot to the next, at least 65536 [default: 268435456]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(65_536..))]
     pub snapshot_distance: Option<u64>,
@@ -381,6 +381,7 @@ A fault is ACTION at TIME [for TIME]; times count from the start of the measured
 \x20 kill WHO            SIGKILL, and a restart on the same disk after a second, or after `for`\n\
 \x20 stop WHO            SIGSTOP, and SIGCONT after `for`\n\
 \x20 isolate WHO         all links between it and the other replicas are cut for that long\n\
+\x20 crowd WHO           3,000 first packets a second of strangers, who never go on, at its port for that long\n\
 \x20 partition 1,2|3     the links between the sides are cut; who is on no side keeps all of its links\n\
 WHO is leader, follower, all, or replicas such as 1,2. Faults may overlap. The result has the gap and the time to full\n\
 throughput of each.\n\

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use synod_engine::ids::{ClusterId, ReplicaId};
-use synod_transport::{ClientConfig, Identity, MTU_MAX_DEFAULT};
+use synod_transport::{ClientConfig, Identity, mtu_of_paths};
 
 use crate::certs::{parse_cluster, random_u64};
 use crate::client::arguments::ClientArguments;
@@ -136,11 +136,11 @@ pub fn client_config(
 ) -> anyhow::Result<ClientConfig> {
     Ok(ClientConfig {
         cluster,
+        mtu_max: mtu_of_paths(replicas.iter().map(|(_, address)| *address)),
         replicas,
         identity,
         deadline: Duration::from_millis(DEADLINE_MS_DEFAULT),
         outstanding_max: OUTSTANDING_MAX_DEFAULT,
-        mtu_max: MTU_MAX_DEFAULT,
         seed: random_u64()?,
     })
 }

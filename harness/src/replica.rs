@@ -1,5 +1,6 @@
 //! `synod replica`: one replica in the foreground.
 
+use std::net::SocketAddr;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
@@ -11,7 +12,7 @@ use synod_engine::recovery::{Hole, OnDisk, Recovery};
 use synod_engine::seams::{Arrival, Network, SnapshotInfo, StateMachine};
 use synod_engine::snapshot::{Restored, Restoring};
 use synod_storage::{DataDirectory, FileSnapshots, FileWal, Notes, OpenReport, Replayed};
-use synod_transport::{Inbox, Limits, MTU_MAX_DEFAULT, QuicNetwork, TransportConfig};
+use synod_transport::{Inbox, Limits, QuicNetwork, TransportConfig, mtu_of_paths};
 
 use crate::cli::{DurabilityChoice, MachineChoice, ReplicaArguments};
 use crate::environment::Disk;
@@ -274,11 +275,22 @@ pub fn listen(
         listen: file.listen,
         peers: settings.peers.clone(),
         identity: file.certificates.load()?,
-        mtu_max: file.mtu_max.unwrap_or(MTU_MAX_DEFAULT),
+        mtu_max: file
+            .mtu_max
+            .unwrap_or_else(|| mtu_of_paths(peers_or_self(settings))),
         limits,
         seed: file.seed,
     };
     synod_transport::start(config).map_err(usage)
+}
+
+/// Who is reached by this replica's interfaces: its peers, or else those who come to where it listens.
+fn peers_or_self(settings: &ReplicaSettings) -> Vec<SocketAddr> {
+    let peers: Vec<_> = settings.peers.iter().map(|(_, peer)| *peer).collect();
+    match peers.is_empty() {
+        true => vec![settings.file.listen],
+        false => peers,
+    }
 }
 
 /// Says what a person has to know before relying on this replica, and tells a supervisor that it is ready.

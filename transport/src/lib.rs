@@ -27,9 +27,11 @@ mod mesh;
 mod network;
 mod notices;
 mod outqueue;
+mod path;
 mod reader;
 mod socket;
 mod tls;
+mod trains;
 
 use std::net::SocketAddr;
 
@@ -43,6 +45,7 @@ pub use identity::{Identity, IdentityError, client_name, replica_name};
 pub use inbox::{Inbox, InboxShared};
 pub use limits::Limits;
 pub use network::{QuicNetwork, start};
+pub use path::mtu_of_paths;
 
 /// The largest UDP payload that discovery looks for by default: an Ethernet jumbo frame of 9,000 bytes less headers,
 /// rounded down. On a path with smaller frames discovery settles lower by itself.

@@ -10,11 +10,10 @@ use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use crate::trains::{TRAIN_BYTES_MAX, Trains, packets_of};
+
 /// What the kernel may hold in each direction. The default of 208 KiB drops packets at full rate.
 pub const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
-
-/// The longest UDP payload over IPv4, and so the longest train that one `sendmsg` takes.
-const UDP_PAYLOAD_BYTES_MAX: usize = 65_507;
 
 /// Caps how many packets quinn joins into one train. Quinn builds trains of 10 whatever their size; beyond
 /// 65,507 bytes the kernel answers EMSGSIZE, which quinn-udp swallows as if the packets were lost: above an MTU of
@@ -23,6 +22,7 @@ const UDP_PAYLOAD_BYTES_MAX: usize = 65_507;
 pub struct TrainSocket {
     inner: Arc<dyn AsyncUdpSocket>,
     mtu_max: usize,
+    trains: Trains,
 }
 
 impl TrainSocket {
@@ -40,6 +40,7 @@ impl TrainSocket {
         Ok(TrainSocket {
             inner: TokioRuntime.wrap_udp_socket(socket.into())?,
             mtu_max: usize::from(mtu_max),
+            trains: Trains::default(),
         })
     }
 }
@@ -63,7 +64,24 @@ impl AsyncUdpSocket for TrainSocket {
     }
 
     fn try_send(&self, transmit: &Transmit) -> io::Result<()> {
-        self.inner.try_send(transmit)
+        let Some(size) = transmit.segment_size else {
+            self.trains.note(transmit.contents.len());
+            return self.inner.try_send(transmit);
+        };
+        self.trains.note(size);
+        if transmit.contents.len() <= TRAIN_BYTES_MAX {
+            return self.inner.try_send(transmit);
+        }
+        self.trains.was_too_long(size);
+        // If the socket has no room in the middle, quinn sends all of it again; QUIC takes no packet twice.
+        for contents in transmit.contents.chunks(packets_of(size) * size) {
+            self.inner.try_send(&Transmit {
+                contents,
+                segment_size: (contents.len() > size).then_some(size),
+                ..*transmit
+            })?;
+        }
+        Ok(())
     }
 
     fn poll_recv(
@@ -80,7 +98,7 @@ impl AsyncUdpSocket for TrainSocket {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        let train = (UDP_PAYLOAD_BYTES_MAX / self.mtu_max).max(1);
+        let train = self.trains.packets_max();
         self.inner.max_transmit_segments().min(train)
     }
 
@@ -98,19 +116,74 @@ impl AsyncUdpSocket for TrainSocket {
 
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
+    use std::time::Duration;
+
     use super::*;
 
+    const SEGMENT: usize = 8_952;
+
+    fn train<'a>(to: SocketAddr, contents: &'a [u8], segment: usize) -> Transmit<'a> {
+        Transmit {
+            destination: to,
+            ecn: None,
+            contents,
+            segment_size: Some(segment),
+            src_ip: None,
+        }
+    }
+
+    /// As quinn does: once the runtime knows that the socket has room.
+    async fn send(socket: &Arc<TrainSocket>, transmit: &Transmit<'_>) {
+        loop {
+            let mut poller = Arc::clone(socket).create_io_poller();
+            std::future::poll_fn(|context| poller.as_mut().poll_writable(context))
+                .await
+                .expect("a socket");
+            match socket.try_send(transmit) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return sent.expect("it is sent"),
+            }
+        }
+    }
+
     #[tokio::test]
-    async fn trains_fit_one_datagram_of_the_kernel_at_every_mtu() {
+    async fn trains_of_small_packets_are_long_whatever_discovery_may_reach() {
+        let receiver = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        let to = receiver.local_addr().expect("bound");
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        for mtu_max in [1_200, 1_452, 6_551, 8_952, 16_000, 65_000] {
-            let socket = TrainSocket::bind(listen, mtu_max).expect("a free port");
+        for mtu_max in [1_452, 8_952, 65_000] {
+            let socket = Arc::new(TrainSocket::bind(listen, mtu_max).expect("a free port"));
+            let contents = [0; 2 * 1_452];
+            for _ in 0..1_024 {
+                send(&socket, &train(to, &contents, 1_452)).await;
+            }
             let segments = socket.max_transmit_segments();
-            assert!(segments >= 1);
-            assert!(segments == 1 || segments * usize::from(mtu_max) <= UDP_PAYLOAD_BYTES_MAX);
+            assert!((44..=45).contains(&segments), "{segments} at {mtu_max}");
             // What the kernel may hand over at once fits the buffer that quinn provides for it.
             let buffer = socket.max_receive_segments() * usize::from(mtu_max);
-            assert!(socket.max_receive_segments() == 1 || buffer >= UDP_PAYLOAD_BYTES_MAX);
+            assert!(socket.max_receive_segments() == 1 || buffer >= TRAIN_BYTES_MAX);
         }
+    }
+
+    #[tokio::test]
+    async fn a_train_that_the_kernel_would_refuse_arrives_in_parts() {
+        let receiver = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        let wait = Some(Duration::from_secs(10));
+        receiver.set_read_timeout(wait).expect("a timeout");
+        let to = receiver.local_addr().expect("bound");
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let socket = Arc::new(TrainSocket::bind(listen, 65_000).expect("a free port"));
+        // As long as quinn makes them; the last packet is a shorter one.
+        let contents: Vec<u8> = (0..9 * SEGMENT + 100).map(|at| at as u8).collect();
+        send(&socket, &train(to, &contents, SEGMENT)).await;
+        let mut arrived = Vec::new();
+        let mut packet = vec![0; 65_536];
+        while arrived.len() < contents.len() {
+            let length = receiver.recv(&mut packet).expect("every packet arrives");
+            arrived.extend_from_slice(&packet[..length]);
+        }
+        assert_eq!(arrived, contents);
+        assert_eq!(socket.max_transmit_segments(), 7, "no more such trains");
     }
 }

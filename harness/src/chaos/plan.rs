@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use synod_engine::ids::ReplicaId;
+use synod_transport::MTU_MAX_DEFAULT;
 
 use super::arguments::ChaosArguments;
 use super::fault::Fault;
@@ -141,7 +142,8 @@ impl ChaosPlan {
             state_machine: MachineChoice::Kv,
             durability: DurabilityChoice::Sync,
             backend: BackendChoice::Auto,
-            mtu_max: None,
+            // The proxy between them carries as much as a network with jumbo frames.
+            mtu_max: Some(MTU_MAX_DEFAULT),
             // The cores are needed for everything else.
             idle_spin_us: Some(0),
             seed: self.seed.wrapping_mul(64).wrapping_add(u64::from(id.0)),

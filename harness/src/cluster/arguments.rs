@@ -89,7 +89,8 @@ pub struct UpArguments {
     /// How the disk is written
     #[arg(long, value_enum, default_value = "auto")]
     pub backend: BackendChoice,
-    /// Largest UDP payload in bytes that path discovery may reach [default: 8952, for jumbo frames]
+    /// Largest UDP payload in bytes that path discovery may reach [default: what the interfaces to
+    /// the other replicas carry]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(1200..))]
     pub mtu: Option<u16>,
 }

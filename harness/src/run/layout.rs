@@ -183,7 +183,7 @@ impl Layout {
             state_machine: plan.state_machine,
             durability: plan.durability,
             backend: plan.backend,
-            mtu_max: Some(plan.mtu_max),
+            mtu_max: plan.mtu_max,
             idle_spin_us: None,
             // Different for each replica, so that their back-offs are.
             seed: plan.seed.wrapping_mul(64).wrapping_add(u64::from(id.0)),
@@ -222,7 +222,7 @@ impl Layout {
             seconds: plan.seconds,
             seed: plan.seed,
             deadline_ms: plan.deadline_ms,
-            mtu_max: Some(plan.mtu_max),
+            mtu_max: plan.mtu_max,
             surge: plan.surge,
             out: self.results.clone(),
             load: plan.load,

@@ -81,7 +81,9 @@ pub struct Outcome {
     pub backend: String,
     pub transport: &'static str,
     pub client_path: String,
-    pub mtu_max: u16,
+    /// Absent where each process found out what its own interfaces carry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtu_max: Option<u16>,
     pub seed: u64,
     pub seconds: u32,
     pub warmup_s: u32,

@@ -1,7 +1,7 @@
 //! What a run is going to do: the flags, checked and completed. Published as `config.toml`.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -9,6 +9,7 @@ use synod_engine::client::LENGTH_BYTES;
 use synod_engine::config::{Limits, Timers};
 use synod_engine::sessions::SESSION_OUTSTANDING_MAX;
 use synod_transport::client::OUTSTANDING_BYTES_MAX;
+use synod_transport::mtu_of_paths;
 
 use crate::cli::{BackendChoice, DurabilityChoice, MachineChoice, RunArguments};
 use crate::comparison::Equality;
@@ -48,7 +49,9 @@ pub struct Plan {
     pub warmup_s: u32,
     pub durability: DurabilityChoice,
     pub backend: BackendChoice,
-    pub mtu_max: u16,
+    /// Absent on an inventory: each process finds out what its own interfaces carry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtu_max: Option<u16>,
     pub seed: u64,
     pub deadline_ms: u64,
     /// Of WAL, from snapshot to snapshot; the engine's default if absent.
@@ -132,10 +135,7 @@ impl Plan {
             warmup_s: arguments.warmup,
             durability: durability(arguments, &subject)?,
             backend: arguments.backend,
-            mtu_max: match links {
-                Some(_) => arguments.mtu.min(MTU_OF_LINKS),
-                None => arguments.mtu,
-            },
+            mtu_max: mtu_max(arguments, links.is_some()),
             seed: arguments.seed,
             deadline_ms: DEADLINE_MS,
             snapshot_distance_bytes: arguments.snapshot_distance,
@@ -376,6 +376,19 @@ fn links(arguments: &RunArguments, subject: &Subject) -> anyhow::Result<Option<L
     Ok(links)
 }
 
+/// What was asked for, or what the loopback interface carries.
+fn mtu_max(arguments: &RunArguments, emulated: bool) -> Option<u16> {
+    if arguments.mtu.is_none() && arguments.inventory.is_some() {
+        return None;
+    }
+    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let mtu = arguments.mtu.unwrap_or_else(|| mtu_of_paths([loopback]));
+    Some(match emulated {
+        true => mtu.min(MTU_OF_LINKS),
+        false => mtu,
+    })
+}
+
 /// The faults asked for, in words or by the older flags.
 fn faults(arguments: &RunArguments, subject: &Subject) -> anyhow::Result<Vec<Fault>> {
     let mut faults = arguments.fault.clone();
@@ -387,6 +400,12 @@ fn faults(arguments: &RunArguments, subject: &Subject) -> anyhow::Result<Vec<Fau
         if arguments.inventory.is_some() && links && subject.transport != Transport::Quic {
             return Err(usage(format!(
                 "--fault '{fault}': on an inventory only links over QUIC are cut; kill and stop work"
+            )));
+        }
+        let ours = !subject.system.is_external() && subject.transport == Transport::Quic;
+        if fault.is_of_doors() && (arguments.inventory.is_some() || !ours) {
+            return Err(usage(format!(
+                "--fault '{fault}': strangers come only to QUIC ports of this machine"
             )));
         }
         if links && subject.system.is_external() {

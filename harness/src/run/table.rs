@@ -48,7 +48,9 @@ fn load_rows(rows: &mut Rows, plan: &Plan, outcome: &Outcome) {
             outcome.system.name(),
             outcome.backend,
             outcome.transport,
-            outcome.mtu_max
+            outcome
+                .mtu_max
+                .map_or_else(|| "the interface's".to_owned(), |mtu| mtu.to_string())
         ),
     );
     rows.row(
