@@ -12,7 +12,7 @@ use synod_engine::recovery::{Hole, OnDisk, Recovery};
 use synod_engine::seams::{Arrival, Network, SnapshotInfo, StateMachine};
 use synod_engine::snapshot::{Restored, Restoring};
 use synod_storage::{DataDirectory, FileSnapshots, FileWal, Notes, OpenReport, Replayed};
-use synod_transport::{Inbox, Limits, QuicNetwork, TransportConfig, mtu_of_paths};
+use synod_transport::{Inbox, Limits, QuicNetwork, TransportConfig, memory_budget, mtu_of_paths};
 
 use crate::cli::{DurabilityChoice, MachineChoice, ReplicaArguments};
 use crate::environment::Disk;
@@ -20,6 +20,9 @@ use crate::failure::usage;
 use crate::log;
 use crate::node::{self, Node, Opened};
 use crate::replica_file::ReplicaSettings;
+
+/// More than any message has besides what its limit counts.
+const FRAME_HEAD_BYTES: usize = 1_024;
 
 pub fn run(arguments: &ReplicaArguments) -> anyhow::Result<()> {
     let settings = ReplicaSettings::read(&arguments.config)?;
@@ -258,17 +261,9 @@ fn warn_of_losses(replica: &synod_engine::replica::Replica) {
 }
 
 /// Binds the port of a replica and starts its links and the gateway to its clients.
-pub fn listen(
-    settings: &ReplicaSettings,
-    mut limits: Limits,
-) -> anyhow::Result<(QuicNetwork, Inbox)> {
+pub fn listen(settings: &ReplicaSettings, limits: Limits) -> anyhow::Result<(QuicNetwork, Inbox)> {
     let file = &settings.file;
-    if let Some(clients_max) = file.limits.clients_max {
-        limits.clients_max = clients_max;
-    }
-    // The timers of the engine were chosen for the path: TLS and the Hello take four round trips of it.
-    let election_ms = settings.engine.timers.election_timeout_ns / 1_000_000;
-    limits.handshake_ms_max = limits.handshake_ms_max.max(3 * election_ms);
+    let limits = fitted(limits, settings);
     let config = TransportConfig {
         cluster: settings.cluster,
         replica: settings.engine.replica,
@@ -282,6 +277,26 @@ pub fn listen(
         seed: file.seed,
     };
     synod_transport::start(config).map_err(usage)
+}
+
+/// What of the configuration the transport has to know as well.
+fn fitted(mut limits: Limits, settings: &ReplicaSettings) -> Limits {
+    if let Some(clients_max) = settings.file.limits.clients_max {
+        limits.clients_max = clients_max;
+    }
+    // The timers of the engine were chosen for the path: TLS and the Hello take four round trips of it.
+    let engine = &settings.engine;
+    let election_ms = engine.timers.election_timeout_ns / 1_000_000;
+    limits.handshake_ms_max = limits.handshake_ms_max.max(3 * election_ms);
+    // What the engine takes must not be too long for a frame, headers included.
+    let framed = |bytes: usize| bytes + FRAME_HEAD_BYTES;
+    let of_peers = engine
+        .limits
+        .batch_bytes_max
+        .max(engine.limits.fetch_bytes_max);
+    limits.request_bytes_max = framed(engine.limits.request_bytes_max);
+    limits.frame_bytes_max = limits.frame_bytes_max.max(framed(of_peers));
+    limits
 }
 
 /// Who is reached by this replica's interfaces: its peers, or else those who come to where it listens.
@@ -317,7 +332,13 @@ pub fn announce(settings: &ReplicaSettings, report: &OpenReport) {
             bytes
         })
         .sum();
-    let transport = Limits::default().queued_bytes_max(settings.peers.len()) as u64;
+    let transport: u64 = memory_budget(&fitted(Limits::default(), settings), settings.peers.len())
+        .iter()
+        .map(|(name, bytes)| {
+            tracing::info!("memory budget: {name} = {bytes}");
+            bytes
+        })
+        .sum();
     tracing::info!(
         "memory budget: engine {budget} + transport {transport} = {} bytes, the state machine not counted",
         budget + transport

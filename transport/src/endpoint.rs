@@ -29,8 +29,10 @@ const SEND_WINDOW_BYTES: u64 = CONNECTION_WINDOW_BYTES as u64;
 pub const CONNECTION_BYTES_MAX: usize = 2 * CONNECTION_WINDOW_BYTES as usize;
 /// Unread or unacknowledged bytes, in each direction, of a connection whose other side is not known yet: more than a Hello.
 const STRANGER_WINDOW_BYTES: u32 = 16 * 1024;
-/// The same of a client: there are many of them, and what they may fill is a large part of the memory budget.
-const CLIENT_WINDOW_BYTES: u32 = 1024 * 1024;
+/// The same of a client, as long as there are few of them: what they may fill is a large part of the memory budget.
+pub const CLIENT_WINDOW_BYTES_MAX: usize = STREAM_WINDOW_BYTES as usize;
+/// However many there are.
+pub const CLIENT_WINDOW_BYTES_MIN: usize = 64 * 1024;
 
 /// Lanes of a link, one stream each.
 const UNI_STREAMS_MAX: u32 = 3;
@@ -148,9 +150,10 @@ pub fn open_to_peer(connection: &Connection) {
 }
 
 /// The same for a client, whose only stream it has opened already.
-pub fn open_to_client(connection: &Connection) {
-    connection.set_receive_window(VarInt::from_u32(CLIENT_WINDOW_BYTES));
-    connection.set_send_window(u64::from(CLIENT_WINDOW_BYTES));
+pub fn open_to_client(connection: &Connection, bytes: usize) {
+    let window = u32::try_from(bytes.min(CLIENT_WINDOW_BYTES_MAX)).expect("a few megabytes");
+    connection.set_receive_window(VarInt::from_u32(window));
+    connection.set_send_window(u64::from(window));
 }
 
 fn endpoint_config(identity: &Identity, mtu_max: u16) -> EndpointConfig {

@@ -3,6 +3,8 @@
 use bytes::{Buf, Bytes, BytesMut};
 use synod_engine::codec::FRAME_PREFIX_BYTES;
 
+use crate::total::{Held, Total};
+
 /// Cuts frames out of one stream. A frame that lies inside one chunk is a slice of it; one that spans chunks is
 /// assembled once, in a buffer of its exact size.
 pub struct FrameCutter {
@@ -12,6 +14,9 @@ pub struct FrameCutter {
     prefix_bytes: usize,
     /// Content of a frame that began in an earlier chunk.
     partial: BytesMut,
+    /// What all that share a total may hold of such frames.
+    shared: Option<(Total, usize)>,
+    held: Option<Held>,
 }
 
 /// The stream does not hold frames of ours: the connection has to go, for there is no next frame boundary.
@@ -21,6 +26,10 @@ pub enum FrameError {
     OverLimit { bytes: usize, bytes_max: usize },
     #[error("a frame of no bytes has no kind")]
     Empty,
+    #[error(
+        "too many unfinished requests of all clients wait here: send requests without a pause inside"
+    )]
+    Crowded,
 }
 
 impl FrameCutter {
@@ -31,7 +40,14 @@ impl FrameCutter {
             prefix: [0; FRAME_PREFIX_BYTES],
             prefix_bytes: 0,
             partial: BytesMut::new(),
+            shared: None,
+            held: None,
         }
+    }
+
+    /// From now on frames that are not here in full count into this total, and are refused beyond its limit.
+    pub fn share(&mut self, unfinished: Total, bytes_max: usize) {
+        self.shared = Some((unfinished, bytes_max));
     }
 
     /// From the next frame on, this is the limit.
@@ -59,6 +75,10 @@ impl FrameCutter {
             return Ok(Some(chunk.split_to(length)));
         }
         if self.partial.is_empty() {
+            if let Some((unfinished, bytes_max)) = &self.shared {
+                let held = unfinished.hold(length, *bytes_max);
+                self.held = Some(held.ok_or(FrameError::Crowded)?);
+            }
             self.partial.reserve(length);
         }
         let missing = length - self.partial.len();
@@ -69,6 +89,7 @@ impl FrameCutter {
             return Ok(None);
         }
         self.prefix_bytes = 0;
+        self.held = None;
         Ok(Some(std::mem::take(&mut self.partial).freeze()))
     }
 
@@ -147,6 +168,34 @@ mod tests {
         let content = chunk[4..].as_ptr();
         let frame = FrameCutter::new(16).cut(&mut chunk).expect("fits");
         assert_eq!(frame.expect("whole").as_ptr(), content);
+    }
+
+    #[test]
+    fn frames_that_do_not_end_are_bounded_together_and_give_back_what_they_held() {
+        let unfinished = Total::default();
+        let cutter = || {
+            let mut cutter = FrameCutter::new(16);
+            cutter.share(unfinished.clone(), 20);
+            cutter
+        };
+        let (mut one, mut two) = (cutter(), cutter());
+        assert_eq!(cut_all(&mut one, &[16, 0, 0, 0, 1]), Ok(vec![]));
+        assert_eq!(
+            cut_all(&mut two, &[5, 0, 0, 0, 1]),
+            Err(FrameError::Crowded)
+        );
+        // What is there at once was never held.
+        assert!(cut_all(&mut cutter(), &[2, 0, 0, 0, 1, 2]).is_ok());
+        assert_eq!(unfinished.bytes(), 16);
+        assert_eq!(
+            cut_all(&mut one, &[1; 15]).map(|frames| frames.len()),
+            Ok(1)
+        );
+        let mut three = cutter();
+        assert_eq!(cut_all(&mut three, &[5, 0, 0, 0, 1]), Ok(vec![]));
+        assert_eq!(unfinished.bytes(), 5);
+        drop(three);
+        assert_eq!(unfinished.bytes(), 0);
     }
 
     #[test]

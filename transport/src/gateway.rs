@@ -10,12 +10,14 @@ use synod_engine::ids::{ClientId, CommandNumber, SessionId};
 
 use crate::close::CloseCode;
 use crate::counters::Counters;
+use crate::endpoint::{self, CLIENT_WINDOW_BYTES_MAX, CLIENT_WINDOW_BYTES_MIN};
 use crate::handshake::ClientConnection;
 use crate::inbox::{ClientShare, InboxShared};
 use crate::limits::Limits;
 use crate::notices::Notices;
 use crate::outqueue::{OutQueue, Pushed};
 use crate::reader::{FrameReader, ReadFailed};
+use crate::total::Total;
 
 pub struct Gateway {
     state: Mutex<State>,
@@ -23,6 +25,10 @@ pub struct Gateway {
     counters: Arc<Counters>,
     limits: Limits,
     notices: Notices,
+    /// Replies that wait, of all clients.
+    queued: Total,
+    /// Requests that did not arrive in full.
+    unfinished: Total,
 }
 
 #[derive(Default)]
@@ -31,11 +37,24 @@ struct State {
     /// What every client, also a later one, has to know.
     announcement: Option<Bytes>,
     last_id: u64,
+    /// Bytes of QUIC windows that clients have, in each direction.
+    granted_bytes: usize,
 }
 
 struct ClientLink {
     connection: Connection,
     queue: Arc<OutQueue>,
+    granted_bytes: usize,
+}
+
+impl State {
+    /// What waits for it is given up, and its windows are there for others.
+    fn remove(&mut self, id: ClientId) {
+        if let Some(link) = self.clients.remove(&id) {
+            link.queue.close();
+            self.granted_bytes -= link.granted_bytes;
+        }
+    }
 }
 
 impl Gateway {
@@ -46,6 +65,8 @@ impl Gateway {
             counters,
             limits,
             notices: Notices::default(),
+            queued: Total::default(),
+            unfinished: Total::default(),
         }
     }
 
@@ -54,9 +75,12 @@ impl Gateway {
         let mut state = self.lock();
         let link = state.clients.get(&client)?;
         match self.push(link, frame) {
-            Ok(queue) => queue,
+            Ok(queue) => {
+                self.relieve(&mut state);
+                queue
+            }
             Err(()) => {
-                state.clients.remove(&client);
+                state.remove(client);
                 None
             }
         }
@@ -65,16 +89,17 @@ impl Gateway {
     /// Queues a frame for every client and keeps it for later ones. Returns the queues to flush.
     pub fn announce(&self, frame: Bytes) -> Vec<Arc<OutQueue>> {
         let mut state = self.lock();
-        let mut queues = Vec::new();
-        state
-            .clients
-            .retain(|_, link| match self.push(link, &frame) {
-                Ok(queue) => {
-                    queues.extend(queue);
-                    true
-                }
-                Err(()) => false,
-            });
+        let (mut queues, mut slow) = (Vec::new(), Vec::new());
+        for (id, link) in &state.clients {
+            match self.push(link, &frame) {
+                Ok(queue) => queues.extend(queue),
+                Err(()) => slow.push(*id),
+            }
+        }
+        for id in slow {
+            state.remove(id);
+        }
+        self.relieve(&mut state);
         state.announcement = Some(frame);
         queues
     }
@@ -113,7 +138,7 @@ impl Gateway {
             () = self.read(ClientShare::new(id), &queue, client.receive, &connection) => {}
             _ = connection.closed() => {}
         }
-        self.lock().clients.remove(&id);
+        self.lock().remove(id);
         queue.close();
         // The client may end its stream and keep the connection; it is of no use any more.
         CloseCode::Shutdown.close(&connection, "the client's stream ended");
@@ -128,20 +153,41 @@ impl Gateway {
                 Ok((pushed == Pushed::First).then(|| Arc::clone(&link.queue)))
             }
             Pushed::Full => {
-                self.counters.gateway_slow_clients.add(1);
-                let reason = format!(
-                    "more than {} bytes of replies wait for this client: it has to read faster",
-                    self.limits.client_queue_bytes_max
-                );
-                self.notices.warn(format!(
-                    "the client at {} is disconnected: {reason}",
-                    link.connection.remote_address()
-                ));
-                CloseCode::SlowClient.close(&link.connection, &reason);
+                self.too_slow(link, "this client", self.limits.client_queue_bytes_max);
                 Err(())
             }
             Pushed::Closed => Err(()),
         }
+    }
+
+    /// While more waits than all clients may let wait, the one for whom most does is disconnected.
+    fn relieve(&self, state: &mut State) {
+        while self.queued.bytes() > self.limits.clients_queue_bytes_max {
+            let each = state.clients.iter();
+            let longest = each.max_by_key(|(_, link)| link.queue.bytes());
+            let Some((id, link)) = longest.map(|(id, link)| (*id, Arc::clone(link))) else {
+                return;
+            };
+            let bytes_max = self.limits.clients_queue_bytes_max;
+            self.too_slow(
+                &link,
+                "all clients, and most of them for this one",
+                bytes_max,
+            );
+            state.remove(id);
+        }
+    }
+
+    fn too_slow(&self, link: &ClientLink, whom: &str, bytes_max: usize) {
+        self.counters.gateway_slow_clients.add(1);
+        let reason = format!(
+            "more than {bytes_max} bytes of replies wait for {whom}: it has to read faster"
+        );
+        self.notices.warn(format!(
+            "the client at {} is disconnected: {reason}",
+            link.connection.remote_address()
+        ));
+        CloseCode::SlowClient.close(&link.connection, &reason);
     }
 
     fn register(&self, connection: Connection) -> Option<(ClientId, Arc<OutQueue>)> {
@@ -151,17 +197,30 @@ impl Gateway {
         }
         state.last_id += 1;
         let id = ClientId(state.last_id);
-        let queue = Arc::new(OutQueue::new(self.limits.client_queue_bytes_max));
+        let bytes_max = self.limits.client_queue_bytes_max;
+        let queue = Arc::new(OutQueue::counted(bytes_max, self.queued.clone()));
         if let Some(frame) = &state.announcement {
             queue.push(frame, &Bytes::new());
             queue.flush();
         }
+        let granted_bytes = self.share_of_windows(&state);
+        endpoint::open_to_client(&connection, granted_bytes);
+        state.granted_bytes += granted_bytes;
         let link = ClientLink {
             connection,
             queue: Arc::clone(&queue),
+            granted_bytes,
         };
         state.clients.insert(id, Arc::new(link));
         Some((id, queue))
+    }
+
+    /// What one more client may have on its way: a part of what is left once everybody who may still come has the least.
+    fn share_of_windows(&self, state: &State) -> usize {
+        let to_come = self.limits.clients_max - state.clients.len();
+        let left = self.limits.clients_window_bytes() - state.granted_bytes;
+        let spare = left.saturating_sub(to_come * CLIENT_WINDOW_BYTES_MIN);
+        (CLIENT_WINDOW_BYTES_MIN + spare / 8).min(CLIENT_WINDOW_BYTES_MAX)
     }
 
     async fn read(
@@ -171,6 +230,8 @@ impl Gateway {
         mut reader: FrameReader,
         connection: &Connection,
     ) {
+        let bytes_max = self.limits.clients_unfinished_bytes_max;
+        reader.share(self.unfinished.clone(), bytes_max);
         let mut frames = Vec::new();
         loop {
             match reader.many(&mut frames).await {

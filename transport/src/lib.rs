@@ -28,9 +28,11 @@ mod network;
 mod notices;
 mod outqueue;
 mod path;
+mod raw;
 mod reader;
 mod socket;
 mod tls;
+mod total;
 mod trains;
 
 use std::net::SocketAddr;
@@ -43,9 +45,10 @@ pub use endpoint::{CONNECTION_BYTES_MAX, MTU_MIN};
 pub use first_packets::{FirstPackets, Flood};
 pub use identity::{Identity, IdentityError, client_name, replica_name};
 pub use inbox::{Inbox, InboxShared};
-pub use limits::Limits;
+pub use limits::{Limits, memory_budget};
 pub use network::{QuicNetwork, start};
 pub use path::mtu_of_paths;
+pub use raw::RawClient;
 
 /// The largest UDP payload that discovery looks for by default: an Ethernet jumbo frame of 9,000 bytes less headers,
 /// rounded down. On a path with smaller frames discovery settles lower by itself.

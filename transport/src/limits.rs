@@ -3,10 +3,13 @@
 use synod_engine::ids::REPLICAS_MAX;
 use synod_engine::seams::Lane;
 
+use crate::endpoint::{CLIENT_WINDOW_BYTES_MIN, CONNECTION_BYTES_MAX};
 use crate::handshake::HANDSHAKE_MS;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
+/// Of one connection whatever it carries: keys and certificates, QUIC's own state, and the train that is being written.
+const CONNECTION_STATE_BYTES: usize = 128 * KIB;
 
 /// What one replica's transport may hold at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +22,12 @@ pub struct Limits {
     pub bulk_queue_bytes_max: usize,
     /// Bytes waiting for one client; a client beyond is disconnected and counted.
     pub client_queue_bytes_max: usize,
+    /// The same for all clients together; beyond, the one for whom most is waiting is disconnected.
+    pub clients_queue_bytes_max: usize,
+    /// What all clients together may have on their way in QUIC, in each direction. Each gets a share of what is left.
+    pub clients_window_bytes_max: usize,
+    /// Requests of all clients that did not arrive in full; who begins one beyond is disconnected.
+    pub clients_unfinished_bytes_max: usize,
     /// Bytes of peers' control frames that arrived and were not drained yet.
     pub inbox_control_bytes_max: usize,
     /// The same for peers' data and bulk frames.
@@ -48,6 +57,9 @@ impl Default for Limits {
             data_queue_bytes_max: 16 * MIB,
             bulk_queue_bytes_max: 16 * MIB,
             client_queue_bytes_max: 16 * MIB,
+            clients_queue_bytes_max: 128 * MIB,
+            clients_window_bytes_max: 256 * MIB,
+            clients_unfinished_bytes_max: 64 * MIB,
             inbox_control_bytes_max: 4 * MIB,
             inbox_peer_bytes_max: 16 * MIB,
             inbox_client_bytes_max: 16 * MIB,
@@ -71,14 +83,39 @@ impl Limits {
         }
     }
 
-    /// Bytes that the queues towards `peers` peers and the inbox hold together at most. Clients add
-    /// `client_queue_bytes_max` each, QUIC's own buffers [`crate::endpoint::CONNECTION_BYTES_MAX`] per connection.
-    pub fn queued_bytes_max(&self, peers: usize) -> usize {
-        let link =
-            self.control_queue_bytes_max + self.data_queue_bytes_max + self.bulk_queue_bytes_max;
-        peers * link
-            + self.inbox_control_bytes_max
-            + self.inbox_peer_bytes_max
-            + self.inbox_client_bytes_max
+    /// What all clients together may have on their way in QUIC, in each direction: at least what each needs.
+    pub fn clients_window_bytes(&self) -> usize {
+        self.clients_window_bytes_max
+            .max(self.clients_max * CLIENT_WINDOW_BYTES_MIN)
     }
+}
+
+/// What the transport of a replica with `peers` peers may hold, by name; their sum is in what a replica prints at its start.
+pub fn memory_budget(limits: &Limits, peers: usize) -> Vec<(&'static str, u64)> {
+    let link = limits.control_queue_bytes_max
+        + limits.data_queue_bytes_max
+        + limits.bulk_queue_bytes_max
+        + CONNECTION_BYTES_MAX
+        + CONNECTION_STATE_BYTES;
+    let inbox = limits.inbox_control_bytes_max
+        + limits.inbox_peer_bytes_max
+        + limits.inbox_client_bytes_max;
+    let handshakes = limits.peer_handshakes_max + limits.stranger_handshakes_max;
+    let each = [
+        ("links", peers * link),
+        // A lane that is read may bring one frame beyond what there was room for.
+        ("inbox", inbox + peers * limits.frame_bytes_max),
+        ("handshakes", handshakes * CONNECTION_STATE_BYTES),
+        ("clients_queue_bytes_max", limits.clients_queue_bytes_max),
+        ("clients_windows", 2 * limits.clients_window_bytes()),
+        (
+            "clients_unfinished_bytes_max",
+            limits.clients_unfinished_bytes_max,
+        ),
+        (
+            "clients_connections",
+            limits.clients_max * CONNECTION_STATE_BYTES,
+        ),
+    ];
+    each.map(|(name, bytes)| (name, bytes as u64)).to_vec()
 }

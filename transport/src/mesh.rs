@@ -280,7 +280,6 @@ impl Mesh {
                 };
                 let greeting = accept_client(connection.clone(), local);
                 let client = bounded(&connection, timeout, greeting).await?;
-                endpoint::open_to_client(&connection);
                 drop(place);
                 self.gateway.serve(client).await;
             }

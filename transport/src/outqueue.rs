@@ -6,6 +6,8 @@ use bytes::{Bytes, BytesMut};
 use quinn::SendStream;
 use tokio::sync::Notify;
 
+use crate::total::Total;
+
 /// Pieces below this are copied into the tail buffer; larger ones are passed on by reference count. A copy of this
 /// size costs less than the bookkeeping of a chunk in quinn's send buffer, whose lookups scan all chunks.
 const COPY_BYTES_MAX: usize = 4 * 1024;
@@ -18,6 +20,8 @@ const TAIL_BYTES_FIRST: usize = 4 * 1024;
 pub struct OutQueue {
     state: Mutex<State>,
     bytes_max: usize,
+    /// What this queue and others hold together.
+    total: Total,
     /// The writer has something to do.
     news: Notify,
 }
@@ -48,9 +52,15 @@ pub enum Pushed {
 
 impl OutQueue {
     pub fn new(bytes_max: usize) -> OutQueue {
+        OutQueue::counted(bytes_max, Total::default())
+    }
+
+    /// One whose bytes are in a total as well.
+    pub fn counted(bytes_max: usize, total: Total) -> OutQueue {
         OutQueue {
             state: Mutex::default(),
             bytes_max,
+            total,
             news: Notify::new(),
         }
     }
@@ -67,6 +77,7 @@ impl OutQueue {
             return Pushed::Full;
         }
         state.bytes += bytes;
+        self.total.add(bytes);
         state.frames += 1;
         state.put(head);
         state.put(body);
@@ -92,8 +103,8 @@ impl OutQueue {
         let mut state = self.lock();
         state.closed = true;
         state.chunks.clear();
-        state.tail.clear();
-        state.bytes = 0;
+        state.tail = BytesMut::new();
+        self.total.sub(std::mem::take(&mut state.bytes));
         std::mem::take(&mut state.frames)
     }
 
@@ -137,7 +148,9 @@ impl OutQueue {
     fn wrote(&self, bytes: usize) -> usize {
         let mut state = self.lock();
         // After close() the count is already 0.
-        state.bytes = state.bytes.saturating_sub(bytes);
+        let counted = bytes.min(state.bytes);
+        state.bytes -= counted;
+        self.total.sub(counted);
         state.bytes
     }
 

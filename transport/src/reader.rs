@@ -6,6 +6,7 @@ use bytes::{Buf, Bytes};
 use quinn::{ReadError, RecvStream};
 
 use crate::frame::{FrameCutter, FrameError};
+use crate::total::Total;
 
 /// Chunks taken from QUIC per lock of the connection. One chunk is at most one packet.
 const CHUNKS_PER_READ: usize = 32;
@@ -42,6 +43,11 @@ impl FrameReader {
     /// From now on frames may be this long.
     pub fn allow(&mut self, frame_bytes_max: usize) {
         self.cutter.allow(frame_bytes_max);
+    }
+
+    /// Frames that are not here in full count into `unfinished`.
+    pub fn share(&mut self, unfinished: Total, bytes_max: usize) {
+        self.cutter.share(unfinished, bytes_max);
     }
 
     /// The first byte of the stream, which stands outside the frames.
