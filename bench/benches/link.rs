@@ -7,8 +7,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use synod_engine::ids::{ClusterId, ReplicaId};
 use synod_engine::seams::{Arrival, Frame, Lane, Network};
 use synod_transport::{
-    Identity, Inbox, Limits, MTU_MAX_DEFAULT, QuicNetwork, TransportConfig, make_certificates,
-    start,
+    AuthorityKey, Identity, Inbox, Limits, MTU_MAX_DEFAULT, QuicNetwork, TransportConfig,
+    make_certificates, start,
 };
 
 const CLUSTER: ClusterId = ClusterId(7);
@@ -25,7 +25,8 @@ impl Pair {
     async fn linked() -> Pair {
         let directory = tempfile::tempdir().expect("a directory");
         let replicas = [ReplicaId(1), ReplicaId(2)];
-        make_certificates(directory.path(), CLUSTER, &replicas, &[]).expect("certificates");
+        make_certificates(directory.path(), CLUSTER, &replicas, AuthorityKey::Kept)
+            .expect("certificates");
         let addresses = [free_address(), free_address()];
         let config = |index: usize| TransportConfig {
             cluster: CLUSTER,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
+use synod_transport::{Holder, Life};
 
 use crate::chaos::arguments::ChaosArguments;
 use crate::client::arguments::ClientArguments;
@@ -131,17 +132,35 @@ pub struct ReplicaArguments {
 )]
 pub struct CertsArguments {
     /// The directory to write to; made if it is not there
-    #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "show")]
+    pub out: Option<PathBuf>,
     /// How many replicas the cluster has
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=15))]
     pub replicas: u8,
     /// The cluster id in hexadecimal; drawn at random if not given
     #[arg(long, value_name = "HEX")]
     pub cluster: Option<String>,
-    /// A further host name or address by which replicas are reached
-    #[arg(long = "host", value_name = "NAME")]
-    pub hosts: Vec<String>,
+    /// How long new certificates are valid, the CA's not meant: that one has ten years
+    #[arg(long, default_value_t = Life::DAYS_DEFAULT, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub days: u32,
+    /// Add a certificate to those that are there: client:NAME, client or replica:N
+    #[arg(long, value_name = "WHO", conflicts_with_all = ["renew", "replicas"])]
+    pub add: Vec<Holder>,
+    /// Replace every certificate but the CA's by one that is valid from now on, for the same key
+    #[arg(long, conflicts_with = "replicas")]
+    pub renew: bool,
+    /// Renew only that of client:NAME, client or replica:N
+    #[arg(long, value_name = "WHO", requires = "renew")]
+    pub only: Vec<Holder>,
+    /// Renew the keys as well: after one may have been read by others
+    #[arg(long, requires = "renew")]
+    pub new_keys: bool,
+    /// List the certificates of a directory: whose they are, until when, and their fingerprints
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "add", "renew"])]
+    pub show: Option<PathBuf>,
+    /// The list in JSON
+    #[arg(long, requires = "show")]
+    pub json: bool,
 }
 
 #[derive(Args)]
@@ -364,8 +383,26 @@ When it is ready it prints one line to stdout: ready replica=1 listen=… backen
 Exit codes: 0 stopped by SIGTERM or SIGINT, 1 failed, 2 wrong configuration, 3 the disk failed.";
 
 const CERTS_EXAMPLES: &str = "\
-Example:\n\
-\x20 synod certs --out certs --replicas 3 --host db1.example --host 10.0.0.1";
+Examples:\n\
+\x20 synod certs --out certs --replicas 3                 a CA, three replicas, one client without a name\n\
+\x20 synod certs --out certs --add client:alice           one more; --add replica:4 likewise\n\
+\x20 synod certs --show certs                             whose they are, until when, fingerprints\n\
+\x20 synod certs --out certs --renew                      valid for a year from now; the keys stay\n\
+\x20 synod certs --out certs --renew --only client:alice --new-keys\n\
+\n\
+Nothing is overwritten except by --renew; what was interrupted goes on when it is called again. ca.key signs all of\n\
+this and nothing else: keep it away from the replicas.\n\
+\n\
+Replicas look at their files every few seconds, and at once on SIGHUP: new ones are taken in without a restart and\n\
+without a broken connection. Files that are no good get a line in the log, and the old ones stay in use. Fourteen\n\
+days before its end a replica warns of its certificate once a day; its status says certificate_expires_s.\n\
+\n\
+To revoke a certificate, write its fingerprint as a line into revoked.txt beside ca.pem of every replica, or into the\n\
+file that `revoked` in [certificates] names: its connections end, and it gets no new ones.\n\
+\n\
+To change the CA: (1) make a second set with the same id, synod certs --out new --cluster ID; (2) append new/ca.pem\n\
+to ca.pem of every replica and client: both CAs are trusted then; (3) replace certificates and keys by those of the\n\
+second set; (4) replace ca.pem by new/ca.pem.";
 
 const RUN_EXAMPLES: &str = "\
 Examples:\n\

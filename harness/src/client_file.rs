@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use synod_engine::ids::{ClusterId, ReplicaId};
-use synod_transport::{ClientConfig, Identity, mtu_of_paths};
+use synod_transport::{ClientConfig, Identity, Revoked, mtu_of_paths};
 
 use crate::certs::{parse_cluster, random_u64};
 use crate::client::arguments::ClientArguments;
@@ -25,6 +25,10 @@ pub struct Certificates {
     pub ca: PathBuf,
     pub cert: PathBuf,
     pub key: PathBuf,
+    /// Fingerprints of certificates that are not trusted any more; `revoked.txt` beside `ca` if nothing is said, and
+    /// then it need not be there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -43,11 +47,22 @@ impl Certificates {
             ca: directory.join(&self.ca),
             cert: directory.join(&self.cert),
             key: directory.join(&self.key),
+            revoked: self.revoked.as_ref().map(|path| directory.join(path)),
         }
     }
 
     pub fn load(&self) -> anyhow::Result<Identity> {
-        Identity::load(&self.ca, &self.cert, &self.key).map_err(usage)
+        let identity = Identity::load(&self.ca, &self.cert, &self.key).map_err(usage)?;
+        let revoked = match (&self.revoked, self.revoked_file()) {
+            (None, path) if !path.exists() => Revoked::default(),
+            (_, path) => Revoked::read(&path).map_err(usage)?,
+        };
+        Ok(identity.with_revoked(revoked))
+    }
+
+    pub fn revoked_file(&self) -> PathBuf {
+        let beside = || self.ca.with_file_name("revoked.txt");
+        self.revoked.clone().unwrap_or_else(beside)
     }
 }
 
@@ -93,6 +108,7 @@ pub fn resolve(arguments: &ClientArguments) -> anyhow::Result<ClientConfig> {
         ca: path(&arguments.ca, "ca", certificates.map(|c| &c.ca))?,
         cert: path(&arguments.cert, "cert", certificates.map(|c| &c.cert))?,
         key: path(&arguments.key, "key", certificates.map(|c| &c.key))?,
+        revoked: certificates.and_then(|c| c.revoked.clone()),
     };
     let cluster = arguments
         .cluster

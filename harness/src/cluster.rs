@@ -15,7 +15,7 @@ pub mod server;
 pub mod ssh;
 mod state;
 mod status;
-mod table;
+pub mod table;
 mod up;
 
 use anyhow::Context;

@@ -7,6 +7,7 @@
 // `note!` are there instead.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+mod certificate_watch;
 mod certs;
 mod chaos;
 pub mod cli;

@@ -55,6 +55,8 @@ pub async fn run<N: Node>(
     // Signals are caught before anything is open, so that an early SIGTERM is graceful as well.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // It means "read the certificates again", which is done elsewhere; before that is ready it must not end the process.
+    let _hangup = signal(SignalKind::hangup())?;
     // A limit on file sizes is an error of the write that meets it, reported like a full disk; the signal would end
     // the process without a word.
     let _file_size_limit = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;

@@ -14,6 +14,7 @@ use synod_engine::snapshot::{Restored, Restoring};
 use synod_storage::{DataDirectory, FileSnapshots, FileWal, Notes, OpenReport, Replayed};
 use synod_transport::{Inbox, Limits, QuicNetwork, TransportConfig, memory_budget, mtu_of_paths};
 
+use crate::certificate_watch;
 use crate::cli::{DurabilityChoice, MachineChoice, ReplicaArguments};
 use crate::environment::Disk;
 use crate::failure::usage;
@@ -276,7 +277,9 @@ pub fn listen(settings: &ReplicaSettings, limits: Limits) -> anyhow::Result<(Qui
         limits,
         seed: file.seed,
     };
-    synod_transport::start(config).map_err(usage)
+    let (network, inbox) = synod_transport::start(config).map_err(usage)?;
+    certificate_watch::start(file.certificates.clone(), network.renewal())?;
+    Ok((network, inbox))
 }
 
 /// What of the configuration the transport has to know as well.

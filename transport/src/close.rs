@@ -18,6 +18,8 @@ pub enum CloseCode {
     SlowClient = 5,
     /// `clients_max` clients are connected.
     ClientsMax = 6,
+    /// The certificate was revoked while the connection was up.
+    Revoked = 7,
 }
 
 impl CloseCode {
@@ -31,7 +33,8 @@ pub fn is_lasting(error: &ConnectionError) -> bool {
     match error {
         ConnectionError::ApplicationClosed(close) => {
             let code = close.error_code.into_inner();
-            code == CloseCode::Hello as u64 || code == CloseCode::Certificate as u64
+            let lasting = [CloseCode::Hello, CloseCode::Certificate, CloseCode::Revoked];
+            lasting.into_iter().any(|each| each as u64 == code)
         }
         // TLS alerts are QUIC errors from 0x100 on.
         ConnectionError::ConnectionClosed(close) => is_crypto(u64::from(close.error_code)),

@@ -55,6 +55,12 @@ pub struct Counters {
     pub door_ignored: Counter,
     /// Callers that were turned away before TLS, because no client has a place.
     pub door_refused: Counter,
+    /// Times that new certificates were taken in while running.
+    pub certificate_renewals: Counter,
+    /// Times that new files were no good, so that the old ones stay in use.
+    pub certificate_renewals_refused: Counter,
+    /// Connections closed because their certificate was revoked.
+    pub revoked_connections: Counter,
     /// Times that a peer's data reader waited because the inbox was full.
     pub inbox_peer_waits: Counter,
     /// The same for control frames.
@@ -113,6 +119,12 @@ impl Counters {
         report("door_asked_for_proof", self.door_asked_for_proof.get());
         report("door_ignored", self.door_ignored.get());
         report("door_refused", self.door_refused.get());
+        report("certificate_renewals", self.certificate_renewals.get());
+        report(
+            "certificate_renewals_refused",
+            self.certificate_renewals_refused.get(),
+        );
+        report("revoked_connections", self.revoked_connections.get());
         report("inbox_peer_waits", self.inbox_peer_waits.get());
         report("inbox_control_waits", self.inbox_control_waits.get());
         report("inbox_refused", self.inbox_refused.get());

@@ -122,7 +122,11 @@ pub fn client_config(
     Ok(config)
 }
 
-fn server_config(identity: &Identity, mtu_max: u16) -> Result<quinn::ServerConfig, TransportError> {
+/// For connections that are accepted.
+pub fn server_config(
+    identity: &Identity,
+    mtu_max: u16,
+) -> Result<quinn::ServerConfig, TransportError> {
     let crypto = tls::server_config(identity)?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     // Peers and clients come in at the same door, so these are a client's timeouts; the shorter idle timeout of

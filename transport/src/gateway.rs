@@ -12,6 +12,7 @@ use crate::close::CloseCode;
 use crate::counters::Counters;
 use crate::endpoint::{self, CLIENT_WINDOW_BYTES_MAX, CLIENT_WINDOW_BYTES_MIN};
 use crate::handshake::ClientConnection;
+use crate::holder::ClientIdentity;
 use crate::inbox::{ClientShare, InboxShared};
 use crate::limits::Limits;
 use crate::notices::Notices;
@@ -42,6 +43,8 @@ struct State {
 }
 
 struct ClientLink {
+    /// Whom its certificate speaks for.
+    identity: ClientIdentity,
     connection: Connection,
     queue: Arc<OutQueue>,
     granted_bytes: usize,
@@ -120,10 +123,16 @@ impl Gateway {
         self.lock().clients.len()
     }
 
+    pub fn connections(&self) -> Vec<Connection> {
+        let state = self.lock();
+        let links = state.clients.values();
+        links.map(|link| link.connection.clone()).collect()
+    }
+
     /// Serves one client until its connection ends.
-    pub async fn serve(&self, client: ClientConnection) {
+    pub async fn serve(&self, client: ClientConnection, identity: ClientIdentity) {
         let connection = client.connection;
-        let Some((id, queue)) = self.register(connection.clone()) else {
+        let Some((id, queue)) = self.register(connection.clone(), identity) else {
             self.counters.gateway_over_limit_clients.add(1);
             let reason = format!(
                 "this replica serves {} clients already, its limit (clients_max)",
@@ -184,13 +193,18 @@ impl Gateway {
             "more than {bytes_max} bytes of replies wait for {whom}: it has to read faster"
         );
         self.notices.warn(format!(
-            "the client at {} is disconnected: {reason}",
+            "{} at {} is disconnected: {reason}",
+            link.identity,
             link.connection.remote_address()
         ));
         CloseCode::SlowClient.close(&link.connection, &reason);
     }
 
-    fn register(&self, connection: Connection) -> Option<(ClientId, Arc<OutQueue>)> {
+    fn register(
+        &self,
+        connection: Connection,
+        identity: ClientIdentity,
+    ) -> Option<(ClientId, Arc<OutQueue>)> {
         let mut state = self.lock();
         if state.clients.len() >= self.limits.clients_max {
             return None;
@@ -207,6 +221,7 @@ impl Gateway {
         endpoint::open_to_client(&connection, granted_bytes);
         state.granted_bytes += granted_bytes;
         let link = ClientLink {
+            identity,
             connection,
             queue: Arc::clone(&queue),
             granted_bytes,

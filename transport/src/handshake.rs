@@ -13,7 +13,8 @@ use synod_engine::seams::Lane;
 
 use crate::close::{self, CloseCode};
 use crate::hello::{HELLO_BYTES, Hello, HelloError};
-use crate::identity::{certificate_carries, client_name, replica_name};
+use crate::holder::{ClientIdentity, Holder};
+use crate::identity::{certificate_carries, client_of, replica_name};
 use crate::reader::{FrameReader, ReadFailed};
 
 /// How long TLS takes at most where nothing else is configured, and after it the Hello. A peer that comes up later is
@@ -209,23 +210,24 @@ pub async fn greet_gateway(
     })
 }
 
-/// The replica's side of a client's connection.
+/// The replica's side of a client's connection, and whom its certificate speaks for.
 pub async fn accept_client(
     connection: Connection,
     local: Local,
-) -> Result<ClientConnection, HandshakeFailed> {
-    check_certificate(&connection, client_name(local.cluster))?;
+) -> Result<(ClientConnection, ClientIdentity), HandshakeFailed> {
+    let identity = client_identity(&connection, local.cluster)?;
     let (mut send, receive) = connection.accept_bi().await?;
     let mut receive = FrameReader::new(receive, HELLO_FRAME_BYTES_MAX);
     let frame = receive.one().await.map_err(HandshakeFailed::Read)?;
     receive.allow(local.frame_bytes_max);
     Hello::decode(frame, local.cluster)?.expect(None)?;
     write(&mut send, &local.hello()).await?;
-    Ok(ClientConnection {
+    let client = ClientConnection {
         connection,
         send,
         receive,
-    })
+    };
+    Ok((client, identity))
 }
 
 /// The protocol that was agreed on in the TLS handshake.
@@ -320,11 +322,29 @@ async fn write(stream: &mut SendStream, bytes: &[u8]) -> Result<(), HandshakeFai
 
 /// TLS checked the chain; which name it must carry is known only now.
 fn check_certificate(connection: &Connection, name: String) -> Result<(), HandshakeFailed> {
-    let chain = connection
-        .peer_identity()
-        .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok());
-    match chain.as_deref().and_then(|chain| chain.first()) {
-        Some(leaf) if certificate_carries(leaf, &name) => Ok(()),
+    match peer_certificate(connection) {
+        Some(leaf) if certificate_carries(&leaf, &name) => Ok(()),
         _ => Err(HandshakeFailed::Certificate { name }),
     }
+}
+
+/// Which client of `cluster` the other side is, by its certificate.
+pub fn client_identity(
+    connection: &Connection,
+    cluster: ClusterId,
+) -> Result<ClientIdentity, HandshakeFailed> {
+    let leaf = peer_certificate(connection);
+    leaf.and_then(|leaf| client_of(&leaf, cluster))
+        .ok_or_else(|| HandshakeFailed::Certificate {
+            name: Holder::Client(ClientIdentity::UNNAMED).name(cluster),
+        })
+}
+
+/// What the other side proved to be the owner of.
+pub fn peer_certificate(connection: &Connection) -> Option<CertificateDer<'static>> {
+    let chain = connection
+        .peer_identity()?
+        .downcast::<Vec<CertificateDer<'static>>>()
+        .ok()?;
+    chain.first().cloned()
 }

@@ -6,9 +6,12 @@
 // Only `harness` speaks to people, and without waiting for them.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+mod authority;
 mod backoff;
+mod certificate;
 mod certificates;
 pub mod client;
+mod clock;
 mod close;
 mod congestion;
 mod counters;
@@ -19,6 +22,7 @@ mod frame;
 mod gateway;
 mod handshake;
 mod hello;
+mod holder;
 mod identity;
 mod inbox;
 mod limits;
@@ -30,25 +34,32 @@ mod outqueue;
 mod path;
 mod raw;
 mod reader;
+mod renewal;
 mod socket;
 mod tls;
 mod total;
 mod trains;
+mod verifiers;
 
 use std::net::SocketAddr;
 
 use synod_engine::ids::{ClusterId, ReplicaId};
 
-pub use certificates::make_certificates;
+pub use authority::Life;
+pub use certificate::{Certificate, Fingerprint, Revoked};
+pub use certificates::{AuthorityKey, CertificateSet, certificates_in, make_certificates};
 pub use client::{Client, ClientConfig, ClientCounters, ClientError};
+pub use clock::Clock;
 pub use endpoint::{CONNECTION_BYTES_MAX, MTU_MIN};
 pub use first_packets::{FirstPackets, Flood};
-pub use identity::{Identity, IdentityError, client_name, replica_name};
+pub use holder::{ClientIdentity, Holder};
+pub use identity::{Identity, IdentityError, replica_name};
 pub use inbox::{Inbox, InboxShared};
 pub use limits::{Limits, memory_budget};
 pub use network::{QuicNetwork, start};
 pub use path::mtu_of_paths;
 pub use raw::RawClient;
+pub use renewal::Renewal;
 
 /// The largest UDP payload that discovery looks for by default: an Ethernet jumbo frame of 9,000 bytes less headers,
 /// rounded down. On a path with smaller frames discovery settles lower by itself.

@@ -89,6 +89,12 @@ impl Link {
             .is_some()
     }
 
+    /// The current one.
+    pub fn connection(&self) -> Option<Connection> {
+        let current = self.current.lock().expect("no holder of a link panics");
+        Some(current.up.as_ref()?.connection.clone())
+    }
+
     /// What QUIC counts for the current connection.
     pub fn stats(&self) -> Option<ConnectionStats> {
         let current = self.current.lock().expect("no holder of a link panics");

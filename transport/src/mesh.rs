@@ -4,7 +4,7 @@
 //! with data instead of in packets of their own.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use crate::TransportConfig;
 use crate::TransportError;
 use crate::backoff::{self, Backoff};
+use crate::certificate::Fingerprint;
 use crate::close::CloseCode;
 use crate::counters::Counters;
 use crate::door::{Door, Knock, Place, Verdict};
@@ -24,6 +25,7 @@ use crate::handshake::{
     self, HandshakeFailed, Local, PeerConnection, accept_client, accept_peer, bounded, encrypted,
     greet_peer,
 };
+use crate::identity::Identity;
 use crate::inbox::InboxShared;
 use crate::limits::Limits;
 use crate::link::Link;
@@ -35,7 +37,8 @@ const REFUSALS_IN_A_ROW: u32 = 16;
 
 pub struct Mesh {
     endpoint: Endpoint,
-    dialling: quinn::ClientConfig,
+    credentials: Mutex<Credentials>,
+    mtu_max: u16,
     local: Local,
     limits: Limits,
     seed: u64,
@@ -47,6 +50,12 @@ pub struct Mesh {
     pub gateway: Gateway,
     counters: Arc<Counters>,
     notices: Notices,
+}
+
+/// What connections are made with. It may change while the process runs.
+struct Credentials {
+    identity: Identity,
+    dialling: quinn::ClientConfig,
 }
 
 impl Mesh {
@@ -64,7 +73,11 @@ impl Mesh {
         diallers.retain(|(peer, _)| *peer < config.replica);
         Ok(Mesh {
             endpoint,
-            dialling,
+            credentials: Mutex::new(Credentials {
+                identity: config.identity.clone(),
+                dialling,
+            }),
+            mtu_max: config.mtu_max,
             local: Local {
                 cluster: config.cluster,
                 replica: Some(config.replica),
@@ -102,6 +115,56 @@ impl Mesh {
             .count()
     }
 
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub fn identity(&self) -> Identity {
+        let credentials = self.credentials.lock();
+        credentials
+            .expect("no holder of credentials panics")
+            .identity
+            .clone()
+    }
+
+    /// Connections that come from now on are made with `identity`; on an error with what there was.
+    pub fn renew(&self, identity: Identity) -> Result<(), TransportError> {
+        let replica = self.local.replica.expect("a mesh is a replica's");
+        identity.expect_name(&crate::identity::replica_name(self.local.cluster, replica))?;
+        identity.expect_alive()?;
+        let server = endpoint::server_config(&identity, self.mtu_max)?;
+        let dialling = endpoint::client_config(&identity, Role::Peer, self.mtu_max)?;
+        self.endpoint.set_server_config(Some(server));
+        *self
+            .credentials
+            .lock()
+            .expect("no holder of credentials panics") = Credentials { identity, dialling };
+        self.close_revoked();
+        Ok(())
+    }
+
+    /// Ends every connection whose other side is not trusted any more.
+    pub fn close_revoked(&self) {
+        let revoked = self.identity().revoked();
+        if revoked.is_empty() {
+            return;
+        }
+        let links = self.links.iter().flatten();
+        let connections = links.filter_map(|link| link.connection());
+        for connection in connections.chain(self.gateway.connections()) {
+            let Some(leaf) = handshake::peer_certificate(&connection) else {
+                continue;
+            };
+            if connection.close_reason().is_none() && revoked.contains(&leaf) {
+                self.counters.revoked_connections.add(1);
+                let reason = format!("the certificate {} is revoked", Fingerprint::of(&leaf));
+                let address = connection.remote_address();
+                tracing::warn!("the connection to {address} is closed: {reason}");
+                CloseCode::Revoked.close(&connection, &reason);
+            }
+        }
+    }
+
     /// Reports what QUIC counts for the links that are up, so that a collapsed MTU or lost packets can be seen.
     pub fn report(&self, report: &mut dyn FnMut(&'static str, u64)) {
         let mut sums = [0; 5];
@@ -127,6 +190,7 @@ impl Mesh {
             sums[3] += path.lost_packets;
             sums[4] += path.congestion_events;
         }
+        report("certificate_expires_s", self.identity().expires_in());
         report("links_up", stats.len() as u64);
         report("link_mtu_min", mtu_min);
         report("link_window_bytes_min", window_min);
@@ -175,8 +239,15 @@ impl Mesh {
         peer: ReplicaId,
         address: SocketAddr,
     ) -> Result<PeerConnection, HandshakeFailed> {
+        let dialling = {
+            let credentials = self.credentials.lock();
+            credentials
+                .expect("no holder of credentials panics")
+                .dialling
+                .clone()
+        };
         let connection =
-            handshake::dial(&self.endpoint, &self.dialling, address, self.local, peer).await?;
+            handshake::dial(&self.endpoint, &dialling, address, self.local, peer).await?;
         bounded(
             &connection,
             self.local.timeout,
@@ -279,9 +350,9 @@ impl Mesh {
                     ..self.local
                 };
                 let greeting = accept_client(connection.clone(), local);
-                let client = bounded(&connection, timeout, greeting).await?;
+                let (client, identity) = bounded(&connection, timeout, greeting).await?;
                 drop(place);
-                self.gateway.serve(client).await;
+                self.gateway.serve(client, identity).await;
             }
             // TLS agrees on nothing else.
             _ => CloseCode::Violation.close(&connection, "unknown application protocol"),

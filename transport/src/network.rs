@@ -15,6 +15,7 @@ use crate::counters::Counters;
 use crate::inbox::Inbox;
 use crate::mesh::Mesh;
 use crate::outqueue::OutQueue;
+use crate::renewal::Renewal;
 use crate::{TransportConfig, TransportError};
 
 /// How long [`QuicNetwork::close`] waits for the other sides to hear of it.
@@ -72,6 +73,11 @@ impl QuicNetwork {
     /// Peers that frames currently reach.
     pub fn links_up(&self) -> usize {
         self.mesh.links_up()
+    }
+
+    /// The way to other certificates while it runs.
+    pub fn renewal(&self) -> Renewal {
+        Renewal::new(&self.mesh)
     }
 
     /// Tells peers and clients why, and waits a moment for them to hear it.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::cipher_suite::{
     TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
@@ -11,6 +13,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::sign::CertifiedKey;
 
 use crate::identity::Identity;
+use crate::verifiers::Screened;
 
 pub const ALPN_REPLICA: &[u8] = b"synod-replica/1";
 pub const ALPN_CLIENT: &[u8] = b"synod-client/1";
@@ -22,10 +25,12 @@ pub fn server_config(identity: &Identity) -> Result<QuicServerConfig, rustls::Er
     let verifier = WebPkiClientVerifier::builder_with_provider(identity.roots(), provider.clone())
         .build()
         .map_err(|error| rustls::Error::General(error.to_string()))?;
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(identity.chain(), identity.key())?;
+    let verifier = Screened::new(verifier, identity);
+    let mut config =
+        rustls::ServerConfig::builder_with_details(provider, Arc::new(identity.clock()))
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_client_cert_verifier(Arc::new(verifier))
+            .with_single_cert(identity.chain(), identity.key())?;
     config.alpn_protocols = vec![ALPN_REPLICA.to_vec(), ALPN_CLIENT.to_vec()];
     // Links last for hours: a ticket per handshake would never be used.
     config.send_tls13_tickets = 0;
@@ -34,10 +39,18 @@ pub fn server_config(identity: &Identity) -> Result<QuicServerConfig, rustls::Er
 
 /// For connections that are dialled. The server's name is checked in the handshake.
 pub fn client_config(identity: &Identity, alpn: &[u8]) -> Result<QuicClientConfig, rustls::Error> {
-    let mut config = rustls::ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_root_certificates(identity.roots())
-        .with_client_auth_cert(identity.chain(), identity.key())?;
+    let provider = provider();
+    let verifier = WebPkiServerVerifier::builder_with_provider(identity.roots(), provider.clone())
+        .build()
+        .map_err(|error| rustls::Error::General(error.to_string()))?;
+    let verifier: Arc<dyn ServerCertVerifier> = verifier;
+    let verifier = Screened::new(verifier, identity);
+    let mut config =
+        rustls::ClientConfig::builder_with_details(provider, Arc::new(identity.clock()))
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_client_auth_cert(identity.chain(), identity.key())?;
     config.alpn_protocols = vec![alpn.to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
     QuicClientConfig::try_from(config).map_err(|error| rustls::Error::General(error.to_string()))

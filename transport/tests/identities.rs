@@ -8,7 +8,7 @@ use std::path::Path;
 use common::{CLUSTER, Cluster, counter, identity, until};
 use synod_engine::ids::{ClusterId, ReplicaId};
 use synod_transport::{
-    Client, ClientError, Identity, IdentityError, Limits, make_certificates, start,
+    AuthorityKey, Client, ClientError, Identity, IdentityError, Limits, make_certificates, start,
 };
 
 const IDS: [ReplicaId; 2] = [ReplicaId(1), ReplicaId(2)];
@@ -24,7 +24,7 @@ async fn refused(config: synod_transport::ClientConfig) -> String {
 
 fn directory_for(cluster: ClusterId) -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    make_certificates(directory.path(), cluster, &IDS, &[]).expect("certificates");
+    make_certificates(directory.path(), cluster, &IDS, AuthorityKey::Kept).expect("certificates");
     directory
 }
 
@@ -163,14 +163,10 @@ fn keys_are_private_and_nothing_is_overwritten() {
         assert_eq!(mode & 0o777, 0o600, "{key}");
     }
     let before = std::fs::read(path("ca.pem")).expect("ca.pem");
-    std::fs::remove_file(path("replica-1.pem")).expect("removed");
-    let error = make_certificates(directory.path(), CLUSTER, &IDS, &[]).expect_err("files exist");
+    let error = make_certificates(directory.path(), CLUSTER, &IDS, AuthorityKey::Kept)
+        .expect_err("files exist");
     assert!(matches!(&error, IdentityError::Exists { path } if path.ends_with("ca.pem")));
     assert_eq!(std::fs::read(path("ca.pem")).expect("ca.pem"), before);
-    assert!(
-        !path("replica-1.pem").exists(),
-        "written although another file was in the way"
-    );
 }
 
 #[test]
@@ -204,18 +200,4 @@ fn bad_files_are_named() {
         "{error}"
     );
     assert!(error.to_string().contains("replica-2.key"), "{error}");
-}
-
-#[test]
-fn extra_hosts_are_accepted_in_certificates() {
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let hosts = ["10.0.0.1".to_owned(), "host.example".to_owned()];
-    make_certificates(directory.path(), CLUSTER, &IDS, &hosts).expect("certificates");
-    let identity = identity(directory.path(), "replica-1");
-    for name in ["10.0.0.1", "host.example"] {
-        identity.expect_name(name).expect(name);
-    }
-    identity
-        .expect_name("other.example")
-        .expect_err("not listed");
 }

@@ -93,6 +93,9 @@ pub struct UpArguments {
     /// the other replicas carry]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(1200..))]
     pub mtu: Option<u16>,
+    /// Leave the key of the CA beside the certificates, so that `synod certs` can add and renew
+    #[arg(long)]
+    pub keep_ca_key: bool,
 }
 
 /// `5s`, `500ms`, or a number of seconds; up to a day.

@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use anyhow::Context;
 use serde::Serialize;
 
 use crate::certs::random_u64;
+use crate::certs::show::Listed;
 use crate::cluster::findings::{Finding, Findings};
 use crate::cluster::fleet::{Fleet, each};
 use crate::cluster::folder::{Executable, Folder};
 use crate::cluster::inventory::{HostEntry, Inventory};
+use crate::cluster::replicas::folder_name;
 use crate::cluster::server::{ClockOffset, Server};
 use crate::cluster::table::Table;
 use crate::cluster::{all_hosts, with_reached};
@@ -53,11 +56,13 @@ struct Examined {
     server: Server,
     facts: Facts,
     clock: ClockOffset,
+    /// Of the cluster, if it is up there.
+    certificates: Vec<Listed>,
 }
 
 pub async fn run(inventory: &Inventory, json: bool) -> anyhow::Result<()> {
     let report = with_reached(inventory, &all_hosts(inventory), async |fleet, errors| {
-        examine_all(fleet, errors).await
+        examine_all(fleet, &folder_name(inventory), errors).await
     })
     .await?;
     if json {
@@ -77,7 +82,11 @@ pub async fn run(inventory: &Inventory, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn examine_all(fleet: &Fleet, errors: Vec<anyhow::Error>) -> anyhow::Result<Report> {
+async fn examine_all(
+    fleet: &Fleet,
+    cluster: &str,
+    errors: Vec<anyhow::Error>,
+) -> anyhow::Result<Report> {
     let token = random_u64()?;
     // A name of its own: a check does not meet a cluster that is up.
     let name = format!("synod-check-{token:016x}");
@@ -89,8 +98,8 @@ async fn examine_all(fleet: &Fleet, errors: Vec<anyhow::Error>) -> anyhow::Resul
         folders.push(folder);
     }
     let examined = each(folders, |folder| {
-        let executable = Arc::clone(&executable);
-        async move { examine(&folder, &executable, token).await }
+        let (executable, cluster) = (Arc::clone(&executable), cluster.to_owned());
+        async move { examine(&folder, &executable, token, &cluster).await }
     });
     let mut failed: Vec<String> = errors.iter().map(describe).collect();
     let mut hosts = Vec::new();
@@ -111,7 +120,12 @@ async fn examine_all(fleet: &Fleet, errors: Vec<anyhow::Error>) -> anyhow::Resul
     })
 }
 
-async fn examine(folder: &Folder, executable: &Executable, token: u64) -> anyhow::Result<Examined> {
+async fn examine(
+    folder: &Folder,
+    executable: &Executable,
+    token: u64,
+    cluster: &str,
+) -> anyhow::Result<Examined> {
     folder.make().await?;
     let executable = folder.install(executable).await?;
     let mut server = Server::start(folder, &executable, token).await?;
@@ -119,8 +133,27 @@ async fn examine(folder: &Folder, executable: &Executable, token: u64) -> anyhow
         entry: folder.host.entry.clone(),
         facts: server.facts().await?,
         clock: server.clock().await?,
+        certificates: certificates(folder, &executable, cluster).await?,
         server,
     })
+}
+
+/// What lies in the folder of a cluster that is up on the host.
+async fn certificates(
+    folder: &Folder,
+    executable: &str,
+    cluster: &str,
+) -> anyhow::Result<Vec<Listed>> {
+    const SCRIPT: &str = "\
+        if [ -f \"$0/ca.pem\" ]; then exec \"$1\" certs --show \"$0\" --json; fi";
+    let host = &folder.host;
+    let there = Folder::of(host, cluster)?;
+    let text = host.script(SCRIPT, &[there.path(), executable]).await?;
+    if text.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    serde_json::from_str(&text)
+        .with_context(|| format!("host {}: `{text}` is no list of certificates", host.name()))
 }
 
 fn findings(host: &Examined) -> Vec<Finding> {
@@ -128,6 +161,7 @@ fn findings(host: &Examined) -> Vec<Finding> {
     findings.facts(&host.facts);
     findings.ports(&host.server.taken);
     findings.clock(&host.clock);
+    findings.certificates(&host.certificates);
     findings.into_list()
 }
 

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::certs::show::{Listed, left};
 use crate::cluster::inventory::{HostEntry, Role};
 use crate::cluster::server::ClockOffset;
 use crate::probe::facts::{Facts, Interface};
@@ -10,6 +11,8 @@ use crate::probe::facts::{Facts, Interface};
 const FREE_BYTES_MIN: u64 = 512 << 20;
 /// Below this a run of a minute may not fit.
 const FREE_BYTES_WARN: u64 = 8 << 30;
+/// As early as a replica warns by itself.
+const CERTIFICATE_S_WARN: u64 = crate::certificate_watch::WARN_S;
 const NOFILE_WARN: u64 = 1_024;
 const MEMLOCK_BYTES_WARN: u64 = 8 << 20;
 /// What the transport asks for; the kernel gives twice the maximum at most.
@@ -71,6 +74,26 @@ impl<'a> Findings<'a> {
         self.limits(facts);
         if let Some(interface) = &facts.interface {
             self.network(interface);
+        }
+    }
+
+    pub fn certificates(&mut self, certificates: &[Listed]) {
+        let soon = certificates
+            .iter()
+            .filter(|each| each.expires_s < CERTIFICATE_S_WARN);
+        for each in soon {
+            let remedy = "renew it with `synod certs --renew` and put the new file in its place";
+            let (file, role, left) = (&each.file, &each.role, left(each.expires_s));
+            match each.expires_s {
+                0 => self.unfit(
+                    format!("the certificate of {role} ({file}) has ended"),
+                    remedy,
+                ),
+                _ => self.warn(
+                    format!("the certificate of {role} ({file}) ends in {left}"),
+                    remedy,
+                ),
+            }
         }
     }
 
@@ -301,6 +324,37 @@ mod tests {
         assert!(
             found[0].0 && found[0].1.contains("cpus = \"900\""),
             "{found:?}"
+        );
+    }
+
+    #[test]
+    fn the_end_of_a_certificate_is_found_ahead() {
+        let directory = tempfile::tempdir().unwrap();
+        let now = crate::utc::unix_seconds_now();
+        let cluster = synod_engine::ids::ClusterId(7);
+        let key = synod_transport::AuthorityKey::Kept;
+        let set =
+            synod_transport::CertificateSet::make(directory.path(), cluster, key, now).unwrap();
+        let days = [("replica:1", 20), ("replica:2", 10), ("client:a", 2)];
+        for (who, days) in days {
+            set.issue(&who.parse().unwrap(), set.life(days)).unwrap();
+        }
+        let later = now + 3 * 86_400;
+        let listed = crate::certs::show::list(directory.path(), later).unwrap();
+        let host = host("0");
+        let mut findings = Findings::of(&host);
+        findings.certificates(&listed);
+        let found: Vec<_> = findings.into_list();
+        let found: Vec<_> = found.iter().map(|each| (each.unfit, &*each.what)).collect();
+        assert_eq!(
+            found,
+            [
+                (true, "the certificate of client a (client-a.pem) has ended"),
+                (
+                    false,
+                    "the certificate of replica 2 (replica-2.pem) ends in 7 days"
+                ),
+            ]
         );
     }
 }

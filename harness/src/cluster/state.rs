@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use synod_engine::ids::ClusterId;
+use synod_transport::AuthorityKey;
 
 use crate::client_file::{Certificates, ClientFile};
 use crate::cluster::inventory::Inventory;
@@ -58,19 +59,19 @@ impl State {
     }
 
     /// Makes the folder with the certificates and the configuration of a client.
-    pub fn make(&self, inventory: &Inventory, cluster: ClusterId) -> anyhow::Result<Started> {
+    pub fn make(
+        &self,
+        inventory: &Inventory,
+        cluster: ClusterId,
+        authority_key: AuthorityKey,
+    ) -> anyhow::Result<Started> {
         std::fs::create_dir(&self.folder).map_err(|error| {
             let folder = self.folder.display();
             let remedy = "`synod cluster down` removes what is left of an earlier cluster, or choose another --state";
             usage(format!("{folder}: cannot be made: {error}; {remedy}"))
         })?;
         let ids: Vec<_> = inventory.replicas.iter().map(|place| place.id).collect();
-        let addresses: Vec<String> = inventory
-            .hosts
-            .iter()
-            .map(|host| host.address.to_string())
-            .collect();
-        synod_transport::make_certificates(&self.certificates(), cluster, &ids, &addresses)?;
+        synod_transport::make_certificates(&self.certificates(), cluster, &ids, authority_key)?;
         let replicas = replica_table(inventory);
         let client = ClientFile {
             cluster: cluster.to_string(),
@@ -80,6 +81,7 @@ impl State {
                 ca: "certificates/ca.pem".into(),
                 cert: "certificates/client.pem".into(),
                 key: "certificates/client.key".into(),
+                revoked: None,
             },
         };
         toml_file::write(&self.folder.join("client.toml"), &client)?;

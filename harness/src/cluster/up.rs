@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::json;
+use synod_transport::AuthorityKey;
 
 use crate::certs::draw_cluster;
 use crate::client_file::{Certificates, ClientFile};
@@ -35,7 +36,7 @@ pub async fn up(
     }
     let mut made = false;
     let leader = with(inventory, &replica_hosts(inventory), async |fleet| {
-        let started = state.make(inventory, draw_cluster()?)?;
+        let started = state.make(inventory, draw_cluster()?, authority_key(arguments))?;
         made = true;
         let leader = bring_up(fleet, inventory, state, &started, arguments).await?;
         state.write(&started)?;
@@ -172,6 +173,13 @@ fn replica_file(replica: &Placed, started: &Started, arguments: &UpArguments) ->
     }
 }
 
+fn authority_key(arguments: &UpArguments) -> AuthorityKey {
+    match arguments.keep_ca_key {
+        true => AuthorityKey::Kept,
+        false => AuthorityKey::Discarded,
+    }
+}
+
 fn client_file(started: &Started) -> ClientFile {
     ClientFile {
         cluster: started.cluster.clone(),
@@ -186,6 +194,7 @@ fn certificates(name: &str) -> Certificates {
         ca: "ca.pem".into(),
         cert: Path::new(name).with_extension("pem"),
         key: Path::new(name).with_extension("key"),
+        revoked: None,
     }
 }
 

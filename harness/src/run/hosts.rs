@@ -335,6 +335,7 @@ fn relative(name: &str) -> Certificates {
         ca: "ca.pem".into(),
         cert: format!("{name}.pem").into(),
         key: format!("{name}.key").into(),
+        revoked: None,
     }
 }
 

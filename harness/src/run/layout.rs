@@ -6,7 +6,7 @@
 //! DATA/          certificates/  replica-N/
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use synod_engine::ids::{ClusterId, ReplicaId};
+use synod_transport::AuthorityKey;
 
 use crate::certs::draw_cluster;
 use crate::client_file::Certificates;
@@ -88,14 +89,12 @@ impl Layout {
             keep_data: place.keep_data,
         };
         let ids: Vec<ReplicaId> = layout.addresses.iter().map(|(id, _)| *id).collect();
-        let addresses = layout.addresses.iter();
-        let hosts: BTreeSet<String> = addresses.map(|(_, at)| at.ip().to_string()).collect();
-        let hosts: Vec<String> = hosts.into_iter().collect();
+        // Nobody is added to a run, so the key of its CA is not even written.
         synod_transport::make_certificates(
             &layout.data.join("certificates"),
             layout.cluster,
             &ids,
-            &hosts,
+            AuthorityKey::Discarded,
         )?;
         Ok(layout)
     }
@@ -163,6 +162,7 @@ impl Layout {
             ca: directory.join("ca.pem"),
             cert: directory.join(format!("{name}.pem")),
             key: directory.join(format!("{name}.key")),
+            revoked: None,
         }
     }
 

@@ -26,7 +26,7 @@ use self::session::{Session, SessionConfig, SubmitError};
 use crate::close::CloseCode;
 use crate::endpoint::{self, Role};
 use crate::handshake::{HANDSHAKE_MS, Local};
-use crate::identity::{Identity, client_name};
+use crate::identity::Identity;
 
 pub use self::error::ClientError;
 pub use self::session::{OUTSTANDING_BYTES_MAX, REQUEST_BYTES_MAX, SessionFailed};
@@ -264,10 +264,10 @@ impl Client {
         if config.replicas.is_empty() {
             return Err(ClientError::NoReplicas);
         }
-        let name = client_name(config.cluster);
-        config
-            .identity
-            .expect_name(&name)
+        let identity = &config.identity;
+        identity
+            .client(config.cluster)
+            .and_then(|_| identity.expect_alive())
             .map_err(crate::TransportError::from)?;
         let ids: Vec<ReplicaId> = config
             .replicas

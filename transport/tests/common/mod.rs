@@ -9,8 +9,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use synod_engine::ids::{ClusterId, ReplicaId};
 use synod_engine::seams::{Arrival, Frame, Network};
 use synod_transport::{
-    ClientConfig, Identity, Inbox, Limits, MTU_MAX_DEFAULT, QuicNetwork, TransportConfig,
-    TransportError, make_certificates, start,
+    AuthorityKey, ClientConfig, Identity, Inbox, Limits, MTU_MAX_DEFAULT, QuicNetwork,
+    TransportConfig, TransportError, make_certificates, start,
 };
 
 pub const CLUSTER: ClusterId = ClusterId(0x5e1f);
@@ -27,7 +27,8 @@ impl Cluster {
     pub fn new(replicas: u8) -> Cluster {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let ids: Vec<ReplicaId> = (1..=replicas).map(ReplicaId).collect();
-        make_certificates(directory.path(), CLUSTER, &ids, &[]).expect("certificates");
+        make_certificates(directory.path(), CLUSTER, &ids, AuthorityKey::Kept)
+            .expect("certificates");
         Cluster {
             directory,
             addresses: free_addresses(&ids),

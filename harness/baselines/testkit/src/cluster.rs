@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use synod_engine::ids::{ClusterId, ReplicaId};
-use synod_transport::{Client, ClientConfig, Identity, make_certificates};
+use synod_transport::{AuthorityKey, Client, ClientConfig, Identity, make_certificates};
 
 pub type Status = BTreeMap<String, u64>;
 
@@ -50,7 +50,7 @@ impl Cluster {
         drop(sockets);
         let ids: Vec<ReplicaId> = addresses.iter().map(|(id, _)| *id).collect();
         let certificates = directory.path().join("certificates");
-        make_certificates(&certificates, CLUSTER, &ids, &["127.0.0.1".to_owned()])
+        make_certificates(&certificates, CLUSTER, &ids, AuthorityKey::Discarded)
             .expect("certificates");
         let mut cluster = Cluster {
             binary: binary.to_owned(),
