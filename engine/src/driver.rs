@@ -48,6 +48,8 @@ pub struct Driver<W, N, M, S = NoSnapshots> {
     /// Whether this replica served clients when the last turn ended. Leadership that is won in the middle of a
     /// turn serves from the next one on, when everything it recovered is applied.
     serving: bool,
+    /// When the last turn began.
+    turned_at: Option<Time>,
     status: StatusDesk,
     /// Frames of connected clients that were no messages.
     malformed: HashMap<ClientId, u32>,
@@ -96,6 +98,7 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
             to_recall: None,
             recalled: None,
             serving: false,
+            turned_at: None,
             status: StatusDesk::default(),
             malformed: HashMap::new(),
             counters: Counters::default(),
@@ -107,6 +110,7 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
     /// its own pace: the more has gathered, the more one turn does.
     pub fn turn(&mut self, now: Time, arrivals: &mut Vec<Arrival>) -> Result<(), WalFailed> {
         self.counters.turns += 1;
+        self.note_sleep(now);
         self.take_from_store(now);
         for arrival in arrivals.drain(..) {
             self.take(now, arrival);
@@ -134,6 +138,15 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
         self.network.flush();
         self.check();
         Ok(())
+    }
+
+    /// A turn is due with each heartbeat at the latest: if none came for two, this process was not run.
+    fn note_sleep(&mut self, now: Time) {
+        let gap_ns = self.turned_at.map_or(0, |at| now.since(at));
+        if gap_ns > 2 * self.replica.config().timers.heartbeat_ns {
+            self.replica.slept(gap_ns);
+        }
+        self.turned_at = Some(now);
     }
 
     /// When to call [`Driver::turn`] at the latest.

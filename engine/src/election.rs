@@ -20,6 +20,8 @@ pub struct Election {
     heard: [Option<Heard>; REPLICAS_MAX as usize + 1],
     /// The ballot of the leader that was heard last, and when.
     leader: Option<(Ballot, Time)>,
+    /// Whether that time was moved on already because this replica slept.
+    leader_is_excused: bool,
     /// When to send the next heartbeat.
     heartbeat_at: Time,
     /// When to stand, if nothing speaks against it by then.
@@ -30,6 +32,9 @@ pub struct Election {
     told: Option<HeartbeatRole>,
     random: Random,
 }
+
+/// A disk that owes no more than this part of the limit has time.
+const QUICK_OWED_SHARE: u64 = 8;
 
 /// What decides, besides the clock and the heartbeats, whether a replica is fit to stand.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +48,8 @@ pub struct Candidacy {
 #[derive(Clone, Debug)]
 struct Heard {
     at: Time,
+    /// Whether that time was moved on already because this replica slept.
+    is_excused: bool,
     heartbeat: Heartbeat,
 }
 
@@ -53,6 +60,7 @@ impl Election {
         Election {
             heard: [const { None }; REPLICAS_MAX as usize + 1],
             leader: None,
+            leader_is_excused: false,
             heartbeat_at: now,
             stand_at,
             attempts: 0,
@@ -62,7 +70,26 @@ impl Election {
     }
 
     pub fn on_heartbeat(&mut self, now: Time, from: ReplicaId, heartbeat: Heartbeat) {
-        self.heard[usize::from(from.0)] = Some(Heard { at: now, heartbeat });
+        self.heard[usize::from(from.0)] = Some(Heard {
+            at: now,
+            is_excused: false,
+            heartbeat,
+        });
+    }
+
+    /// This replica was not run for so long. Whom it heard shortly before it need not have been silent meanwhile; but
+    /// once is enough, or one that sleeps again and again would never notice that somebody is gone.
+    pub fn slept(&mut self, gap_ns: u64) {
+        for heard in self.heard.iter_mut().flatten() {
+            if !std::mem::replace(&mut heard.is_excused, true) {
+                heard.at = heard.at.plus(gap_ns);
+            }
+        }
+        if let Some((_, at)) = &mut self.leader
+            && !std::mem::replace(&mut self.leader_is_excused, true)
+        {
+            *at = at.plus(gap_ns);
+        }
     }
 
     /// A promise says more recently than the last heartbeat what its sender holds.
@@ -77,6 +104,7 @@ impl Election {
     /// Notes a sign of life of the leader of `ballot`.
     pub fn on_leader(&mut self, now: Time, ballot: Ballot, config: &Config) {
         self.leader = Some((ballot, now));
+        self.leader_is_excused = false;
         self.attempts = 0;
         let jitter = self.random.below(config.timers.election_jitter_ns);
         self.stand_at = now.plus(config.timers.election_timeout_ns).plus(jitter);
@@ -95,6 +123,11 @@ impl Election {
         let jitter = self.random.below(config.timers.election_jitter_ns);
         let until = now.plus(config.timers.election_timeout_ns).plus(jitter);
         self.stand_at = self.stand_at.max(until);
+    }
+
+    /// After leading in vain: the others get the time to notice, to stand, and to win.
+    pub fn retire(&mut self, now: Time, config: &Config) {
+        self.give_way(now.plus(config.timers.election_timeout_ns), config);
     }
 
     /// Whoever may not stand looks again later, lest it wake for nothing.
@@ -144,6 +177,19 @@ impl Election {
                 let heard = self.heard[usize::from(replica.0)].as_ref()?;
                 (now.since(heard.at) < timeout).then_some((replica, &heard.heartbeat))
             })
+    }
+
+    /// How many others follow closely, with a disk that owes next to nothing.
+    pub fn quick(&self, now: Time, config: &Config, commit_index: Slot) -> usize {
+        let owed_max = config.limits.owed_bytes_max as u64 / QUICK_OWED_SHARE;
+        let lag_max = 2 * config.limits.window_slots_max;
+        self.fresh(now, config)
+            .filter(|(_, heartbeat)| {
+                heartbeat.role == HeartbeatRole::Following
+                    && u64::from(heartbeat.owed_bytes) <= owed_max
+                    && heartbeat.received.0 + lag_max >= commit_index.0
+            })
+            .count()
     }
 
     /// Whether a quorum is heard and hears this replica: links are tried in both directions.

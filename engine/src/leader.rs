@@ -79,6 +79,21 @@ impl Leader {
         self.progress_at
     }
 
+    /// For how long something has been in flight and nothing was chosen.
+    pub fn stuck_ns(&self, now: Time) -> u64 {
+        self.in_flight.front().map_or(0, |oldest| {
+            now.since(oldest.proposed_at.max(self.progress_at))
+        })
+    }
+
+    /// This replica was not run for so long: what was acknowledged meanwhile is still to be read.
+    pub fn slept(&mut self, gap_ns: u64) {
+        self.progress_at = self.progress_at.plus(gap_ns);
+        for peer in &mut self.peers {
+            peer.stuck_since = peer.stuck_since.plus(gap_ns);
+        }
+    }
+
     pub fn next(&self) -> Slot {
         self.next
     }

@@ -37,3 +37,4 @@ pub mod slots;
 pub mod snapshot;
 pub mod state;
 pub mod status;
+pub mod tenure;

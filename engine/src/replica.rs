@@ -24,6 +24,7 @@ use crate::output::{Leadership, Output};
 use crate::persist::Persist;
 use crate::retention::Retention;
 use crate::slots::Slots;
+use crate::tenure::Tenure;
 
 pub use replay::Replay;
 
@@ -41,6 +42,7 @@ pub struct Replica {
     learner: Learner,
     election: Election,
     persist: Persist,
+    tenure: Tenure,
     retention: Retention,
     /// The snapshot that comes in, of a replica below the trim floor of the others.
     download: Option<Download>,
@@ -90,6 +92,11 @@ pub struct Counters {
     pub leaderships: u64,
     pub step_downs: u64,
     pub disk_stalls: u64,
+    /// Times that it gave way as an established leader: nothing was chosen, or its disk held up those of the others.
+    pub progress_stalls: u64,
+    pub disk_handovers: u64,
+    /// Times that it was not run for so long that its peers' silence says nothing about them.
+    pub own_stalls: u64,
     pub proposals: u64,
     pub no_ops: u64,
     pub accepts_resent: u64,
@@ -135,6 +142,16 @@ impl Replica {
             Input::Deadline => self.on_deadline(now, out),
         }
         self.deliver_to_self(now, out);
+    }
+
+    /// Nothing was run here for `gap_ns` until now: what the peers sent meanwhile lies in the sockets, so their silence is
+    /// none, and neither is a lack of progress.
+    pub fn slept(&mut self, gap_ns: u64) {
+        self.counters.own_stalls += 1;
+        self.election.slept(gap_ns);
+        if let Role::Leader(leader) = &mut self.role {
+            leader.slept(gap_ns);
+        }
     }
 
     /// Once per turn, after all inputs: proposes what gathered, as far as the window has room, and serves peers
@@ -292,7 +309,11 @@ impl Replica {
             Role::Candidate(_) => self.on_candidate_deadline(now, out),
             Role::Leader(leader) => {
                 let established = leader.established(self.slots.commit_index());
-                let waiting_ns = now.since(leader.progress_at());
+                let waiting_ns = if established {
+                    leader.stuck_ns(now)
+                } else {
+                    now.since(leader.progress_at())
+                };
                 self.on_leader_deadline(now, established, waiting_ns);
             }
         }
@@ -306,6 +327,7 @@ impl Replica {
         self.role = Role::Follower;
         // Requests that were not proposed yet are forgotten: their clients send them again to the next leader.
         self.intake.clear();
+        self.tenure.kept_up();
         self.election.back_off(now, &self.config);
     }
 
@@ -352,6 +374,9 @@ impl Replica {
         report("leaderships", own.leaderships);
         report("step_downs", own.step_downs);
         report("disk_stalls", own.disk_stalls);
+        report("progress_stalls", own.progress_stalls);
+        report("disk_handovers", own.disk_handovers);
+        report("own_stalls", own.own_stalls);
         report("proposals", own.proposals);
         report("no_ops", own.no_ops);
         report("accepts_resent", own.accepts_resent);

@@ -162,7 +162,13 @@ impl Replica {
     #[inline(never)]
     pub(super) fn propose_batches(&mut self, now: Time, out: &mut Output) {
         while let Role::Leader(leader) = &self.role {
-            if !leader.has_room(&self.config) || !self.persist.has_room() {
+            if !self.persist.has_room() {
+                if self.intake.bytes() > 0 {
+                    self.tenure.throttled(now);
+                }
+                return;
+            }
+            if !leader.has_room(&self.config) {
                 return;
             }
             let Some(value) = self.intake.take() else {
@@ -255,18 +261,45 @@ impl Replica {
         self.continue_phase1(now, out);
     }
 
-    /// A leader leads only while a quorum hears it and its disk makes progress, and it has to get established.
+    /// A leader leads only while a quorum hears it and its disk makes progress, it has to get established, and what it
+    /// proposes has to get chosen. `waiting_ns` is how long it has been waiting for that.
     pub(super) fn on_leader_deadline(&mut self, now: Time, established: bool, waiting_ns: u64) {
-        if !established && waiting_ns >= self.config.timers.disk_stall_ns {
-            // Nobody acknowledges: promised higher meanwhile, perhaps, and the Reject got lost.
-            self.step_down(now);
-        } else if self.persist.stalled(now, self.config.timers.disk_stall_ns) {
+        let first_ns = self.config.timers.disk_stall_ns;
+        let patience_ns = self.tenure.patience_ns(now, first_ns);
+        if self.persist.owed_bytes() < self.config.limits.owed_bytes_max / 2 {
+            self.tenure.kept_up();
+        }
+        if self.persist.stalled(now, first_ns) {
             self.counters.disk_stalls += 1;
             self.step_down(now);
             self.election.give_way(now, &self.config);
         } else if !self.election.quorum_connected(now, &self.config) {
             self.step_down(now);
+        } else if !established && waiting_ns >= first_ns {
+            // Nobody acknowledges: promised higher meanwhile, perhaps, and the Reject got lost.
+            self.retire(now);
+        } else if established && waiting_ns >= patience_ns {
+            // Heard by a quorum, and yet its values do not get through: somebody else's may.
+            self.counters.progress_stalls += 1;
+            self.retire(now);
+        } else if self.tenure.throttled_ns(now) >= patience_ns && self.others_keep_up(now) {
+            self.counters.disk_handovers += 1;
+            self.retire(now);
         }
+    }
+
+    /// Whether the others could choose without this replica's disk, and have nothing to do.
+    fn others_keep_up(&self, now: Time) -> bool {
+        let commit_index = self.slots.commit_index();
+        let quick = self.election.quick(now, &self.config, commit_index);
+        quick >= usize::from(self.config.quorums.accept)
+    }
+
+    /// Gives up leading in favour of whoever else could.
+    fn retire(&mut self, now: Time) {
+        self.step_down(now);
+        self.tenure.gave_way(now, self.config.timers.disk_stall_ns);
+        self.election.retire(now, &self.config);
     }
 
     /// Tells what changed about the leader since the last turn.

@@ -16,6 +16,7 @@ use crate::persist::{Persist, stored_bytes, value_bytes};
 use crate::retention::Retention;
 use crate::seams::SnapshotInfo;
 use crate::slots::Slots;
+use crate::tenure::Tenure;
 
 use super::{CACHE_SLOTS_MAX, Counters, Replica, Role};
 
@@ -194,6 +195,7 @@ impl Replay {
             slots: self.slots,
             learner,
             persist: Persist::new(last, owed_bytes_max),
+            tenure: Tenure::default(),
             retention,
             download: None,
             round_seen: self.round_seen,

@@ -45,6 +45,8 @@ pub struct Member<S: Seams> {
     pub wake_at: Option<u64>,
     /// It stands still until then: no turn, no reading.
     pub paused_until: u64,
+    /// It just went on: its first turn comes before anything was read.
+    pub woke: bool,
     /// Its disk finishes nothing before.
     pub stalled_until: u64,
     pub limp: Option<Limp>,
@@ -144,6 +146,7 @@ impl<S: Seams> Member<S> {
             turn_at: None,
             wake_at: None,
             paused_until: 0,
+            woke: false,
             stalled_until: 0,
             limp: None,
             disk_is_full: false,

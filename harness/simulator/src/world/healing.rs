@@ -22,6 +22,8 @@ enum Broken {
     DiskHangs,
     /// Stands still.
     Paused,
+    /// What carries values does not get through to the others.
+    Valueless,
 }
 
 impl<S: Seams> World<S> {
@@ -94,6 +96,7 @@ impl<S: Seams> World<S> {
             Broken::Mute,
             Broken::DiskHangs,
             Broken::Paused,
+            Broken::Valueless,
         ]);
         self.trace_line(format_args!("{replica} stays broken: {broken:?}"));
         for other in working.iter() {
@@ -102,6 +105,11 @@ impl<S: Seams> World<S> {
             }
             if matches!(broken, Broken::Isolated | Broken::Mute) {
                 self.links.cut(replica, other);
+            }
+        }
+        if broken == Broken::Valueless {
+            for other in self.replicas().filter(|other| *other != replica) {
+                self.links.cut_data(replica, other);
             }
         }
         let member = self.member_mut(replica);
@@ -114,7 +122,7 @@ impl<S: Seams> World<S> {
             }
             Broken::DiskHangs => member.stalled_until = u64::MAX,
             Broken::Paused => member.paused_until = u64::MAX,
-            Broken::Isolated | Broken::Deaf | Broken::Mute => {}
+            Broken::Isolated | Broken::Deaf | Broken::Mute | Broken::Valueless => {}
         }
     }
 }

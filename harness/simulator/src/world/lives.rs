@@ -198,6 +198,7 @@ impl<S: Seams> World<S> {
 
     pub(super) fn resume(&mut self, replica: ReplicaId) {
         if self.alive(replica) && self.member(replica).paused_until <= self.now {
+            self.member_mut(replica).woke = true;
             self.turn_soon(replica);
         }
     }

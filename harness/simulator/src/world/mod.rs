@@ -374,7 +374,15 @@ impl<S: Seams> World<S> {
             return self.schedule(due, Event::Turn { at, life });
         }
         let local = member.clock.at(now);
-        let outcome = running.driver.turn(local, &mut member.inbox);
+        // What came during a pause lies in the socket, which is read after the first turn.
+        let woke = std::mem::take(&mut member.woke);
+        let mut nothing = Vec::new();
+        let inbox = if woke {
+            &mut nothing
+        } else {
+            &mut member.inbox
+        };
+        let outcome = running.driver.turn(local, inbox);
         if let Err(WalFailed(why)) = outcome {
             return self.wal_failed(at, &why);
         }
@@ -384,6 +392,9 @@ impl<S: Seams> World<S> {
         self.start_storing(at);
         self.post(at);
         self.wake_at_deadline(at);
+        if woke {
+            self.turn_soon(at);
+        }
     }
 
     fn wal_failed(&mut self, at: ReplicaId, why: &str) {
