@@ -36,6 +36,10 @@ pub fn memory_budget(config: &Config) -> Vec<(&'static str, u64)> {
         ("reply_bytes_max", REPLY_BYTES_MAX as u64),
         ("fetches_waiting", READS_WAITING_MAX as u64 * fetch),
         (
+            "fetches_under_way",
+            (limits.fetches_max * (limits.fetch_bytes_max + limits.batch_bytes_max)) as u64,
+        ),
+        (
             "snapshot_kept_bytes_max",
             limits.snapshot_kept_bytes_max as u64,
         ),

@@ -1,6 +1,7 @@
 //! What one replica is told: who it is, its timers, and a limit on everything.
 
 use crate::budget::memory_budget;
+use crate::driver::READS_WAITING_MAX;
 use crate::ids::{REPLICAS_MAX, ReplicaId};
 use crate::persist::{OWED_BYTES_MAX, OWED_PROMISE_BYTES_MAX, OWED_RECORD_BYTES};
 use crate::quorum::Quorums;
@@ -59,6 +60,8 @@ pub struct Limits {
     pub cache_bytes_max: usize,
     /// Bytes of one answer to a Fetch.
     pub fetch_bytes_max: usize,
+    /// Fetches under way at a time, of a replica that catches up.
+    pub fetches_max: usize,
     /// Bytes of WAL after which the next snapshot is taken.
     pub snapshot_distance_bytes: u64,
     /// Bytes of it that are written in one step between two turns.
@@ -178,6 +181,12 @@ impl Config {
             "at least batch_bytes_max",
         )?;
         rule(
+            (1..=READS_WAITING_MAX).contains(&limits.fetches_max),
+            "fetches_max",
+            limits.fetches_max,
+            "1 to 16",
+        )?;
+        rule(
             limits.intake_bytes_max >= limits.batch_bytes_max,
             "intake_bytes_max",
             limits.intake_bytes_max,
@@ -279,6 +288,7 @@ impl Default for Limits {
             intake_bytes_max: 16 * MIB,
             cache_bytes_max: 32 * MIB,
             fetch_bytes_max: MIB,
+            fetches_max: 4,
             snapshot_distance_bytes: 256 << 20,
             snapshot_step_bytes: 64 * KIB,
             snapshot_kept_bytes_max: 64 * MIB,

@@ -251,12 +251,21 @@ impl Election {
         self.told = Some(role);
     }
 
-    /// The replica that is known to hold the most chosen slots, if that is more than `commit_index`.
+    /// The highest slot that a replica which is heard holds as chosen.
+    pub fn highest_commit_index(&self, now: Time, config: &Config) -> Slot {
+        let heard = self.fresh(now, config);
+        let held = heard.map(|(_, heartbeat)| heartbeat.commit_index);
+        held.max().unwrap_or(Slot::ZERO)
+    }
+
+    /// A replica that is known to hold chosen slots above `commit_index`: rather all up to `through`, and rather one
+    /// that does not lead, for that has other things to do.
     pub fn best_source(
         &self,
         now: Time,
         config: &Config,
         commit_index: Slot,
+        through: Slot,
         except: Option<ReplicaId>,
     ) -> Option<ReplicaId> {
         self.fresh(now, config)
@@ -269,6 +278,8 @@ impl Election {
             .max_by_key(|(_, heartbeat)| {
                 (
                     heartbeat.hears.contains(config.replica),
+                    heartbeat.commit_index >= through,
+                    heartbeat.role != HeartbeatRole::Leading,
                     heartbeat.commit_index,
                 )
             })

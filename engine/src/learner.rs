@@ -1,6 +1,6 @@
-//! The learner: what is known to be chosen elsewhere, and fetching it when it does not come by itself.
+//! The learner: what is known to be chosen elsewhere, and since when it did not come by itself.
 
-use crate::ids::{Ballot, ReplicaId, Slot, Time};
+use crate::ids::{Ballot, Slot, Time};
 
 #[derive(Clone, Debug)]
 pub struct Learner {
@@ -10,13 +10,6 @@ pub struct Learner {
     by_leader: (Ballot, Slot),
     /// Since when this replica has been behind `known` without progress.
     behind_since: Option<Time>,
-    fetching: Option<Fetching>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Fetching {
-    from: ReplicaId,
-    until: Time,
 }
 
 impl Learner {
@@ -25,7 +18,6 @@ impl Learner {
             known: Slot::ZERO,
             by_leader: (Ballot::ZERO, Slot::ZERO),
             behind_since: None,
-            fetching: None,
         }
     }
 
@@ -65,40 +57,23 @@ impl Learner {
         self.behind_since.map_or(0, |since| now.since(since))
     }
 
-    /// Whether to fetch now: behind for a while although a stream might have brought it.
-    pub fn should_fetch(&self, now: Time, patience_ns: u64) -> bool {
+    /// Whether to fetch what a stream might have brought.
+    pub fn is_impatient(&self, now: Time, patience_ns: u64) -> bool {
         self.behind_since
             .is_some_and(|since| now.since(since) >= patience_ns)
-            && self.fetching.is_none_or(|fetching| now >= fetching.until)
     }
 
-    /// Whom the last fetch went to in vain, if so.
-    pub fn gave_no_answer(&self, now: Time) -> Option<ReplicaId> {
-        self.fetching
-            .filter(|fetching| now >= fetching.until)
-            .map(|fetching| fetching.from)
+    /// When [`Learner::is_impatient`] becomes true.
+    pub fn impatient_at(&self, patience_ns: u64) -> Option<Time> {
+        self.behind_since.map(|since| since.plus(patience_ns))
     }
 
-    pub fn fetch_sent(&mut self, now: Time, from: ReplicaId, retry_ns: u64) {
-        self.fetching = Some(Fetching {
-            from,
-            until: now.plus(retry_ns),
-        });
-    }
-
-    /// An answer came: whether it was the one being waited for.
-    pub fn fetch_answered(&mut self) -> bool {
-        self.fetching.take().is_some()
-    }
-
-    /// When [`Learner::should_fetch`] can next become true.
-    pub fn deadline(&self, patience_ns: u64) -> Option<Time> {
-        let since = self.behind_since?;
-        let patient = since.plus(patience_ns);
-        Some(
-            self.fetching
-                .map_or(patient, |fetching| patient.max(fetching.until)),
-        )
+    /// Nobody who is heard holds more than `known`: whoever said so is gone, or was wrong.
+    pub fn lower(&mut self, known: Slot, own: Slot) {
+        self.known = self.known.min(known.max(own));
+        if self.known <= own {
+            self.behind_since = None;
+        }
     }
 }
 

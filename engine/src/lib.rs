@@ -16,6 +16,7 @@ pub mod config;
 pub mod download;
 pub mod driver;
 pub mod election;
+pub mod fetching;
 pub mod ids;
 pub mod intake;
 pub mod leader;

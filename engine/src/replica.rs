@@ -1,5 +1,6 @@
 //! One replica: the roles put together. Events go in, plain data comes out; no IO, clock or randomness inside.
 
+mod fetching;
 mod following;
 mod leading;
 mod rejoining;
@@ -15,6 +16,7 @@ use crate::client::{REQUEST_HEADER_BYTES, Request};
 use crate::config::Config;
 use crate::download::Download;
 use crate::election::Election;
+use crate::fetching::Fetches;
 use crate::ids::{Ballot, Incarnation, Lsn, ReplicaId, ReplicaSet, Slot, Time};
 use crate::leader::Leader;
 use crate::learner::Learner;
@@ -40,6 +42,7 @@ pub struct Replica {
     acceptor: Acceptor,
     slots: Slots,
     learner: Learner,
+    fetches: Fetches,
     election: Election,
     persist: Persist,
     tenure: Tenure,

@@ -16,7 +16,7 @@ use synod_engine::ids::{
 use synod_engine::machine::kv::KvCommand;
 use synod_engine::machine::{KvMachine, LogMachine};
 use synod_engine::message::{Accept, Chosen, Fetch, Heartbeat, HeartbeatRole, Message, Value};
-use synod_engine::persist::OWED_BYTES_MAX;
+use synod_engine::persist::{OWED_BYTES_MAX, OWED_RECORD_BYTES};
 use synod_engine::recovery::{OnDisk, Recovery};
 use synod_engine::seams::Arrival;
 use synod_engine::sessions::{Applied, SESSIONS_MAX, Sessions, session_id};
@@ -195,10 +195,16 @@ fn a_replica_whose_disk_hangs_stops_fetching() {
             messages = one.hear(3, chosen);
         }
     }
-    assert!(fetched_bytes > 0, "nothing was fetched at all");
+    assert!(fetched_bytes > OWED_BYTES_MAX, "too little was fetched");
+    let mut owed_bytes = 0;
+    one.driver.report(&mut |name, value| {
+        if name == "owed_bytes" {
+            owed_bytes = value as usize;
+        }
+    });
     assert!(
-        fetched_bytes <= OWED_BYTES_MAX + part.len(),
-        "{fetched_bytes} bytes wait for a disk that hangs"
+        owed_bytes <= OWED_BYTES_MAX + part.len() + OWED_RECORD_BYTES,
+        "{owed_bytes} bytes wait for a disk that hangs"
     );
     // The disk goes on, and so does the catch-up.
     one.finish_disk();

@@ -68,12 +68,14 @@ pub struct LimitsTable {
     pub window_slots_max: Option<u64>,
     pub window_bytes_max: Option<usize>,
     pub peer_bytes_max: Option<usize>,
+    pub owed_bytes_max: Option<usize>,
     pub batch_bytes_max: Option<usize>,
     pub request_bytes_max: Option<usize>,
     pub command_bytes_max: Option<usize>,
     pub intake_bytes_max: Option<usize>,
     pub cache_bytes_max: Option<usize>,
     pub fetch_bytes_max: Option<usize>,
+    pub fetches_max: Option<usize>,
     pub clients_max: Option<usize>,
     pub snapshot_distance_bytes: Option<u64>,
     pub snapshot_step_bytes: Option<usize>,
@@ -272,12 +274,14 @@ impl LimitsTable {
         set(&mut limits.window_slots_max, self.window_slots_max);
         set(&mut limits.window_bytes_max, self.window_bytes_max);
         set(&mut limits.peer_bytes_max, self.peer_bytes_max);
+        set(&mut limits.owed_bytes_max, self.owed_bytes_max);
         set(&mut limits.batch_bytes_max, self.batch_bytes_max);
         set(&mut limits.request_bytes_max, self.request_bytes_max);
         set(&mut limits.command_bytes_max, self.command_bytes_max);
         set(&mut limits.intake_bytes_max, self.intake_bytes_max);
         set(&mut limits.cache_bytes_max, self.cache_bytes_max);
         set(&mut limits.fetch_bytes_max, self.fetch_bytes_max);
+        set(&mut limits.fetches_max, self.fetches_max);
         set(
             &mut limits.snapshot_distance_bytes,
             self.snapshot_distance_bytes,

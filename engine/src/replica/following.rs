@@ -14,7 +14,7 @@ const PINNING_BYTES_MIN: usize = 16 << 10;
 
 /// A value that is kept must not keep a whole train of packets with it, many times its own size; a large one that
 /// spans packets has a buffer of its own already.
-fn unpinned(value: Value) -> Value {
+pub(super) fn unpinned(value: Value) -> Value {
     if value.len() < PINNING_BYTES_MIN {
         Value::copy_from_slice(&value)
     } else {
@@ -263,98 +263,6 @@ impl Replica {
             Message::Chosen(Chosen {
                 from: first,
                 values,
-            }),
-        );
-    }
-
-    pub(super) fn on_chosen(&mut self, now: Time, chosen: Chosen, out: &mut Output) {
-        let asked = self.learner.fetch_answered();
-        if self.leads() {
-            return;
-        }
-        let before = self.slots.commit_index();
-        let mut slot = chosen.from;
-        for value in chosen.values.into_iter().map(unpinned) {
-            if !self.persist.has_room() {
-                self.counters.chosen_without_room += 1;
-                break;
-            }
-            if slot == self.slots.commit_index().next() {
-                let record = Record::Chosen {
-                    slot,
-                    value: value.clone(),
-                };
-                let lsn = self.persist.append(now, record, out);
-                self.slots.choose(slot, value, lsn, out);
-                self.acceptor.caught_up(slot, lsn);
-                self.counters.slots_fetched += 1;
-            }
-            slot = slot.next();
-        }
-        self.advance_by_leader(now, out);
-        let commit_index = self.slots.commit_index();
-        if commit_index > before {
-            self.learner.progressed(now, commit_index);
-            self.end_mending();
-            // Still behind: the next part at once, not after a pause.
-            if asked {
-                self.catch_up(now, 0, out);
-            }
-            self.continue_phase1(now, out);
-        }
-    }
-
-    /// Asks a peer for chosen slots up to `through` that did not come by themselves for `patience_ns`.
-    pub(super) fn fetch_if_behind(
-        &mut self,
-        now: Time,
-        patience_ns: u64,
-        through: Slot,
-        out: &mut Output,
-    ) {
-        let commit_index = self.slots.commit_index();
-        if self.download.is_some() {
-            return self.continue_download(now, out);
-        }
-        if commit_index >= self.learner.known() || !self.learner.should_fetch(now, patience_ns) {
-            return;
-        }
-        if !self.persist.has_room() {
-            // The disk has to catch up first: look again a heartbeat later.
-            let heartbeat_ns = self.config.timers.heartbeat_ns;
-            return self
-                .learner
-                .fetch_sent(now, self.config.replica, heartbeat_ns);
-        }
-        let except = self.learner.gave_no_answer(now);
-        let source = self
-            .election
-            .best_source(now, &self.config, commit_index, except)
-            .or_else(|| {
-                self.election
-                    .best_source(now, &self.config, commit_index, None)
-            });
-        let Some(source) = source else {
-            if let Some(source) =
-                self.election
-                    .snapshot_source(now, &self.config, commit_index, except)
-            {
-                return self.begin_download(now, source, out);
-            }
-            return self.learner.fetch_sent(
-                now,
-                self.config.replica,
-                self.config.timers.heartbeat_ns,
-            );
-        };
-        self.learner
-            .fetch_sent(now, source, self.config.timers.retransmit_ns);
-        self.counters.fetches_sent += 1;
-        out.send(
-            source,
-            Message::Fetch(Fetch {
-                from: commit_index.next(),
-                through: through.min(self.learner.known()),
             }),
         );
     }

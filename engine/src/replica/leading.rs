@@ -126,6 +126,7 @@ impl Replica {
         };
         self.counters.leaderships += 1;
         self.end_download(out);
+        self.fetches.clear();
         values.push(Value::new());
         let next = self.slots.commit_index().next();
         let barrier = Slot(next.0 + values.len() as u64 - 1);

@@ -6,6 +6,7 @@ use crate::acceptor::Acceptor;
 use crate::batch::Intake;
 use crate::config::Config;
 use crate::election::Election;
+use crate::fetching::Fetches;
 use crate::ids::{Ballot, Incarnation, Lsn, Slot, Time};
 use crate::learner::Learner;
 use crate::members::Members;
@@ -194,6 +195,7 @@ impl Replay {
             acceptor: self.acceptor,
             slots: self.slots,
             learner,
+            fetches: Fetches::new(),
             persist: Persist::new(last, owed_bytes_max),
             tenure: Tenure::default(),
             retention,

@@ -133,7 +133,7 @@ impl Replica {
             let except = Some(download.source());
             let other = self
                 .election
-                .best_source(now, &self.config, commit_index, except)
+                .best_source(now, &self.config, commit_index, Slot::ZERO, except)
                 .or_else(|| {
                     self.election
                         .snapshot_source(now, &self.config, commit_index, except)
@@ -169,7 +169,10 @@ impl Replica {
         let retry_ns = self.config.timers.retransmit_ns;
         match &self.download {
             Some(download) => Some(download.deadline(retry_ns)),
-            None => self.learner.deadline(retry_ns),
+            None => {
+                let impatient_at = self.learner.impatient_at(retry_ns);
+                impatient_at.map(|at| at.max(self.fetches.deadline()))
+            }
         }
     }
 
@@ -221,7 +224,7 @@ impl Replica {
         if let Some(download) = self.download.take() {
             self.counters.downloads_failed += 1;
             let pause_ns = self.config.timers.election_timeout_ns;
-            self.learner.fetch_sent(now, download.source(), pause_ns);
+            self.fetches.pause(download.source(), now.plus(pause_ns));
         }
     }
 

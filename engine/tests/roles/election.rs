@@ -293,7 +293,7 @@ fn whoever_holds_most_of_what_is_missing_is_asked() {
         election.on_heartbeat(Time(0), ReplicaId(replica), heartbeat);
         let source = |own, except: Option<u8>| {
             let except = except.map(ReplicaId);
-            let source = election.best_source(Time(1), &config, Slot(own), except);
+            let source = election.best_source(Time(1), &config, Slot(own), Slot::ZERO, except);
             source.map(|replica| replica.0)
         };
         (source(4, None), source(4, Some(2)), source(4, Some(3)))
@@ -311,7 +311,9 @@ fn whoever_holds_most_of_what_is_missing_is_asked() {
 fn a_promise_tells_more_recently_than_a_heartbeat_what_its_sender_holds() {
     let (config, mut election) = heard(0, [searching(), searching()]);
     election.note_held(ReplicaId(3), Slot(5), Slot(1));
-    let source = |election: &Election, own| election.best_source(Time(1), &config, Slot(own), None);
+    let source = |election: &Election, own| {
+        election.best_source(Time(1), &config, Slot(own), Slot::ZERO, None)
+    };
     assert_eq!(source(&election, 4), Some(ReplicaId(3)));
     election.note_held(ReplicaId(3), Slot(2), Slot(1));
     assert_eq!(source(&election, 4), Some(ReplicaId(3)));
@@ -338,4 +340,26 @@ fn it_wakes_for_whatever_comes_first() {
     assert_eq!(election.deadline(&config, false), Time(TIMEOUT - 1 + BEAT));
     election.back_off(Time(0), &config);
     assert!(election.deadline(&config, true) < Time(100 * MS));
+}
+
+#[test]
+fn a_follower_that_holds_all_that_is_asked_for_is_asked_before_the_leader() {
+    let (config, mut election) = heard(0, [searching(), searching()]);
+    let mut hear = |replica: u8, role, commit_index| {
+        let heartbeat = heartbeat(ballot(1, 2), role, commit_index);
+        election.on_heartbeat(Time(0), ReplicaId(replica), heartbeat);
+    };
+    hear(2, HeartbeatRole::Leading, 100);
+    hear(3, HeartbeatRole::Following, 90);
+    let source = |through| {
+        let found = election.best_source(Time(1), &config, Slot(5), Slot(through), None);
+        found.map(|replica| replica.0)
+    };
+    assert_eq!(
+        (source(90), source(91), source(100)),
+        (Some(3), Some(2), Some(2))
+    );
+    assert_eq!(election.highest_commit_index(Time(1), &config), Slot(100));
+    // Neither holds it all: still rather the one with time.
+    assert_eq!(source(101), Some(3));
 }

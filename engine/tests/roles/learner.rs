@@ -1,12 +1,11 @@
-//! The learner: since when it is behind, and when it asks whom.
+//! The learner: what is known to be chosen, and since when it is behind.
 
-use synod_engine::ids::{Ballot, ReplicaId, Slot, Time};
+use synod_engine::ids::{Ballot, Slot, Time};
 use synod_engine::learner::Learner;
 
 use super::ballot;
 
 const PATIENCE_NS: u64 = 100;
-const RETRY_NS: u64 = 40;
 
 /// Behind since 10: slot 5 is chosen, slot 3 is held.
 fn behind() -> Learner {
@@ -22,7 +21,7 @@ fn it_is_behind_from_the_first_word_of_what_it_lacks() {
     learner.hear(Time(5), Slot(3), Slot(3));
     assert_eq!(learner.known(), Slot(3));
     assert_eq!(learner.behind_ns(Time(50)), 0);
-    assert_eq!(learner.deadline(PATIENCE_NS), None);
+    assert_eq!(learner.impatient_at(PATIENCE_NS), None);
     learner.hear(Time(10), Slot(5), Slot(3));
     learner.hear(Time(20), Slot(6), Slot(3));
     learner.hear(Time(30), Slot(4), Slot(3));
@@ -37,7 +36,7 @@ fn progress_restarts_the_clock_and_the_end_stops_it() {
     assert_eq!(learner.behind_ns(Time(50)), 20);
     learner.progressed(Time(60), Slot(5));
     assert_eq!(learner.behind_ns(Time(90)), 0);
-    assert_eq!(learner.deadline(PATIENCE_NS), None);
+    assert_eq!(learner.impatient_at(PATIENCE_NS), None);
     learner.progressed(Time(60), Slot(6));
     assert_eq!(learner.behind_ns(Time(90)), 0);
 }
@@ -62,38 +61,29 @@ fn of_the_leaders_the_highest_ballot_counts_and_never_goes_back() {
 }
 
 #[test]
-fn it_asks_once_its_patience_is_over_and_again_when_no_answer_comes() {
-    let mut learner = behind();
-    let asks = |learner: &Learner, at| learner.should_fetch(Time(at), PATIENCE_NS);
-    assert_eq!(learner.deadline(PATIENCE_NS), Some(Time(110)));
-    assert!(!asks(&learner, 109));
-    assert!(asks(&learner, 110));
-    assert_eq!(learner.gave_no_answer(Time(110)), None);
-    learner.fetch_sent(Time(110), ReplicaId(2), RETRY_NS);
-    assert_eq!(learner.deadline(PATIENCE_NS), Some(Time(150)));
-    assert!(!asks(&learner, 149));
-    assert_eq!(learner.gave_no_answer(Time(149)), None);
-    assert!(asks(&learner, 150));
-    assert_eq!(learner.gave_no_answer(Time(150)), Some(ReplicaId(2)));
-    // A question asked early does not make it less patient.
-    learner.fetch_sent(Time(20), ReplicaId(2), RETRY_NS);
-    assert_eq!(learner.deadline(PATIENCE_NS), Some(Time(110)));
+fn it_gets_impatient_when_what_is_missing_does_not_come() {
+    let learner = behind();
+    assert_eq!(learner.impatient_at(PATIENCE_NS), Some(Time(110)));
+    assert!(!learner.is_impatient(Time(109), PATIENCE_NS));
+    assert!(learner.is_impatient(Time(110), PATIENCE_NS));
+    let mut content = Learner::new();
+    content.hear(Time(0), Slot(3), Slot(3));
+    assert_eq!(content.impatient_at(0), None);
+    assert!(!content.is_impatient(Time(1_000), 0));
 }
 
 #[test]
-fn an_answer_counts_once() {
+fn what_nobody_holds_who_is_heard_is_not_waited_for() {
     let mut learner = behind();
-    assert!(!learner.fetch_answered());
-    learner.fetch_sent(Time(110), ReplicaId(2), RETRY_NS);
-    assert!(learner.fetch_answered());
-    assert!(!learner.fetch_answered());
-    assert!(learner.should_fetch(Time(111), PATIENCE_NS));
-    assert_eq!(learner.gave_no_answer(Time(500)), None);
-}
-
-#[test]
-fn who_lacks_nothing_asks_nobody() {
-    let mut learner = Learner::new();
-    learner.hear(Time(0), Slot(3), Slot(3));
-    assert!(!learner.should_fetch(Time(1_000), 0));
+    learner.lower(Slot(9), Slot(3));
+    assert_eq!(learner.known(), Slot(5));
+    learner.lower(Slot(4), Slot(3));
+    assert_eq!(
+        (learner.known(), learner.behind_ns(Time(30))),
+        (Slot(4), 20)
+    );
+    learner.lower(Slot(1), Slot(3));
+    assert_eq!((learner.known(), learner.behind_ns(Time(30))), (Slot(3), 0));
+    learner.hear(Time(40), Slot(4), Slot(3));
+    assert_eq!(learner.behind_ns(Time(50)), 10);
 }

@@ -8,6 +8,7 @@ mod candidate;
 mod config;
 mod driver;
 mod election;
+mod fetching;
 mod flow;
 mod following;
 mod intake;

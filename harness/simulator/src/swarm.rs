@@ -306,6 +306,7 @@ fn small_limits(segment_bytes: u64) -> Limits {
         intake_bytes_max: batch + 4 * KIB,
         cache_bytes_max: 256 * KIB,
         fetch_bytes_max: 64 * KIB,
+        fetches_max: 4,
         // None, unless a seed says otherwise.
         snapshot_distance_bytes: 1 << 40,
         snapshot_step_bytes: 1_000,

@@ -372,6 +372,59 @@ fn a_quorum_that_is_back_after_long_is_served_within_two_election_timeouts() {
     });
 }
 
+/// How long a replica takes that has to catch up over a long path, in milliseconds, and whether the leader was spared.
+fn catch_up_ms(seed: u64, fetches_max: usize) -> Result<u64, Violation> {
+    let mut plan = Plan::calm(3, seed);
+    plan.links.delay_min_ns = 75 * MS;
+    plan.timers.retransmit_ns *= 4;
+    plan.timers.election_timeout_ns *= 4;
+    plan.limits.fetches_max = fetches_max;
+    plan.limits.fetch_bytes_max = 4 << 10;
+    plan.limits.batch_bytes_max = 4 << 10;
+    plan.limits.request_bytes_max = 4 << 10;
+    plan.limits.command_bytes_max = 2 << 10;
+    plan.limits.cache_bytes_max = 4 << 10;
+    let mut world = World::new(plan);
+    for index in 0..4 {
+        world.add_client(ClientPlan {
+            window: 16,
+            run: 2,
+            value_bytes: 300,
+            keys: 5,
+            think_ns: 5 * MS,
+            retry_after_ns: 4_000 * MS,
+        });
+        world.clients[index].left = 250;
+    }
+    let leader = leader(&mut world)?;
+    let away = followers(&world, leader)[0];
+    world.crash(away);
+    world.run_until(120_000, "completion", all_done)?;
+    world.start(away);
+    let started_at = world.now;
+    world.run_until(600_000, "agreement", all_equal)?;
+    let helper = followers(&world, leader)[1];
+    let (by_leader, by_helper) = (
+        world.counter(leader, "fetches_served"),
+        world.counter(helper, "fetches_served"),
+    );
+    assert!(
+        by_helper > 4 * by_leader,
+        "seed {seed}: {by_leader} fetches were served by the leader, {by_helper} by the other one"
+    );
+    Ok((world.now - started_at) / MS)
+}
+
+#[test]
+fn catching_up_over_a_long_path_takes_less_the_more_is_under_way_and_spares_the_leader() {
+    with_seeds(3, |seed| {
+        let (one, four) = (catch_up_ms(seed, 1)?, catch_up_ms(seed, 4)?);
+        println!("seed {seed}: {one} ms with one fetch under way, {four} ms with four");
+        assert!(one > 2 * four, "seed {seed}: {one} ms and {four} ms");
+        Ok(())
+    });
+}
+
 #[test]
 fn a_peer_that_fetched_what_its_leader_had_sent_is_streamed_to_again() {
     // Found by simulation, seed 2077: the window to the peer stayed full for ever.
