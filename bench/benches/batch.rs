@@ -25,6 +25,7 @@ fn batch(criterion: &mut Criterion) {
     group.bench_function("take 4 requests of 128 commands apart", |bencher| {
         bencher.iter(|| {
             requests(value.clone())
+                .expect("the value is well-formed")
                 .map(|request| request.iter().map(<[u8]>::len).sum::<usize>())
                 .sum::<usize>()
         });

@@ -1,11 +1,16 @@
 //! Batches: the commands of one slot. A value is back-to-back requests (see [`crate::client`]), as they came in; an
 //! empty value is a no-op. Nothing is allocated per command between intake and apply.
+//!
+//! A value that is anything else, because some replica has a bug or a flipped bit, is nothing: a no-op, as a whole.
+//! Only its bytes decide that, so every replica, each replay and the verifier see it alike, and no chosen value can
+//! stop a replica, now or at its next start.
 
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
 use crate::client::{REQUEST_HEADER_BYTES, Request};
+use crate::codec::DecodeError;
 use crate::message::Value;
 
 /// Requests that were admitted and wait for room in the window.
@@ -70,15 +75,33 @@ impl Intake {
     }
 }
 
-/// Takes a value apart, request by request. Values were checked when they were taken in.
-pub fn requests(mut value: Value) -> impl Iterator<Item = Request> {
-    std::iter::from_fn(move || {
+/// Requests in one batch at most: what a session is called has 16 bits for the place in the batch that opened it. Far
+/// beyond what fits the longest value.
+pub const REQUESTS_MAX: usize = 1 << 16;
+
+/// Takes a value apart, request by request, after checking all of it.
+pub fn requests(mut value: Value) -> Result<impl Iterator<Item = Request>, DecodeError> {
+    check(&value)?;
+    Ok(std::iter::from_fn(move || {
         if value.is_empty() {
             return None;
         }
-        let request = Request::take(&mut value);
-        Some(request.expect("a chosen value consists of well-formed requests"))
-    })
+        Some(Request::take_checked(&mut value).expect("the value was just checked"))
+    }))
+}
+
+/// Whether a value is a batch, to the last command of its last request.
+pub fn check(value: &[u8]) -> Result<(), DecodeError> {
+    let mut rest = value;
+    let mut count = 0;
+    while !rest.is_empty() {
+        rest = Request::check(rest)?;
+        count += 1;
+    }
+    if count > REQUESTS_MAX {
+        return Err(DecodeError::Range);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -122,7 +145,7 @@ mod tests {
             let mut out = Vec::new();
             while let Some(value) = intake.take() {
                 prop_assert!(value.len() <= 256);
-                out.extend(requests(value));
+                out.extend(requests(value).expect("what was pushed is well-formed"));
             }
             prop_assert_eq!(out, requests_in);
             prop_assert_eq!(intake.bytes(), 0);

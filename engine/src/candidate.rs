@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::admission::PROMISE_SLOTS_MAX;
 use crate::config::Timers;
 use crate::ids::{Ballot, Incarnation, ReplicaId, ReplicaSet, Slot, Time};
 use crate::members::{Members, Readmission};
@@ -150,7 +151,10 @@ impl Candidate {
             }
             return Phase1::Behind { through };
         }
-        let Some(last) = self.accepted.keys().next_back().copied() else {
+        // Each promise that counts tells of so many slots at most above its sender's commit index, and that is held
+        // here. What is further up comes from a former life that does not count.
+        let end = Slot(commit_index.0.saturating_add(PROMISE_SLOTS_MAX));
+        let Some((last, _)) = self.accepted.range(..=end).next_back() else {
             return Phase1::Recovered(Vec::new());
         };
         let values = (commit_index.next().0..=last.0)

@@ -190,6 +190,26 @@ impl Request {
 
     /// Cuts one entry off the front of `from`, checking every length.
     pub fn take(from: &mut Bytes) -> Result<Request, DecodeError> {
+        let request = Request::take_checked(from)?;
+        check_run(&request.commands, request.count)?;
+        Ok(request)
+    }
+
+    /// Checks the entry at the front of `from` as [`Request::take`] does, and returns what comes after it.
+    pub fn check(from: &[u8]) -> Result<&[u8], DecodeError> {
+        let (header, rest) = from
+            .split_first_chunk::<REQUEST_HEADER_BYTES>()
+            .ok_or(DecodeError::Short)?;
+        let (_, lengths) = header.split_at(REQUEST_HEADER_BYTES - 8);
+        let count = (&mut &lengths[..4]).get_u32_le();
+        let bytes = (&mut &lengths[4..]).get_u32_le() as usize;
+        let (commands, rest) = rest.split_at_checked(bytes).ok_or(DecodeError::Short)?;
+        check_run(commands, count)?;
+        Ok(rest)
+    }
+
+    /// Cuts off one entry whose commands were checked before.
+    pub(crate) fn take_checked(from: &mut Bytes) -> Result<Request, DecodeError> {
         if from.len() < REQUEST_HEADER_BYTES {
             return Err(DecodeError::Short);
         }
@@ -202,7 +222,6 @@ impl Request {
             return Err(DecodeError::Short);
         }
         let commands = from.split_to(bytes);
-        check_run(&commands, count)?;
         Ok(Request {
             session,
             first,
@@ -224,7 +243,7 @@ impl Replies {
 pub fn runs(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let (length, after) = rest.split_first_chunk::<LENGTH_BYTES>()?;
-        let (item, after) = after.split_at(u32::from_le_bytes(*length) as usize);
+        let (item, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
         rest = after;
         Some(item)
     })

@@ -90,7 +90,9 @@ impl Download {
         }
         if self.snapshot != Some(snapshot) {
             // The source has a newer one by now, and perhaps no longer the former.
-            let newer = self.snapshot.is_none_or(|known| known.slot < snapshot.slot);
+            let newer = self
+                .snapshot
+                .is_none_or(|known| known.slot < snapshot.slot && self.asked > self.received);
             if !newer || part.offset != 0 || snapshot.slot <= newer_than {
                 return Taken::Unwanted;
             }
@@ -100,7 +102,8 @@ impl Download {
             self.progress_at = now;
             return Taken::First;
         }
-        if part.offset != self.received {
+        // Parts that nobody asked for could come faster than the disk takes them.
+        if part.offset != self.received || part.offset >= self.asked {
             return Taken::Unwanted;
         }
         self.received = end;
@@ -221,6 +224,7 @@ mod tests {
         for offset in (20..70).step_by(10) {
             let next = part(snapshot, offset, PART);
             assert_eq!(download.take(Time(110), &next, Slot(3)), Taken::Next);
+            asked(&mut download, 110);
         }
         assert!(!download.is_complete());
         let last = part(snapshot, 70, 5);
@@ -228,13 +232,14 @@ mod tests {
         assert!(download.is_complete());
         // The source learns now and then that what comes behind is still needed.
         assert_eq!(download.ask(Time(150), RETRY_NS), None);
-        let sign = download.ask(Time(205), RETRY_NS);
+        let sign = download.ask(Time(210), RETRY_NS);
         assert_eq!(sign.map(|fetch| fetch.offset), Some(75));
     }
 
     #[test]
     fn a_newer_snapshot_starts_over_and_an_older_or_odd_one_does_not() {
         let mut download = begun(info(9, 75));
+        assert_eq!(asked(&mut download, 1), [10, 20, 30, 40]);
         for odd in [
             part(info(8, 75), 0, PART),
             part(info(9, 74), 0, PART),
@@ -254,6 +259,22 @@ mod tests {
         assert_eq!(download.take(Time(2), &newer, Slot(10)), Taken::First);
         assert_eq!(download.slot(), Some(Slot(11)));
         assert_eq!(asked(&mut download, 2), [10, 20, 30, 40]);
+    }
+
+    #[test]
+    fn what_nobody_asked_for_is_unwanted_however_well_it_fits() {
+        let snapshot = info(9, 75);
+        let mut download = begun(snapshot);
+        download.pace(Time(2), false);
+        let next = part(snapshot, 10, PART);
+        let newer = part(info(11, 75), 0, PART);
+        for unasked in [&next, &newer] {
+            let taken = download.take(Time(2), unasked, Slot(3));
+            assert_eq!(taken, Taken::Unwanted);
+        }
+        assert!(download.pace(Time(3), true));
+        assert_eq!(asked(&mut download, 3), [10, 20, 30, 40]);
+        assert_eq!(download.take(Time(4), &next, Slot(3)), Taken::Next);
     }
 
     #[test]

@@ -367,11 +367,16 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
 
     #[inline(never)]
     fn apply(&mut self) {
+        let malformed = self.state.values_malformed;
         for (slot, value) in self.out.chosen.drain(..) {
             let (door, network) = (&mut self.door, &mut self.network);
             self.state.apply(slot, value, |request, applied| {
                 reply(door, network, request, applied);
             });
+        }
+        if self.state.values_malformed > malformed {
+            // What was admitted with it did not execute: the clients' retries have to be taken in again.
+            self.door.forget_admitted();
         }
     }
 
@@ -475,6 +480,7 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
         report("refused_unknown_session", door.refused_unknown_session);
         report("refused_not_attached", door.refused_not_attached);
         report("refused_over_limit", door.refused_over_limit);
+        report("values_malformed", self.state.values_malformed);
         report("turns", self.counters.turns);
         report("frames_malformed", self.counters.frames_malformed);
         report("clients_expelled", self.counters.clients_expelled);

@@ -61,9 +61,14 @@ impl Ballot {
 
 impl Slot {
     pub const ZERO: Slot = Slot(0);
+    /// No slot is above this one: the id of a session that a slot opens holds 48 bits of it, and one is left for
+    /// [`SessionId::MEMBERS`]. A thousand slots in each millisecond come to it in nine years; what peers and disks say
+    /// is held to it.
+    pub const MAX: Slot = Slot((1 << 48) - 2);
 
+    /// Saturates: a message may name any slot before it is checked.
     pub fn next(self) -> Slot {
-        Slot(self.0 + 1)
+        Slot(self.0.saturating_add(1))
     }
 
     /// The slot before this one; the slot before "none yet" is "none yet".

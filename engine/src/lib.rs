@@ -7,6 +7,7 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod acceptor;
+pub mod admission;
 pub mod batch;
 pub mod budget;
 pub mod candidate;

@@ -99,7 +99,11 @@ impl Readmission {
         if !value.starts_with(&SessionId::MEMBERS.0.to_le_bytes()) {
             return None;
         }
-        let request = Request::take(&mut value.clone()).ok()?;
+        let mut rest = value.clone();
+        let request = Request::take(&mut rest).ok()?;
+        if !rest.is_empty() || request.count > 0 {
+            return None;
+        }
         let replica = u8::try_from(request.acknowledged.0).ok()?;
         (1..=REPLICAS_MAX)
             .contains(&replica)

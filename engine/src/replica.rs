@@ -10,6 +10,7 @@ mod snapshotting;
 use std::collections::VecDeque;
 
 use crate::acceptor::Acceptor;
+use crate::admission::{Admission, Refusals};
 use crate::batch::Intake;
 use crate::candidate::Candidate;
 use crate::client::{REQUEST_HEADER_BYTES, Request};
@@ -58,6 +59,7 @@ pub struct Replica {
     /// Messages of this replica to itself, delivered before the step ends: the leader's own acceptor takes the
     /// same path as any other.
     to_self: VecDeque<Message>,
+    refusals: Refusals,
     counters: Counters,
 }
 
@@ -135,9 +137,12 @@ impl Replica {
                 self.intake.push(&request);
             }
             Input::Message { from, message } => {
-                let known = ReplicaSet::first(self.config.replicas).without(self.config.replica);
-                if known.contains(from) {
-                    self.on_message(now, from, message, out);
+                if self.peers().contains(from) {
+                    let admission = Admission::new(&self.config, self.round_seen);
+                    match admission.admit(from, &message) {
+                        Ok(()) => self.on_message(now, from, message, out),
+                        Err(refusal) => self.refusals.count(refusal),
+                    }
                 }
             }
             Input::Durable(lsn) => self.on_durable(now, lsn, out),
@@ -402,6 +407,7 @@ impl Replica {
         report("fetches_served", own.fetches_served);
         report("slots_fetched", own.slots_fetched);
         report("prepare_below_trim_floor", own.prepare_below_trim_floor);
+        self.refusals.report(report);
         self.report_snapshots(report);
     }
 }

@@ -207,7 +207,7 @@ impl Sessions {
         let (frame, rest) = frame.finish();
         *scratch = rest;
         self.counters.commands_applied += fresh;
-        session.last = CommandNumber(session.last.0 + fresh);
+        session.last = next.plus(fresh as u32 - 1);
         self.reply_bytes += frame.len();
         self.reply_bytes -= session.remember(frame.clone());
         self.bound_replies();

@@ -15,6 +15,8 @@ pub struct State<M> {
     pub sessions: Sessions,
     /// Every slot up to here is applied.
     applied: Slot,
+    /// Values that were no batch, and so nothing, since the start.
+    pub values_malformed: u64,
     scratch: BytesMut,
 }
 
@@ -29,6 +31,7 @@ impl<M: StateMachine> State<M> {
             machine,
             sessions,
             applied,
+            values_malformed: 0,
             scratch: BytesMut::new(),
         }
     }
@@ -37,15 +40,19 @@ impl<M: StateMachine> State<M> {
         self.applied
     }
 
-    /// Applies the next slot; `done` is told what came of each request.
+    /// Applies the next slot; `done` is told what came of each request. A value that is no batch is nothing.
     pub fn apply(&mut self, slot: Slot, value: Value, mut done: impl FnMut(&Request, Applied)) {
         assert_eq!(slot, self.applied.next(), "slots are applied in order");
-        for (index, request) in batch::requests(value).enumerate() {
+        self.applied = slot;
+        let Ok(requests) = batch::requests(value) else {
+            self.values_malformed += 1;
+            return;
+        };
+        for (index, request) in requests.enumerate() {
             let applied =
                 self.sessions
                     .apply(slot, index, &request, &mut self.machine, &mut self.scratch);
             done(&request, applied);
         }
-        self.applied = slot;
     }
 }

@@ -70,6 +70,8 @@ pub struct Verdict {
     pub disordered: u64,
     /// Slots missing or different on a replica, and state hashes that disagree.
     pub diverged: u64,
+    /// Slots whose value is no batch, and so nothing.
+    pub malformed: u64,
     /// By the replay, from `from_slot` on.
     pub executed: u64,
     /// Commands that only the session table of the replay's snapshot says were executed.

@@ -29,10 +29,15 @@ impl Replica {
     /// Becomes a candidate: promises the new ballot to itself first, and asks the others once that is durable, so
     /// that no restart can make it use the ballot twice (phxpaxos#145).
     fn stand(&mut self, now: Time, out: &mut Output) {
+        let seen = self.round_seen.max(self.acceptor.promised().round);
+        // At the end of all rounds nobody can stand any more: rather no leader than a ballot that is used twice.
+        let Some(round) = seen.checked_add(1) else {
+            return self.election.give_way(now, &self.config);
+        };
         self.counters.elections += 1;
         self.election.stood();
         let ballot = Ballot {
-            round: self.round_seen.max(self.acceptor.promised().round) + 1,
+            round,
             replica: self.config.replica,
         };
         self.role = Role::Candidate(Candidate::new(ballot, now));

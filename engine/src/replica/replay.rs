@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::acceptor::Acceptor;
+use crate::admission::Refusals;
 use crate::batch::Intake;
 use crate::config::Config;
 use crate::election::Election;
@@ -204,6 +205,7 @@ impl Replay {
             leadership: Leadership::UNKNOWN,
             announced: Leadership::UNKNOWN,
             to_self: VecDeque::new(),
+            refusals: Refusals::default(),
             counters: Counters::default(),
         };
         replica.end_mending();

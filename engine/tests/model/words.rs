@@ -23,7 +23,10 @@ pub fn request(index: u8) -> Request {
 
 /// The numbers of the client values that a slot's value is made of; none in a no-op.
 pub fn client_values(value: &Value) -> impl Iterator<Item = u8> {
-    batch::requests(value.clone()).map(|request| request.commands[4] - b'A')
+    batch::requests(value.clone())
+        .into_iter()
+        .flatten()
+        .map(|request| request.commands[4] - b'A')
 }
 
 pub fn of_value(value: &Value) -> String {

@@ -3,9 +3,12 @@
 //! the reason, in `../SURVIVORS.md`.
 
 mod acceptor;
+mod admission;
 mod batch;
 mod candidate;
 mod config;
+#[path = "../doubles/mod.rs"]
+mod doubles;
 mod driver;
 mod election;
 mod fetching;

@@ -51,7 +51,7 @@ fn readmission(replica: u8, incarnation: u64) -> Readmission {
 }
 
 /// Replica 1 of three as `own`, whose log readmits it as `readmitted`.
-fn of_incarnation(own: u64, readmitted: Option<u64>, promised: Ballot) -> One {
+pub(super) fn of_incarnation(own: u64, readmitted: Option<u64>, promised: Ballot) -> One {
     One::restarted(config(3), Incarnation(own), |replay, out| {
         learn(replay, out, 1, value("a"));
         learn(replay, out, 2, value("b"));
@@ -219,7 +219,7 @@ fn the_last_replica_of_the_largest_cluster_can_be_readmitted() {
 }
 
 /// Restarted with slot 1 applied, the record of slot 2 lost, those of 3 and 4 at hand, and 5 accepted and open.
-fn with_a_hole() -> One {
+pub(super) fn with_a_hole() -> One {
     One::restarted(config(3), Incarnation::FOUNDING, |replay, out| {
         learn(replay, out, 1, value("a"));
         replay.promise(OLD);

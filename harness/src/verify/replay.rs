@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::Context;
 use synod_engine::ids::Slot;
 use synod_engine::message::Value;
 use synod_storage::Replayed;
@@ -28,6 +27,8 @@ pub struct Replay {
     /// Snapshots to compare with once their slot is executed.
     snapshots: Vec<Kept>,
     diverged: u64,
+    /// Slots whose value is no batch.
+    malformed: u64,
     findings: Vec<String>,
 }
 
@@ -42,6 +43,7 @@ impl Replay {
             early: BTreeMap::new(),
             snapshots,
             diverged: 0,
+            malformed: 0,
             findings: Vec::new(),
         };
         replay.compare(start.slot);
@@ -72,6 +74,7 @@ impl Replay {
     /// Returns the state hash after the last slot.
     pub fn finish(self, verdict: &mut Verdict) -> u64 {
         verdict.diverged += self.diverged;
+        verdict.malformed += self.malformed;
         for finding in self.findings {
             verdict.finding(|| finding);
         }
@@ -96,7 +99,7 @@ impl Replay {
     fn drain(&mut self, table: &Slots) -> anyhow::Result<()> {
         while self.next <= table.commit_index() {
             match self.early.remove(&self.next) {
-                Some(value) => self.execute(&value)?,
+                Some(value) => self.execute(&value),
                 None if table.has(self.next) => return Ok(()),
                 None => {}
             }
@@ -123,7 +126,7 @@ impl Replay {
         }
     }
 
-    fn execute(&mut self, value: &Value) -> anyhow::Result<()> {
+    fn execute(&mut self, value: &Value) {
         let Replay {
             machine,
             sessions,
@@ -131,15 +134,23 @@ impl Replay {
             next,
             ..
         } = self;
-        sessions
-            .apply(*next, value, &mut |session, command| {
-                machine.apply(command);
-                match machine.stamp(command) {
-                    Stamp::Of(stamp) => stamps.executed(session, stamp),
-                    Stamp::NoRoom => stamps.counted(),
-                    Stamp::Missing => stamps.unstamped(),
-                }
-            })
-            .with_context(|| format!("slot {}", next.0))
+        let is_batch = sessions.apply(*next, value, &mut |session, command| {
+            machine.apply(command);
+            match machine.stamp(command) {
+                Stamp::Of(stamp) => stamps.executed(session, stamp),
+                Stamp::NoRoom => stamps.counted(),
+                Stamp::Missing => stamps.unstamped(),
+            }
+        });
+        if !is_batch {
+            self.malformed += 1;
+            if self.malformed == 1 {
+                let slot = self.next.0;
+                self.findings.push(format!(
+                    "slot {slot} holds no batch of commands, so nothing of it counts: a replica that led had a bug or a \
+                     flipped bit"
+                ));
+            }
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The session rule, written a second time and as plainly as possible: which commands of a slot are executed.
 //!
-//! It shares nothing with the engine but the format of a batch, so that a mistake there is not repeated here.
+//! It shares nothing with the engine but the format of a batch, so that a mistake there is not repeated here. A value
+//! that is no batch is nothing, as a whole: no replica may execute any of it.
 
 use std::collections::HashMap;
 
@@ -20,11 +21,6 @@ pub struct Sessions {
     tokens: HashMap<u64, u64>,
 }
 
-/// A value that is not a batch of well-formed entries.
-#[derive(Debug, thiserror::Error)]
-#[error("the value of a slot is not a batch: {0}")]
-pub struct NotABatch(String);
-
 impl Sessions {
     /// As a snapshot has them.
     pub fn restored(last: LastCommands) -> Sessions {
@@ -43,18 +39,17 @@ impl Sessions {
     }
 
     /// Goes through one slot's value and calls `execute` with session and command, for each command that counts.
+    /// Returns whether the value is a batch.
     pub fn apply(
         &mut self,
         slot: Slot,
         value: &Value,
         execute: &mut dyn FnMut(u64, &[u8]),
-    ) -> Result<(), NotABatch> {
-        let mut rest = value.clone();
-        let mut index = 0;
-        while !rest.is_empty() {
-            let entry = Request::take(&mut rest).map_err(|error| NotABatch(error.to_string()))?;
-            let position = index;
-            index += 1;
+    ) -> bool {
+        let Some(entries) = entries(value) else {
+            return false;
+        };
+        for (position, entry) in (0..).zip(entries) {
             if entry.session.0 == 0 {
                 // A session is named by the place in the log that opened it: slot, then position in its batch.
                 let session = slot.0 * 65_536 + position;
@@ -79,8 +74,18 @@ impl Sessions {
                 }
             }
         }
-        Ok(())
+        true
     }
+}
+
+/// Every entry of a value, or nothing if any part of it is malformed.
+fn entries(value: &Value) -> Option<Vec<Request>> {
+    let mut rest = value.clone();
+    let mut entries = Vec::new();
+    while !rest.is_empty() {
+        entries.push(Request::take(&mut rest).ok()?);
+    }
+    Some(entries)
 }
 
 #[cfg(test)]
@@ -107,11 +112,10 @@ mod tests {
 
     fn executed(sessions: &mut Sessions, slot: u64, value: Bytes) -> Vec<Vec<u8>> {
         let mut executed = Vec::new();
-        sessions
-            .apply(Slot(slot), &value, &mut |_, command| {
-                executed.push(command.to_vec())
-            })
-            .unwrap();
+        let whole = sessions.apply(Slot(slot), &value, &mut |_, command| {
+            executed.push(command.to_vec())
+        });
+        assert!(whole);
         executed
     }
 
@@ -162,12 +166,20 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_an_error_not_a_panic() {
-        let garbage = Value::from_static(b"garbage that is not a batch at all");
-        assert!(
-            Sessions::default()
-                .apply(Slot(1), &garbage, &mut |_, _| ())
-                .is_err()
-        );
+    fn a_value_that_is_no_batch_executes_nothing_at_all() {
+        let mut sessions = Sessions::default();
+        let mut batch = BytesMut::new();
+        entry(&mut batch, 0, 8, &[]);
+        entry(&mut batch, 1 << 16, 1, &[b"a"]);
+        let whole = batch.freeze();
+        for length in 1..whole.len() {
+            let cut = whole.slice(..length);
+            let mut executed = 0;
+            let is_batch = sessions.apply(Slot(1), &cut, &mut |_, _| executed += 1);
+            // Cut between its entries it is a shorter batch.
+            assert_eq!(is_batch, length == 32, "{length}");
+            assert_eq!(executed, 0);
+        }
+        assert!(sessions.apply(Slot(1), &whole, &mut |_, _| ()));
     }
 }

@@ -198,6 +198,19 @@ fn a_replica_with_another_value_is_found() {
 }
 
 #[test]
+fn a_value_that_is_no_batch_counts_as_nothing_and_is_told() {
+    let mut case = clean_case();
+    for log in &mut case.logs {
+        let whole = entry(SESSION, 7, 7..9);
+        log[3] = accepted(4, 1, &whole.slice(..whole.len() - 1));
+    }
+    let verdict = verdict(&case);
+    assert!(verdict.is_clean(), "{:?}", verdict.findings);
+    assert_eq!((verdict.executed, verdict.malformed), (6, 1));
+    assert!(verdict.findings[0].starts_with("slot 4 holds no batch"));
+}
+
+#[test]
 fn a_replica_that_lacks_a_slot_is_found() {
     let mut case = clean_case();
     case.logs[1].pop();

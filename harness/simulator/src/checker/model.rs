@@ -54,7 +54,7 @@ pub struct Model {
 impl Model {
     /// Executes the next slot of the agreed log.
     pub fn execute(&mut self, slot: Slot, value: Value) {
-        for (index, request) in batch::requests(value).enumerate() {
+        for (index, request) in batch::requests(value).into_iter().flatten().enumerate() {
             if request.session == SessionId::NONE {
                 let id = SessionId(slot.0 << 16 | index as u64);
                 self.make_room();
