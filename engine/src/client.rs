@@ -24,10 +24,6 @@ pub const REQUEST_HEADER_BYTES: usize = 32;
 /// Bytes in front of each command and each reply.
 pub const LENGTH_BYTES: usize = 4;
 
-/// Bytes of one replies frame, give or take the lengths of its items. It decides what clients see, so it is a
-/// constant: equal on every replica.
-pub const REPLIES_BYTES_MAX: usize = 4 << 20;
-
 const OPEN: u8 = 1;
 const REQUEST: u8 = 2;
 const STATUS: u8 = 3;
@@ -404,62 +400,17 @@ impl ServerMessage {
     }
 }
 
-/// Starts a replies frame whose items the caller appends; see [`RepliesFrame`].
-fn put_replies_header(out: &mut BytesMut, session: SessionId, first: CommandNumber, count: u32) {
+/// Starts a replies frame whose items the caller appends; see [`crate::reply::RepliesFrame`].
+pub(crate) fn put_replies_header(
+    out: &mut BytesMut,
+    session: SessionId,
+    first: CommandNumber,
+    count: u32,
+) {
     out.put_u8(REPLIES);
     out.put_u64_le(session.0);
     out.put_u64_le(first.0);
     out.put_u32_le(count);
-}
-
-/// Builds a replies frame in place while commands are applied, without a buffer per reply.
-pub struct RepliesFrame {
-    buffer: BytesMut,
-    count: u32,
-}
-
-impl RepliesFrame {
-    /// Where the number of the first command stands in the frame.
-    pub const FIRST_AT: usize = 4 + 1 + 8;
-    const COUNT_AT: usize = Self::FIRST_AT + 8;
-    const BYTES_AT: usize = Self::COUNT_AT + 4;
-    const ITEMS_AT: usize = Self::BYTES_AT + 4;
-
-    pub fn new(mut buffer: BytesMut, session: SessionId, first: CommandNumber) -> RepliesFrame {
-        assert!(
-            buffer.is_empty(),
-            "a frame starts at the front of its buffer"
-        );
-        buffer.put_u32_le(0);
-        put_replies_header(&mut buffer, session, first, 0);
-        buffer.put_u32_le(0);
-        RepliesFrame { buffer, count: 0 }
-    }
-
-    /// Appends one reply, written by `write`. One that would make the frame longer than [`REPLIES_BYTES_MAX`] is
-    /// replaced by an empty one: a small request must not blow up into gigabytes on every replica.
-    pub fn push(&mut self, write: impl FnOnce(&mut BytesMut)) {
-        let at = self.buffer.len();
-        self.buffer.put_u32_le(0);
-        write(&mut self.buffer);
-        if self.buffer.len() > REPLIES_BYTES_MAX {
-            self.buffer.truncate(at + LENGTH_BYTES);
-        }
-        let length = (self.buffer.len() - at - LENGTH_BYTES) as u32;
-        self.buffer[at..at + LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
-        self.count += 1;
-    }
-
-    /// The frame, length prefix included, and the buffer's remaining capacity for the next one.
-    pub fn finish(mut self) -> (Bytes, BytesMut) {
-        let items = (self.buffer.len() - Self::ITEMS_AT) as u32;
-        let length = (self.buffer.len() - 4) as u32;
-        self.buffer[..4].copy_from_slice(&length.to_le_bytes());
-        self.buffer[Self::COUNT_AT..Self::BYTES_AT].copy_from_slice(&self.count.to_le_bytes());
-        self.buffer[Self::BYTES_AT..Self::ITEMS_AT].copy_from_slice(&items.to_le_bytes());
-        let frame = self.buffer.split().freeze();
-        (frame, self.buffer)
-    }
 }
 
 fn take_replies(frame: &mut Bytes) -> Result<Replies, DecodeError> {

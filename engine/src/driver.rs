@@ -481,6 +481,8 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
         report("refused_not_attached", door.refused_not_attached);
         report("refused_over_limit", door.refused_over_limit);
         report("values_malformed", self.state.values_malformed);
+        report("replies_dropped", self.state.scratch.replies_dropped);
+        report("sessions_emptied", sessions.sessions_emptied);
         report("turns", self.counters.turns);
         report("frames_malformed", self.counters.frames_malformed);
         report("clients_expelled", self.counters.clients_expelled);

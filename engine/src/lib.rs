@@ -32,6 +32,7 @@ pub mod persist;
 pub mod quorum;
 pub mod recovery;
 pub mod replica;
+pub mod reply;
 pub mod retention;
 pub mod seams;
 pub mod sessions;

@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::ids::{ClientId, Lsn, ReplicaId, Slot};
 use crate::message::{Record, Value};
+use crate::reply::Reply;
 
 /// The append-only write-ahead log of one replica.
 ///
@@ -183,8 +184,9 @@ pub trait Network {
 /// A snapshot of it is taken in steps while commands go on executing: [`StateMachine::begin_snapshot`] fixes the
 /// moment, and whatever a later command changes before its turn has come is written as it was.
 pub trait StateMachine {
-    /// Executes one command and appends its reply (possibly nothing) to `reply`.
-    fn apply(&mut self, command: &[u8], reply: &mut BytesMut);
+    /// Executes one command and writes its reply (possibly nothing). Only what is kept of the reply may count for
+    /// [`StateMachine::hash`]: that is equal on all replicas, and bounded.
+    fn apply(&mut self, command: &[u8], reply: &mut Reply<'_>);
 
     /// A hash over everything that the commands so far did.
     fn hash(&self) -> u64;

@@ -8,11 +8,13 @@
 mod walk;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::ops::Bound;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
-use crate::client::{RepliesFrame, Request};
+use crate::client::Request;
 use crate::ids::{CommandNumber, SessionId, Slot};
+use crate::reply::{RepliesFrame, Scratch};
 use crate::seams::StateMachine;
 
 use walk::Walk;
@@ -31,6 +33,9 @@ pub struct Sessions {
     table: HashMap<SessionId, Session>,
     /// Every session by the slot that last did anything for it: the longest idle comes first.
     idle: BTreeSet<(Slot, SessionId)>,
+    /// No session up to here, in the order of `idle`, has cached replies. It decides how much work is done, never which
+    /// replies go, so it is not part of a snapshot.
+    emptied: (Slot, SessionId),
     reply_bytes: usize,
     /// How many snapshots began: a session with the number of the present one is not the walk's any more.
     walks: u64,
@@ -47,6 +52,8 @@ pub struct Counters {
     pub sessions_opened: u64,
     pub sessions_evicted: u64,
     pub sessions_closed: u64,
+    /// Sessions looked at to make room for the replies of others.
+    pub sessions_emptied: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -161,7 +168,7 @@ impl Sessions {
         index: usize,
         request: &Request,
         machine: &mut M,
-        scratch: &mut BytesMut,
+        scratch: &mut Scratch,
     ) -> Applied {
         if request.session == SessionId::NONE {
             return Applied::Opened(self.open(slot, index, request.first.0));
@@ -200,26 +207,33 @@ impl Sessions {
         if fresh == 0 {
             return Applied::Skipped;
         }
-        let mut frame = RepliesFrame::new(std::mem::take(scratch), request.session, next);
+        let mut frame = RepliesFrame::new(scratch, request.session, next);
         for command in request.iter().skip(repeated as usize) {
             frame.push(|reply| machine.apply(command, reply));
         }
-        let (frame, rest) = frame.finish();
-        *scratch = rest;
+        let frame = frame.finish();
         self.counters.commands_applied += fresh;
         session.last = next.plus(fresh as u32 - 1);
         self.reply_bytes += frame.len();
         self.reply_bytes -= session.remember(frame.clone());
+        if self.emptied >= (slot, request.session) {
+            self.emptied = (slot.previous(), SessionId::MEMBERS);
+        }
         self.bound_replies();
         Applied::Executed(frame)
     }
 
-    /// Drops the cached replies of the longest idle sessions until the rest fits. A retry of theirs is refused.
+    /// Drops the cached replies of the longest idle sessions until the rest fits. A retry of theirs is refused. It goes
+    /// on where it stopped the last time: once the cache is full that is after each request, and thousands of sessions
+    /// may be idle and emptied.
     fn bound_replies(&mut self) {
         if self.reply_bytes <= REPLY_BYTES_MAX {
             return;
         }
-        for (_, id) in &self.idle {
+        let after = (Bound::Excluded(self.emptied), Bound::Unbounded);
+        for (active, id) in self.idle.range(after) {
+            self.counters.sessions_emptied += 1;
+            self.emptied = (*active, *id);
             let session = self
                 .table
                 .get_mut(id)

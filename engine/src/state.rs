@@ -1,11 +1,10 @@
 //! The replicated state: what is equal on every replica after the same slots.
 
-use bytes::BytesMut;
-
 use crate::batch;
 use crate::client::Request;
 use crate::ids::Slot;
 use crate::message::Value;
+use crate::reply::Scratch;
 use crate::seams::StateMachine;
 use crate::sessions::{Applied, Sessions};
 
@@ -17,7 +16,8 @@ pub struct State<M> {
     applied: Slot,
     /// Values that were no batch, and so nothing, since the start.
     pub values_malformed: u64,
-    scratch: BytesMut,
+    /// Counts what was written, too.
+    pub scratch: Scratch,
 }
 
 impl<M: StateMachine> State<M> {
@@ -32,7 +32,7 @@ impl<M: StateMachine> State<M> {
             sessions,
             applied,
             values_malformed: 0,
-            scratch: BytesMut::new(),
+            scratch: Scratch::default(),
         }
     }
 
@@ -48,6 +48,7 @@ impl<M: StateMachine> State<M> {
             self.values_malformed += 1;
             return;
         };
+        self.scratch.begin_slot();
         for (index, request) in requests.enumerate() {
             let applied =
                 self.sessions

@@ -3,10 +3,9 @@
 use proptest::prelude::*;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use synod_engine::client::{
-    ClientMessage, Reason, Refused, Replies, RepliesFrame, Request, ServerMessage,
-};
+use synod_engine::client::{ClientMessage, Reason, Refused, Replies, Request, ServerMessage};
 use synod_engine::ids::{Ballot, CommandNumber, ReplicaId, SessionId};
+use synod_engine::reply::{RepliesFrame, Scratch};
 
 fn run(items: &[Vec<u8>]) -> Bytes {
     let mut out = BytesMut::new();
@@ -34,7 +33,8 @@ proptest! {
             commands: run(&items),
         });
         prop_assert_eq!(ClientMessage::decode(request.encode().slice(4..)), Ok(request));
-        let mut frame = RepliesFrame::new(BytesMut::new(), session, first);
+        let mut scratch = Scratch::default();
+        let mut frame = RepliesFrame::new(&mut scratch, session, first);
         for item in &items {
             frame.push(|out| out.put_slice(item));
         }
@@ -47,7 +47,7 @@ proptest! {
         let read: Vec<&[u8]> = replies.iter().collect();
         prop_assert_eq!(read, items);
         let wanted = ServerMessage::Replies(replies.clone());
-        let (built, _) = frame.finish();
+        let built = frame.finish();
         prop_assert_eq!(&wanted.encode(), &built);
         prop_assert_eq!(ServerMessage::decode(built.slice(4..)), Ok(wanted));
     }

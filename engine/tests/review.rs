@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use doubles::disk::DiskHandle;
 use doubles::outbox::OutboxHandle;
-use synod_engine::client::{REPLIES_BYTES_MAX, Request};
+use synod_engine::client::Request;
 use synod_engine::codec;
 use synod_engine::config::Config;
 use synod_engine::driver::Driver;
@@ -18,6 +18,7 @@ use synod_engine::machine::{KvMachine, LogMachine};
 use synod_engine::message::{Accept, Chosen, Fetch, Heartbeat, HeartbeatRole, Message, Value};
 use synod_engine::persist::{OWED_BYTES_MAX, OWED_RECORD_BYTES};
 use synod_engine::recovery::{OnDisk, Recovery};
+use synod_engine::reply::{REPLIES_BYTES_MAX, Scratch};
 use synod_engine::seams::Arrival;
 use synod_engine::sessions::{Applied, SESSIONS_MAX, Sessions, session_id};
 use synod_engine::snapshot::NoSnapshots;
@@ -276,7 +277,7 @@ fn request(session: SessionId, first: u64, commands: &[Bytes]) -> Request {
 fn a_small_request_cannot_blow_up_into_gigabytes_of_replies() {
     let mut sessions = Sessions::default();
     let mut machine = KvMachine::default();
-    let mut scratch = BytesMut::new();
+    let mut scratch = Scratch::default();
     let mut slot = 0;
     let mut apply = |request: &Request| {
         slot += 1;
@@ -301,13 +302,16 @@ fn a_small_request_cannot_blow_up_into_gigabytes_of_replies() {
         }
         other => panic!("{other:?}"),
     }
+    // What found no room was neither copied nor hashed.
+    assert!(scratch.bytes_written <= REPLIES_BYTES_MAX as u64);
+    assert!(scratch.replies_dropped > 980, "{}", scratch.replies_dropped);
 }
 
 #[test]
 fn a_flood_of_opens_evicts_the_longest_idle_and_keeps_the_table_bounded() {
     let mut sessions = Sessions::default();
     let mut machine = KvMachine::default();
-    let mut scratch = BytesMut::new();
+    let mut scratch = Scratch::default();
     let open = request(SessionId::NONE, 7, &[]);
     for slot in 1..=2 * SESSIONS_MAX as u64 {
         sessions.apply(Slot(slot), 0, &open, &mut machine, &mut scratch);

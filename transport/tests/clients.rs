@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use common::{Cluster, counter, guard, until};
-use synod_engine::client::{ClientMessage, Reason, Refused, RepliesFrame, Request, ServerMessage};
+use synod_engine::client::{ClientMessage, Reason, Refused, Request, ServerMessage};
 use synod_engine::ids::{Ballot, ClientId, CommandNumber, ReplicaId, SessionId};
+use synod_engine::reply::{RepliesFrame, Scratch};
 use synod_engine::seams::{Arrival, Network};
 use synod_transport::{Client, ClientError, Inbox, Limits, QuicNetwork};
 
@@ -130,11 +131,12 @@ impl Echo {
         }
         self.expected
             .insert(request.session, expected.max(request.end()));
-        let mut replies = RepliesFrame::new(BytesMut::new(), request.session, request.first);
+        let mut scratch = Scratch::default();
+        let mut replies = RepliesFrame::new(&mut scratch, request.session, request.first);
         for command in request.iter() {
             replies.push(|out| out.put_slice(command));
         }
-        replies.finish().0
+        replies.finish()
     }
 
     fn follows(&self) -> bool {

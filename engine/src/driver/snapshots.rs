@@ -119,7 +119,9 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
         let Restored { state, members, .. } = restored;
         let counters = std::mem::take(&mut self.state.sessions.counters);
         let values_malformed = self.state.values_malformed;
+        let scratch = std::mem::take(&mut self.state.scratch);
         self.state = state;
+        self.state.scratch = scratch;
         self.state.sessions.counters = counters;
         self.state.values_malformed = values_malformed;
         self.replica.install(now, snapshot, members, &mut self.out);

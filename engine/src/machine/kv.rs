@@ -14,6 +14,7 @@ mod table;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::reply::Reply;
 use crate::seams::StateMachine;
 
 use table::Table;
@@ -36,7 +37,7 @@ const MALFORMED: u8 = 4;
 #[derive(Clone, Debug, Default)]
 pub struct KvMachine {
     values: Table,
-    /// Chained over every command and its reply: equal histories, equal hashes.
+    /// Chained over every command and what was kept of its reply: equal histories, equal hashes.
     hash: u64,
     /// The hash at the start of a snapshot, until it is written.
     snapshot_hash: Option<u64>,
@@ -168,7 +169,7 @@ impl KvMachine {
         self.values.iter()
     }
 
-    fn execute(&mut self, command: &[u8], reply: &mut BytesMut) {
+    fn execute(&mut self, command: &[u8], reply: &mut Reply<'_>) {
         match KvCommand::decode(command) {
             None => reply.put_u8(MALFORMED),
             Some(KvCommand::Get { key }) => match self.values.get(key) {
@@ -206,11 +207,10 @@ impl KvMachine {
 }
 
 impl StateMachine for KvMachine {
-    fn apply(&mut self, command: &[u8], reply: &mut BytesMut) {
-        let start = reply.len();
+    fn apply(&mut self, command: &[u8], reply: &mut Reply<'_>) {
         self.execute(command, reply);
         self.hash = xxh3_64_with_seed(command, self.hash);
-        self.hash = xxh3_64_with_seed(&reply[start..], self.hash);
+        self.hash = xxh3_64_with_seed(reply.kept(), self.hash);
     }
 
     fn hash(&self) -> u64 {
@@ -270,7 +270,8 @@ mod tests {
 
     fn run(machine: &mut KvMachine, command: &KvCommand<'_>) -> KvReply {
         let mut reply = BytesMut::new();
-        machine.apply(&command.encode().expect("the key is short"), &mut reply);
+        let command = command.encode().expect("the key is short");
+        machine.apply(&command, &mut Reply::new(&mut reply, 1 << 20));
         KvReply::decode(reply.freeze()).expect("replies decode")
     }
 
@@ -346,7 +347,7 @@ mod tests {
             }
             let mut machine = KvMachine::default();
             let mut reply = BytesMut::new();
-            machine.apply(&bytes, &mut reply);
+            machine.apply(&bytes, &mut Reply::new(&mut reply, 1 << 20));
             prop_assert!(KvReply::decode(reply.freeze()).is_some());
         }
     }

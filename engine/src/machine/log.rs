@@ -3,6 +3,7 @@
 use bytes::{BufMut, BytesMut};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::reply::Reply;
 use crate::seams::StateMachine;
 
 /// Each command's hash is seeded with the hash so far, so that order counts. Replies are empty.
@@ -14,7 +15,7 @@ pub struct LogMachine {
 }
 
 impl StateMachine for LogMachine {
-    fn apply(&mut self, command: &[u8], _reply: &mut BytesMut) {
+    fn apply(&mut self, command: &[u8], _reply: &mut Reply<'_>) {
         self.hash = xxh3_64_with_seed(command, self.hash);
     }
 
@@ -62,7 +63,7 @@ mod tests {
         let mut machine = LogMachine::default();
         let mut reply = BytesMut::new();
         for command in commands {
-            machine.apply(command, &mut reply);
+            machine.apply(command, &mut Reply::new(&mut reply, 100));
         }
         assert!(reply.is_empty());
         machine.hash()

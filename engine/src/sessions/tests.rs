@@ -1,6 +1,6 @@
 //! Exactly once, in order, and what is kept of it.
 
-use bytes::BufMut;
+use bytes::{BufMut, BytesMut};
 use proptest::prelude::*;
 
 use super::*;
@@ -25,7 +25,7 @@ fn request(session: SessionId, first: u64, acknowledged: u64, count: u32) -> Req
 struct Fixture {
     sessions: Sessions,
     machine: LogMachine,
-    scratch: BytesMut,
+    scratch: Scratch,
     slot: Slot,
 }
 
@@ -34,7 +34,7 @@ impl Fixture {
         Fixture {
             sessions: Sessions::default(),
             machine: LogMachine::default(),
-            scratch: BytesMut::new(),
+            scratch: Scratch::default(),
             slot: Slot(0),
         }
     }

@@ -9,6 +9,7 @@ use synod_engine::intake::{
     Admission, Attaching, Closing, Counters, Door, Opening, REPEATED_BYTES_PER_TURN_MAX,
 };
 use synod_engine::machine::LogMachine;
+use synod_engine::reply::Scratch;
 use synod_engine::sessions::{
     Applied, SESSION_OUTSTANDING_MAX, SESSION_REPLY_BYTES_MAX, SESSIONS_MAX, Sessions, session_id,
 };
@@ -60,7 +61,7 @@ impl Fixture {
         let mut machine = LogMachine::default();
         let slot = Slot(self.slot);
         self.sessions
-            .apply(slot, 0, request, &mut machine, &mut BytesMut::new())
+            .apply(slot, 0, request, &mut machine, &mut Scratch::default())
     }
 
     fn attach(&mut self, client: ClientId, session: SessionId, token: u64) -> Attaching {

@@ -12,6 +12,7 @@ use synod_engine::machine::LogMachine;
 use synod_engine::members::Members;
 use synod_engine::message::{Accept, Record, Value};
 use synod_engine::recovery::{Hole, OnDisk, Recovery, RecoveryError};
+use synod_engine::reply::Reply;
 use synod_engine::seams::{Frame, Lane, Network, StateMachine, Wal, WalFailed, WalRead};
 use synod_engine::sessions::{Sessions, session_id};
 use synod_engine::snapshot::{NoSnapshots, Restored};
@@ -111,7 +112,7 @@ fn what_the_records_prove_to_be_chosen_is_applied() {
     assert_eq!(driver.replica().promised(), promised);
     let mut machine = LogMachine::default();
     for command in [b"x", b"y"] {
-        machine.apply(command, &mut BytesMut::new());
+        machine.apply(command, &mut Reply::new(&mut BytesMut::new(), 100));
     }
     assert_eq!(driver.state().machine, machine);
     assert_eq!(

@@ -2,8 +2,9 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use synod_engine::client::{REPLIES_BYTES_MAX, Request};
+use synod_engine::client::Request;
 use synod_engine::ids::{CommandNumber, SessionId, Slot};
+use synod_engine::reply::{REPLIES_BYTES_MAX, Reply, Scratch};
 use synod_engine::seams::StateMachine;
 use synod_engine::sessions::{
     Applied, Counters, REPLY_BYTES_MAX, SESSION_REPLY_BYTES_MAX, SESSIONS_MAX, Sessions, session_id,
@@ -12,16 +13,14 @@ use synod_engine::sessions::{
 /// Bytes of a frame of one reply besides the reply.
 const OVERHEAD: usize = 33;
 
-/// Replies with as many zeros as the command says, in memory that nobody ever touches.
+/// Replies with as many zeros as the command says.
 #[derive(Default)]
 struct Zeros;
 
 impl StateMachine for Zeros {
-    fn apply(&mut self, command: &[u8], reply: &mut BytesMut) {
+    fn apply(&mut self, command: &[u8], reply: &mut Reply<'_>) {
         let bytes = u32::from_le_bytes(command.try_into().expect("four bytes")) as usize;
-        let mut zeros = BytesMut::zeroed(reply.len() + bytes);
-        zeros[..reply.len()].copy_from_slice(reply);
-        *reply = zeros;
+        reply.put_slice(&vec![0; bytes]);
     }
 
     fn hash(&self) -> u64 {
@@ -52,7 +51,7 @@ impl StateMachine for Zeros {
 #[derive(Default)]
 struct Fixture {
     sessions: Sessions,
-    scratch: BytesMut,
+    scratch: Scratch,
     slot: u64,
 }
 
@@ -72,6 +71,7 @@ impl Fixture {
             commands: commands.freeze(),
         };
         let slot = Slot(self.slot);
+        self.scratch.begin_slot();
         self.sessions
             .apply(slot, 0, &request, &mut Zeros, &mut self.scratch)
     }
@@ -215,4 +215,27 @@ fn the_replies_of_the_longest_idle_session_go_when_all_are_too_many_bytes() {
     // The session itself is still known: a retry is refused, not executed again.
     assert_eq!(fixture.sessions.last(idle[1]), Some(CommandNumber(1)));
     assert_eq!(fixture.apply(idle[1], 1, &[0]), Applied::Skipped);
+}
+
+#[test]
+fn making_room_for_replies_looks_at_each_idle_session_once() {
+    let mut fixture = Fixture::default();
+    let count = REPLY_BYTES_MAX / SESSION_REPLY_BYTES_MAX;
+    let idle: Vec<SessionId> = (0..SESSIONS_MAX - 2 * count)
+        .map(|_| fixture.open())
+        .collect();
+    let busy: Vec<SessionId> = (0..count + 1).map(|_| fixture.open()).collect();
+    for session in &busy {
+        fixture.frame(*session, 1, SESSION_REPLY_BYTES_MAX);
+    }
+    // From here on each request makes another session lose its replies.
+    let rounds = 100;
+    for number in 2..2 + rounds {
+        for session in &busy[..2] {
+            fixture.frame(*session, number, SESSION_REPLY_BYTES_MAX / 2);
+        }
+    }
+    let looked_at = fixture.sessions.counters.sessions_emptied;
+    let most = (idle.len() + busy.len()) as u64 + 2 * rounds;
+    assert!(looked_at <= most, "{looked_at} of {most}");
 }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use bytes::BytesMut;
 
 use synod_engine::machine::kv::KvMachine;
+use synod_engine::reply::Reply;
 use synod_engine::seams::StateMachine;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -29,12 +30,11 @@ impl Witness {
 }
 
 impl StateMachine for Witness {
-    fn apply(&mut self, command: &[u8], reply: &mut BytesMut) {
-        let start = reply.len();
+    fn apply(&mut self, command: &[u8], reply: &mut Reply<'_>) {
         self.machine.apply(command, reply);
         self.done.borrow_mut().push(Executed {
             command: xxh3_64(command),
-            reply: xxh3_64(&reply[start..]),
+            reply: xxh3_64(reply.kept()),
         });
     }
 

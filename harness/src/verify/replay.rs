@@ -134,7 +134,11 @@ impl Replay {
             next,
             ..
         } = self;
-        let is_batch = sessions.apply(*next, value, &mut |session, command| {
+        machine.begin_slot();
+        let is_batch = sessions.apply(*next, value, &mut |session, command, is_first| {
+            if is_first {
+                machine.begin_request();
+            }
             machine.apply(command);
             match machine.stamp(command) {
                 Stamp::Of(stamp) => stamps.executed(session, stamp),

@@ -38,13 +38,13 @@ impl Sessions {
         complete && last.iter().all(equal)
     }
 
-    /// Goes through one slot's value and calls `execute` with session and command, for each command that counts.
-    /// Returns whether the value is a batch.
+    /// Goes through one slot's value and calls `execute` with session and command, and whether it is the first of its
+    /// request, for each command that counts. Returns whether the value is a batch.
     pub fn apply(
         &mut self,
         slot: Slot,
         value: &Value,
-        execute: &mut dyn FnMut(u64, &[u8]),
+        execute: &mut dyn FnMut(u64, &[u8], bool),
     ) -> bool {
         let Some(entries) = entries(value) else {
             return false;
@@ -67,10 +67,12 @@ impl Sessions {
                 }
                 continue;
             }
+            let mut is_first = true;
             for (number, command) in (entry.first.0..).zip(entry.iter()) {
                 if number == *last + 1 {
                     *last = number;
-                    execute(entry.session.0, command);
+                    execute(entry.session.0, command, is_first);
+                    is_first = false;
                 }
             }
         }
@@ -112,7 +114,7 @@ mod tests {
 
     fn executed(sessions: &mut Sessions, slot: u64, value: Bytes) -> Vec<Vec<u8>> {
         let mut executed = Vec::new();
-        let whole = sessions.apply(Slot(slot), &value, &mut |_, command| {
+        let whole = sessions.apply(Slot(slot), &value, &mut |_, command, _| {
             executed.push(command.to_vec())
         });
         assert!(whole);
@@ -175,11 +177,11 @@ mod tests {
         for length in 1..whole.len() {
             let cut = whole.slice(..length);
             let mut executed = 0;
-            let is_batch = sessions.apply(Slot(1), &cut, &mut |_, _| executed += 1);
+            let is_batch = sessions.apply(Slot(1), &cut, &mut |_, _, _| executed += 1);
             // Cut between its entries it is a shorter batch.
             assert_eq!(is_batch, length == 32, "{length}");
             assert_eq!(executed, 0);
         }
-        assert!(sessions.apply(Slot(1), &whole, &mut |_, _| ()));
+        assert!(sessions.apply(Slot(1), &whole, &mut |_, _, _| ()));
     }
 }
