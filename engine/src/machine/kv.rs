@@ -9,6 +9,8 @@
 //!   0 done   1 value follows   2 not found   3 compare failed, actual value follows   4 malformed command
 //! ```
 
+mod index;
+mod places;
 mod table;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};

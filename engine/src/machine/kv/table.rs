@@ -4,10 +4,12 @@
 //! the walk has not reached saves it first, as it was: so a snapshot costs a command at most one copy of what it
 //! overwrites, and nothing is copied that does not change. Without a snapshot under way a change costs one branch more.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::collections::VecDeque;
 
 use bytes::{BufMut, BytesMut};
+
+use super::index::Index;
+use super::places::Places;
 
 /// Bytes in front of each entry of a piece: the lengths of key and value.
 const ENTRY_HEADER_BYTES: usize = 2 + 4;
@@ -17,8 +19,8 @@ const SAVED_PART_BYTES: usize = 64 << 10;
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     /// The place of each key.
-    index: HashMap<Arc<[u8]>, u32>,
-    places: Vec<Place>,
+    index: Index,
+    places: Places<Place>,
     /// Places without an entry.
     free: Vec<u32>,
     /// How many walks began: what carries the number of the present one is not the walk's any more.
@@ -29,7 +31,7 @@ pub struct Table {
 #[derive(Clone, Debug)]
 struct Place {
     /// `None` while free.
-    key: Option<Arc<[u8]>>,
+    key: Option<Box<[u8]>>,
     value: Box<[u8]>,
     /// The walk for which this place was saved, or during which its entry came.
     walk: u64,
@@ -44,18 +46,29 @@ struct Walk {
     saved_bytes: usize,
 }
 
+impl Place {
+    fn is(&self, key: &[u8]) -> bool {
+        self.key.as_deref() == Some(key)
+    }
+}
+
 impl Table {
     pub fn len(&self) -> usize {
         self.index.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.index.is_empty()
+        self.len() == 0
     }
 
     pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
-        let place = *self.index.get(key)?;
+        let place = self.find(self.index.hash(key), key)?;
         Some(&self.places[place as usize].value)
+    }
+
+    fn find(&self, hash: u64, key: &[u8]) -> Option<u32> {
+        self.index
+            .get(hash, |place| self.places[place as usize].is(key))
     }
 
     /// Every entry, in no particular order.
@@ -67,8 +80,9 @@ impl Table {
 
     /// Overwrites in place where a value of the same length is there: the steady state then allocates nothing.
     pub fn put(&mut self, key: &[u8], value: &[u8]) {
-        let Some(place) = self.index.get(key).copied() else {
-            return self.insert(key, value);
+        let hash = self.index.hash(key);
+        let Some(place) = self.find(hash, key) else {
+            return self.insert(hash, key, value);
         };
         self.save(place);
         let present = &mut self.places[place as usize].value;
@@ -81,7 +95,11 @@ impl Table {
 
     /// Returns whether the key was there.
     pub fn remove(&mut self, key: &[u8]) -> bool {
-        let Some(place) = self.index.remove(key) else {
+        let (hash, places) = (self.index.hash(key), &self.places);
+        let removed = self
+            .index
+            .remove(hash, |place| places[place as usize].is(key));
+        let Some(place) = removed else {
             return false;
         };
         self.save(place);
@@ -92,10 +110,9 @@ impl Table {
         true
     }
 
-    fn insert(&mut self, key: &[u8], value: &[u8]) {
-        let key: Arc<[u8]> = key.into();
+    fn insert(&mut self, hash: u64, key: &[u8], value: &[u8]) {
         let entry = Place {
-            key: Some(key.clone()),
+            key: Some(key.into()),
             value: value.into(),
             walk: self.walks,
         };
@@ -110,7 +127,7 @@ impl Table {
                 place
             }
         };
-        self.index.insert(key, place);
+        self.index.insert(hash, place);
     }
 
     /// Starts a walk over what is here now; a former one ends.
@@ -193,10 +210,11 @@ impl Table {
                 return false;
             };
             // A walk gives each key once.
-            if self.index.contains_key(key) {
+            let hash = self.index.hash(key);
+            if self.find(hash, key).is_some() {
                 return false;
             }
-            self.insert(key, value);
+            self.insert(hash, key, value);
             entries = rest;
         }
         true
