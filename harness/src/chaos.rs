@@ -30,11 +30,10 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use synod_simulator::linearizability;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 
-use crate::cluster::Interrupted;
 use crate::environment::Environment;
+use crate::interrupt::{self, Interrupted, unless_interrupted};
 use crate::links::proxy::Proxy;
 use crate::output::say;
 use crate::run::cluster::Cluster;
@@ -66,6 +65,7 @@ pub fn run(arguments: &ChaosArguments) -> anyhow::Result<()> {
     }
     let progress = Arc::new(Progress::new());
     let plan = ChaosPlan::new(arguments)?;
+    interrupt::listen()?;
     let mut layout = match &plan.inventory {
         None => Layout::prepare(&plan.place())?,
         Some(path) => {
@@ -124,15 +124,8 @@ fn here(plan: &ChaosPlan, layout: &Layout, progress: &Arc<Progress>) -> anyhow::
         .build()
         .context("no runtime")?;
     let local = LocalSet::new();
-    let found = local.block_on(&runtime, async {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        tokio::select! {
-            found = experiment(plan, layout, progress) => found,
-            _ = interrupt.recv() => Err(Interrupted("interrupted").into()),
-            _ = terminate.recv() => Err(Interrupted("terminated").into()),
-        }
-    });
+    let fighting = experiment(plan, layout, progress);
+    let found = local.block_on(&runtime, unless_interrupted(fighting));
     drop(local);
     // A check that still reads must not hold up an interrupted run.
     runtime.shutdown_background();

@@ -19,9 +19,9 @@ pub mod table;
 mod up;
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::{describe, usage};
+use crate::interrupt::{self, unless_interrupted};
 use arguments::{ClusterArguments, ClusterCommand};
 use fleet::Fleet;
 use inventory::Inventory;
@@ -63,11 +63,6 @@ async fn command(
     }
 }
 
-/// A signal ended the command.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Interrupted(pub &'static str);
-
 /// Connects to hosts, does `work` with all of them, and cleans up after it: also when it fails or is interrupted.
 pub async fn with<T>(
     inventory: &Inventory,
@@ -89,18 +84,9 @@ pub async fn with_reached<T>(
     wanted: &[usize],
     work: impl AsyncFnOnce(&Fleet, Vec<anyhow::Error>) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let (fleet, errors) = tokio::select! {
-        reached = Fleet::reach(inventory, wanted) => reached?,
-        _ = interrupt.recv() => return Err(Interrupted("interrupted").into()),
-        _ = terminate.recv() => return Err(Interrupted("terminated").into()),
-    };
-    let done = tokio::select! {
-        done = work(&fleet, errors) => done,
-        _ = interrupt.recv() => Err(Interrupted("interrupted").into()),
-        _ = terminate.recv() => Err(Interrupted("terminated").into()),
-    };
+    interrupt::listen()?;
+    let (fleet, errors) = unless_interrupted(Fleet::reach(inventory, wanted)).await?;
+    let done = unless_interrupted(work(&fleet, errors)).await;
     let left = fleet.finish().await;
     if left.is_empty() {
         return done;

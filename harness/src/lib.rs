@@ -22,6 +22,7 @@ mod environment;
 pub mod failure;
 mod idle_spin;
 mod input;
+mod interrupt;
 mod lines;
 mod links;
 pub mod load;

@@ -23,11 +23,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use synod_engine::ids::{ReplicaId, Slot};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::RunArguments;
 use crate::environment::Environment;
 use crate::failure::describe;
+use crate::interrupt::{self, Interrupted, unless_interrupted};
 use crate::links::Emulator;
 use crate::load::event::LoadResult;
 use crate::output::say;
@@ -74,6 +74,7 @@ pub fn perform(plan: &Plan, progress: &Arc<Progress>) -> anyhow::Result<Outcome>
     if let Some(inventory) = &plan.inventory {
         return hosts::perform(plan, inventory, progress);
     }
+    interrupt::listen()?;
     let layout = Layout::create(plan)?;
     let environment = Environment::look(&layout.data);
     for spoiler in environment.spoilers() {
@@ -86,21 +87,22 @@ pub fn perform(plan: &Plan, progress: &Arc<Progress>) -> anyhow::Result<Outcome>
         .enable_all()
         .build()
         .context("no runtime")?;
-    let measured = runtime.block_on(async {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        tokio::select! {
-            result = start_and_measure(plan, &layout, progress) => result,
-            _ = interrupt.recv() => Err(Stopped("interrupted").into()),
-            _ = terminate.recv() => Err(Stopped("terminated").into()),
-        }
-    });
+    let measuring = start_and_measure(plan, &layout, progress);
+    let measured = runtime.block_on(unless_interrupted(measuring));
     // A check that still reads gigabytes must not hold up an interrupted run.
     runtime.shutdown_background();
     progress.clear();
-    let outcome = Outcome::new(plan, environment, measured?);
+    let outcome = Outcome::new(plan, environment, measured.map_err(stopped)?);
     write_json(&layout, "result.json", &outcome)?;
     Ok(outcome)
+}
+
+/// As the caller of a run expects an interruption.
+fn stopped(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref::<Interrupted>() {
+        Some(Interrupted(word)) => Stopped(word).into(),
+        None => error,
+    }
 }
 
 async fn start_and_measure(

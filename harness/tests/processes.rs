@@ -35,38 +35,54 @@ fn wait_until(what: &str, done: impl Fn() -> bool) {
 }
 
 /// What starts a long experiment, and how many processes that are.
-struct Experiment {
-    arguments: &'static [&'static str],
+struct Experiment<'a> {
+    arguments: &'a [&'a str],
     processes: usize,
 }
 
 /// Itself, three replicas and the load.
-const RUN: Experiment = Experiment {
+const RUN: Experiment<'_> = Experiment {
     arguments: &["run", "--seconds", "300", "--outstanding", "1"],
     processes: 5,
 };
 
 /// Itself and three replicas, of which it stops one as soon as it can.
-const CHAOS: Experiment = Experiment {
+const CHAOS: Experiment<'_> = Experiment {
     arguments: &["chaos", "--seconds", "300", "--faults", "stop"],
     processes: 4,
 };
 
 /// Starts an experiment and waits until its processes are there.
-fn start(experiment: &Experiment, out: &Path) -> Child {
-    let child = synod()
-        .args(experiment.arguments)
-        .args(["--name", "test", "--out"])
-        .arg(out)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the binary starts");
+fn start(experiment: &Experiment<'_>, out: &Path) -> Child {
+    let child = begin(experiment, out);
     wait_until("the experiment does not start", || {
         processes_of(out).len() == experiment.processes
     });
     child
+}
+
+/// Starts an experiment that nobody listens to: whatever it prints fails, as on a terminal that was closed.
+fn begin(experiment: &Experiment<'_>, out: &Path) -> Child {
+    let mut child = synod()
+        .args(experiment.arguments)
+        .args(["--name", "test", "--out"])
+        .arg(out)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    drop((child.stdout.take(), child.stderr.take()));
+    child
+}
+
+/// Sends SIGHUP, as a terminal that is closed does, and looks that nothing is left of the experiment.
+fn hang_up(mut child: Child, out: &Path) {
+    kill_process(Pid::from_child(&child), Signal::HUP).expect("our child");
+    let status = child.wait().expect("our child");
+    assert_eq!(status.code(), Some(1), "{status}");
+    wait_until("a process stays", || processes_of(out).is_empty());
+    assert!(!out.join("test/data").exists(), "the data stays");
 }
 
 /// Waits until one of the processes is stopped.
@@ -90,6 +106,80 @@ fn an_interrupted_run_ends_its_processes_and_removes_its_data() {
     assert_eq!(status.code(), Some(1));
     wait_until("a process stays", || processes_of(out.path()).is_empty());
     assert!(!out.path().join("test/data").exists());
+}
+
+#[test]
+fn a_closed_terminal_ends_a_run_like_an_interruption_at_any_moment() {
+    let _turn = one_at_a_time();
+    for moment in ["test/data", "test/data/replica-1/identity", "test/load.log"] {
+        let out = directory();
+        let child = begin(&RUN, out.path());
+        wait_until("the run does not get that far", || {
+            out.path().join(moment).exists()
+        });
+        hang_up(child, out.path());
+    }
+    let out = directory();
+    let child = start(&RUN, out.path());
+    hang_up(child, out.path());
+}
+
+#[test]
+fn a_closed_terminal_ends_chaos_and_a_sweep_like_an_interruption() {
+    let _turn = one_at_a_time();
+    let out = directory();
+    let child = start(&CHAOS, out.path());
+    wait_until_stopped(out.path());
+    hang_up(child, out.path());
+
+    let out = directory();
+    let matrix = out.path().join("matrix.toml");
+    let text = "systems = [\"synod\"]\noutstanding = [1]\nrepeat = 3\nseconds = 1\nwarmup_s = 0\nclients = 1\n";
+    std::fs::write(&matrix, text).expect("written");
+    let sweep = Experiment {
+        arguments: &["sweep", matrix.to_str().expect("utf-8")],
+        processes: 5,
+    };
+    let child = start(&sweep, out.path());
+    hang_up(child, out.path());
+    let runs = std::fs::read_dir(out.path().join("test/runs")).expect("it began");
+    for run in runs {
+        let data = run.expect("read").path().join("data");
+        assert!(!data.exists(), "{}", data.display());
+    }
+}
+
+#[test]
+fn under_nohup_a_closed_terminal_ends_nothing() {
+    let _turn = one_at_a_time();
+    let out = directory();
+    // As `nohup` does it: what is ignored is handed on.
+    let mut child = std::process::Command::new("sh")
+        .args(["-c", "trap '' HUP; exec \"$@\"", "sh"])
+        .arg(env!("CARGO_BIN_EXE_synod"))
+        .args([
+            "run",
+            "--seconds",
+            "2",
+            "--warmup",
+            "0",
+            "--outstanding",
+            "1",
+        ])
+        .args(["--name", "test", "--out"])
+        .arg(out.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("sh starts");
+    wait_until("the run does not start", || {
+        processes_of(out.path()).len() == RUN.processes
+    });
+    kill_process(Pid::from_child(&child), Signal::HUP).expect("our child");
+    let status = child.wait().expect("our child");
+    assert_eq!(status.code(), Some(0), "{status}");
+    assert!(out.path().join("test/result.json").exists());
 }
 
 #[test]

@@ -24,8 +24,9 @@ use crate::cluster::folder::{Executable, Folder};
 use crate::cluster::inventory::{Inventory, Role};
 use crate::cluster::replicas::{Placed, placed};
 use crate::cluster::server::{ClockOffset, Server};
-use crate::cluster::{Interrupted, with};
+use crate::cluster::with;
 use crate::failure::{describe, usage};
+use crate::interrupt;
 use crate::load::load_file::{Load, LoadPart};
 use crate::probe::facts::Facts;
 use crate::replica_file::ReplicaFile;
@@ -34,7 +35,7 @@ use crate::run::layout::Layout;
 use crate::run::outcome::{Measured, Outcome};
 use crate::run::plan::Plan;
 use crate::run::progress::{Progress, counted};
-use crate::run::{Stopped, experiment, write_json};
+use crate::run::{experiment, stopped, write_json};
 use crate::toml_file;
 use filter::Filter;
 use parcels::Parcels;
@@ -81,6 +82,7 @@ pub fn perform(plan: &Plan, inventory: &Path, progress: &Arc<Progress>) -> anyho
         .iter()
         .map(|place| (place.id, place.address))
         .collect();
+    interrupt::listen()?;
     let layout = Layout::prepare_at(&plan.place(), addresses)?;
     toml_file::write(&layout.results.join("config.toml"), plan)?;
     let setup = Setup {
@@ -108,14 +110,6 @@ pub fn perform(plan: &Plan, inventory: &Path, progress: &Arc<Progress>) -> anyho
             Err(error) => Err(error),
             Ok(()) => anyhow::bail!("the run ended without a result"),
         },
-    }
-}
-
-/// As the caller of a run expects an interruption.
-fn stopped(error: anyhow::Error) -> anyhow::Error {
-    match error.downcast_ref::<Interrupted>() {
-        Some(Interrupted(word)) => Stopped(word).into(),
-        None => error,
     }
 }
 
