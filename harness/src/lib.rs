@@ -31,6 +31,7 @@ mod manual;
 mod matrix;
 pub mod node;
 mod output;
+mod own_folder;
 pub mod parent;
 pub mod ports;
 mod probe;

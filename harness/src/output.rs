@@ -2,6 +2,7 @@
 
 use std::fmt::Arguments;
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -61,8 +62,19 @@ pub fn write_whole(path: &Path, content: &str) -> anyhow::Result<()> {
     {
         std::fs::create_dir_all(directory).with_context(unwritten)?;
     }
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    std::fs::write(&partial, content).with_context(unwritten)?;
-    std::fs::rename(&partial, path).with_context(unwritten)
+    let directory = path.parent().unwrap_or(Path::new(""));
+    let directory = match directory.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => directory,
+    };
+    let mut partial = tempfile::Builder::new()
+        .prefix(".synod-")
+        .permissions(std::fs::Permissions::from_mode(0o666))
+        .tempfile_in(directory)
+        .with_context(unwritten)?;
+    partial
+        .write_all(content.as_bytes())
+        .with_context(unwritten)?;
+    partial.persist(path).with_context(unwritten)?;
+    Ok(())
 }

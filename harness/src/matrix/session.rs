@@ -11,11 +11,13 @@ use super::schedule::{Turn, schedule};
 use super::{Matrix, Point, table};
 use crate::cli::RunArguments;
 use crate::comparison::{self, Comparison, Kind, Skipped};
+use crate::interrupt;
 use crate::log::note;
 use crate::output::{say, write_whole};
 use crate::report;
 use crate::results::{Collection, RunFolder, Source};
 use crate::run::hosts::look::Hosts;
+use crate::run::layout::reclaim_data;
 use crate::run::outcome::Outcome;
 use crate::run::plan::{Plan, Subject};
 use crate::run::progress::{Progress, thousands};
@@ -101,6 +103,8 @@ impl Session<'_> {
         let mut problems = Vec::new();
         let mut pace = Pace::new(turns.len());
         for (index, turn) in turns.iter().enumerate() {
+            // Heard between two runs.
+            interrupt::check()?;
             let name = turn.point.folder(turn.repeat);
             if let Some(run) = self.kept(&name)? {
                 pace.kept();
@@ -154,10 +158,30 @@ impl Session<'_> {
         }
         let run = RunFolder::read(&path)?;
         if run.is_none() {
-            std::fs::remove_dir_all(&path)
-                .with_context(|| format!("{}: cannot be removed", path.display()))?;
+            self.remove_interrupted(&path, name)?;
         }
         Ok(run)
+    }
+
+    /// Only what a run of this sweep made: its data by their owner, its results by the plan that they begin with.
+    fn remove_interrupted(&self, path: &Path, name: &str) -> anyhow::Result<()> {
+        reclaim_data(path, self.data.as_deref())?;
+        let cannot = || format!("{}: cannot be removed", path.display());
+        let empty = std::fs::read_dir(path)
+            .with_context(cannot)?
+            .next()
+            .is_none();
+        anyhow::ensure!(
+            empty || is_plan_of(&path.join("config.toml"), name),
+            "{}: is no run of this sweep; move it away",
+            path.display()
+        );
+        anyhow::ensure!(
+            !path.join("data").exists(),
+            "{}: was kept, or is not of a run of this sweep; move it away",
+            path.join("data").display()
+        );
+        std::fs::remove_dir_all(path).with_context(cannot)
     }
 
     fn run(
@@ -214,6 +238,14 @@ impl Session<'_> {
         report::write_beside(&self.directory)?;
         Ok(comparison)
     }
+}
+
+/// Whether a run of this name wrote the file before it began.
+fn is_plan_of(path: &Path, name: &str) -> bool {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let plan: Option<toml::Table> = toml::from_str(&text).ok();
+    plan.and_then(|plan| plan.get("name")?.as_str().map(|found| found == name))
+        .unwrap_or(false)
 }
 
 /// Prints what came of a session; fails if a run did.

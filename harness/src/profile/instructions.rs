@@ -4,13 +4,15 @@
 //! large beside what differs from start to start (the seeds of hash maps, where memory is mapped).
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use crate::environment::{COMMIT, PROFILE, RUSTC};
 use crate::failure::{one_line, usage};
+use crate::interrupt;
 use crate::output::{say, write_whole};
 use crate::profile::arguments::ProfileArguments;
 use crate::results::file;
@@ -21,6 +23,7 @@ const COMMANDS: u64 = 32_768;
 /// Commands of the longer run. They still fit into one segment of the loop's WAL.
 const COMMANDS_LONG: u64 = 4 * COMMANDS;
 const SCHEMA_VERSION: u32 = 1;
+const POLL: Duration = Duration::from_millis(50);
 /// glibc copies and clears longer ranges by one repeated instruction, which callgrind counts once per byte: bytes would
 /// outweigh everything else. With these it uses its vector loops for all lengths.
 const TUNABLES: &str =
@@ -43,6 +46,7 @@ pub fn run(arguments: &ProfileArguments) -> anyhow::Result<()> {
         true => None,
         false => Some(read_baseline(&arguments.baseline)?),
     };
+    interrupt::listen()?;
     let progress = Progress::new();
     progress.step("counting instructions of the deterministic loop under callgrind");
     let short = count(COMMANDS)?;
@@ -117,23 +121,25 @@ fn per_command(short: u64, long: u64, commands: u64) -> anyhow::Result<f64> {
 /// Instructions of the whole process.
 fn count(commands: u64) -> anyhow::Result<u64> {
     let own = std::env::current_exe().context("the path of this program is unknown")?;
-    let out =
-        std::env::temp_dir().join(format!("synod-callgrind-{}-{commands}", std::process::id()));
-    let output = Command::new("valgrind")
+    let folder = tempfile::tempdir().context("no temporary folder")?;
+    let out = folder.path().join("callgrind.out");
+    let child = Command::new("valgrind")
         .args(["--tool=callgrind", "--error-exitcode=99"])
         .arg(format!("--callgrind-out-file={}", out.display()))
         .arg(own)
         .args(["replay-loop", "--commands", &commands.to_string()])
         .env("GLIBC_TUNABLES", TUNABLES)
         .stdin(Stdio::null())
-        .output()
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
         .map_err(|error| {
             usage(format!(
                 "valgrind does not start ({error}); remedy: install it (Debian: `apt install valgrind`)"
             ))
         })?;
+    let output = finish(child)?;
     let text = std::fs::read_to_string(&out);
-    let _ = std::fs::remove_file(&out);
     let errors = String::from_utf8_lossy(&output.stderr);
     anyhow::ensure!(
         output.status.success(),
@@ -143,6 +149,19 @@ fn count(commands: u64) -> anyhow::Result<u64> {
     );
     let text = text.with_context(|| format!("{}: cannot be read", out.display()))?;
     total(&text).context("callgrind wrote no total")
+}
+
+/// Waits for the end, or ends it if a signal is heard: the folder for its file goes in any case.
+fn finish(mut child: Child) -> anyhow::Result<Output> {
+    while child.try_wait().context("valgrind was lost")?.is_none() {
+        if let Err(interrupted) = interrupt::check() {
+            child.kill()?;
+            child.wait()?;
+            return Err(interrupted);
+        }
+        std::thread::sleep(POLL);
+    }
+    child.wait_with_output().context("valgrind was lost")
 }
 
 /// `totals: N`, or `summary: N` of older versions.

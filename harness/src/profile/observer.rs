@@ -59,6 +59,7 @@ impl Observer<'_> {
         self.pause(self.warmup).await?;
         let mut subjects = self.subjects(&watched, leader, load)?;
         let pids: Vec<i32> = subjects.iter().map(|subject| subject.pid).collect();
+        // In the run's own folder, which nobody but the run had before.
         let data = self.results.join("perf.data");
         let seconds = self.length.as_secs() as u32 + SPARE_S;
         let mut recording = self.perf.record(&pids, &data, seconds)?;

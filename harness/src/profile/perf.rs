@@ -120,13 +120,14 @@ impl Perf {
     }
 
     fn attempt(&self, scratch: &Path) -> anyhow::Result<Output> {
-        let data = scratch.join("perf-probe.data");
+        let folder = tempfile::tempdir_in(scratch)
+            .with_context(|| format!("{}: cannot be written", scratch.display()))?;
+        let data = folder.path().join("perf.data");
         let mut command = self.command(&data);
         if self.scope == Scope::Machine {
             command.arg("--all-cpus");
         }
         let output = command.args(["--", "true"]).output();
-        let _ = std::fs::remove_file(&data);
         output.map_err(|error| {
             usage(format!(
                 "perf does not start ({error}); remedy: install it (Debian: `apt install linux-perf`)"
@@ -171,7 +172,7 @@ fn last_words(output: &Output) -> String {
     line.map_or_else(|| output.status.to_string(), one_line)
 }
 
-/// A perf that records. Dropped before its end, it is stopped.
+/// A perf that records. Dropped before its end, it is stopped, and what it recorded goes.
 pub struct Recording {
     child: Option<Child>,
     data: PathBuf,
@@ -234,6 +235,7 @@ impl Drop for Recording {
         if self.child.is_some() {
             // The recording is given up: only that perf is gone matters, and `stop` sees to that.
             let _ = self.stop();
+            let _ = std::fs::remove_file(&self.data);
         }
     }
 }

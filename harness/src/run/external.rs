@@ -111,14 +111,8 @@ impl Recipe {
 
     /// Only to know what is installed: nothing stays.
     pub fn look(adapter: &Path, system: System) -> anyhow::Result<Recipe> {
-        let name = format!("synod-look-{}-{}", system.name(), std::process::id());
-        let directory = std::env::temp_dir().join(name);
-        let recipe = Recipe::prepare(adapter, system, &directory, 1);
-        if directory.exists() {
-            std::fs::remove_dir_all(&directory)
-                .with_context(|| format!("{}: not removed", directory.display()))?;
-        }
-        recipe
+        let folder = tempfile::tempdir().context("no temporary folder")?;
+        Recipe::prepare(adapter, system, &folder.path().join("look"), 1)
     }
 }
 

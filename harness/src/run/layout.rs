@@ -3,7 +3,7 @@
 //! ```text
 //! results/NAME/  config.toml  environment.json  result.json  latency.hlog  timeline.csv
 //!                replica-N.toml  replica-N.log  load.toml  load.log
-//! DATA/          certificates/  replica-N/
+//! DATA/          owner  certificates/  replica-N/
 //! ```
 
 use std::collections::BTreeMap;
@@ -19,9 +19,11 @@ use synod_transport::AuthorityKey;
 use crate::certs::draw_cluster;
 use crate::client_file::Certificates;
 use crate::failure::usage;
+use crate::interrupt;
 use crate::links::Emulator;
 use crate::load::load_file::{Load, LoadFile};
 use crate::output::make_folder;
+use crate::own_folder::OwnFolder;
 use crate::ports;
 use crate::replica_file::{LimitsTable, ReplicaFile, StorageTable};
 use crate::run::plan::Plan;
@@ -32,7 +34,8 @@ pub struct Layout {
     pub data: PathBuf,
     pub cluster: ClusterId,
     pub addresses: Vec<(ReplicaId, SocketAddr)>,
-    keep_data: bool,
+    /// `data`. However a run ends, gigabytes of its data go.
+    folder: OwnFolder,
 }
 
 /// Where a run puts its files.
@@ -73,21 +76,22 @@ impl Layout {
         place: &Place<'_>,
         addresses: Vec<(ReplicaId, SocketAddr)>,
     ) -> anyhow::Result<Layout> {
-        let results = make_folder(&place.out.join(place.name))
-            .map_err(|error| usage(format!("--out: {error:#}")))?;
-        let data = match place.data {
-            // A directory of our own inside it, so that removing it never removes anything else.
-            Some(data) => data.join(place.name),
-            None => results.join("data"),
-        };
-        let data = make_folder(&data).map_err(|error| usage(format!("--data: {error:#}")))?;
-        let layout = Layout {
+        let cluster = draw_cluster()?;
+        let results = make_results(place)?;
+        let folder = make_data(place, &results).inspect_err(|_| {
+            // It is empty: the name is free again.
+            let _ = std::fs::remove_dir(&results);
+        })?;
+        let mut layout = Layout {
+            data: folder.path().to_owned(),
             results,
-            data,
-            cluster: draw_cluster()?,
+            cluster,
             addresses,
-            keep_data: place.keep_data,
+            folder,
         };
+        if place.keep_data {
+            layout.keep_data();
+        }
         let ids: Vec<ReplicaId> = layout.addresses.iter().map(|(id, _)| *id).collect();
         // Nobody is added to a run, so the key of its CA is not even written.
         synod_transport::make_certificates(
@@ -111,7 +115,7 @@ impl Layout {
             let started = Instant::now();
             let mut calm = 0;
             // What a removal freed is discarded in the background: it is over when syncs are quick for a while.
-            while calm < CALM_SYNCS && started.elapsed() < SETTLE_MAX {
+            while calm < CALM_SYNCS && started.elapsed() < SETTLE_MAX && !interrupt::is_heard() {
                 let before = Instant::now();
                 file.write_all(&[0; 4096])?;
                 file.sync_data()?;
@@ -128,7 +132,7 @@ impl Layout {
 
     /// The data directories stay, as evidence.
     pub fn keep_data(&mut self) {
-        self.keep_data = true;
+        self.folder.keep();
     }
 
     pub fn replica_config(&self, id: ReplicaId) -> PathBuf {
@@ -233,16 +237,74 @@ impl Layout {
     }
 }
 
-/// However a run ends, gigabytes of its data go.
+/// Data that stays is evidence; the keys with it, the authority's among them, would be a way into nothing but trouble.
 impl Drop for Layout {
     fn drop(&mut self) {
-        if self.keep_data {
+        if !self.folder.is_kept() {
             return;
         }
-        if let Err(error) = std::fs::remove_dir_all(&self.data) {
-            tracing::warn!("{}: not removed: {error}", self.data.display());
+        let certificates = std::fs::read_dir(self.data.join("certificates"));
+        let keys = certificates.into_iter().flatten().flatten();
+        for key in keys.map(|entry| entry.path()) {
+            if key.extension().is_some_and(|extension| extension == "key")
+                && let Err(error) = std::fs::remove_file(&key)
+            {
+                tracing::warn!("{}: not removed: {error}", key.display());
+            }
         }
     }
+}
+
+/// Results are new: a folder that is there already is never written into.
+fn make_results(place: &Place<'_>) -> anyhow::Result<PathBuf> {
+    let made = make_folder(place.out).and_then(|out| {
+        let path = out.join(place.name);
+        std::fs::create_dir(&path).with_context(|| path.display().to_string())?;
+        Ok(path)
+    });
+    made.map_err(|error| usage(format!("--out: {error:#}; results are never overwritten")))
+}
+
+/// A folder of our own inside `--data`, so that removing it never removes anything else.
+fn make_data(place: &Place<'_>, results: &Path) -> anyhow::Result<OwnFolder> {
+    let path = data_folder(place, results);
+    if let Some(data) = place.data {
+        make_folder(data).map_err(|error| usage(format!("--data: {error:#}")))?;
+    }
+    OwnFolder::make(&path, &owner(results)).map_err(|error| {
+        let remedy = match error.kind() {
+            std::io::ErrorKind::AlreadyExists => {
+                "; a run removes its data at its end and touches none that it did not make: choose another --name or \
+                 --data, or remove it yourself if a killed run left it"
+            }
+            _ => "",
+        };
+        usage(format!("--data: {}: {error}{remedy}", path.display()))
+    })
+}
+
+fn data_folder(place: &Place<'_>, results: &Path) -> PathBuf {
+    match place.data {
+        Some(data) => data.join(place.name),
+        None => results.join("data"),
+    }
+}
+
+/// Of the data: the run with these results.
+fn owner(results: &Path) -> String {
+    format!("synod run, results in {}", results.display())
+}
+
+/// Removes what a killed run with these results left in `--data`, or beside them.
+pub fn reclaim_data(results: &Path, data: Option<&Path>) -> anyhow::Result<()> {
+    let results = results
+        .canonicalize()
+        .with_context(|| results.display().to_string())?;
+    let owner = owner(&results);
+    if let (Some(data), Some(name)) = (data, results.file_name()) {
+        OwnFolder::reclaim(&data.join(name), &owner)?;
+    }
+    OwnFolder::reclaim(&results.join("data"), &owner)
 }
 
 /// The last lines of a log that say why a process ended.
