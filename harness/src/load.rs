@@ -10,6 +10,7 @@ pub mod load_file;
 pub mod offering;
 pub mod pace;
 pub mod publish;
+pub mod punctuality;
 pub mod recorder;
 pub mod schedule;
 pub mod surge;
@@ -36,12 +37,15 @@ use client_loop::ClientLoop;
 use conductor::Conductor;
 use event::{Event, LoadResult, Phase};
 use load_file::LoadFile;
+use punctuality::Punctuality;
 use recorder::Recorder;
 
 /// What all clients of the process share. One thread, so no locks.
 pub struct Shared {
     origin: Instant,
     pub recorder: RefCell<Recorder>,
+    /// How late this process itself is.
+    pub punctuality: RefCell<Punctuality>,
     pub window_start_ns: u64,
     pub window_end_ns: u64,
     /// Set when the window is over: nothing new is submitted.
@@ -58,6 +62,7 @@ impl Shared {
         Ok(Shared {
             origin,
             recorder: RefCell::new(Recorder::new(window_start_ns, window_end_ns)?),
+            punctuality: RefCell::new(Punctuality::new()?),
             window_start_ns,
             window_end_ns,
             stopping: Cell::new(false),
@@ -130,7 +135,9 @@ pub async fn conduct(
     conductor: Option<&mut Conductor>,
 ) -> anyhow::Result<LoadResult> {
     let progress = tokio::task::spawn_local(report_progress(Rc::clone(shared)));
+    let beats = tokio::task::spawn_local(beat(Rc::clone(shared)));
     let (cpu_us, unix_seconds) = measure(shared, conductor).await?;
+    beats.abort();
     let mut ends = Vec::new();
     for task in loops {
         ends.push(task.await.context("a client task panicked")?);
@@ -140,6 +147,7 @@ pub async fn conduct(
     publish::write_files(out, &shared.recorder.borrow(), unix_seconds)?;
     let mut result = publish::result(&shared.recorder.borrow(), cpu_us, ends);
     result.silences = shared.recorder.borrow().silences();
+    result.generator = shared.punctuality.borrow().generator();
     Ok(result)
 }
 
@@ -150,10 +158,12 @@ async fn measure(
 ) -> anyhow::Result<(u64, u64)> {
     sleep_or_stop(shared, shared.window_start_ns, &mut conductor).await?;
     tell(&Event::WindowStart)?;
+    shared.punctuality.borrow_mut().begin();
     let unix_seconds = crate::utc::unix_seconds_now();
     let before_us = cpu_us();
     sleep_or_stop(shared, shared.window_end_ns, &mut conductor).await?;
     let cpu_us = cpu_us().saturating_sub(before_us);
+    shared.punctuality.borrow_mut().end();
     shared.stopping.set(true);
     shared.stop.notify_waiters();
     tell(&Event::WindowEnd)?;
@@ -185,6 +195,14 @@ async fn sleep_or_stop(
 async fn sleep_until(shared: &Shared, at_ns: u64) {
     let at = shared.origin + Duration::from_nanos(at_ns);
     tokio::time::sleep_until(at.into()).await;
+}
+
+/// Beside the clients, so that it is late when they are.
+async fn beat(shared: Rc<Shared>) {
+    loop {
+        tokio::time::sleep(punctuality::BEAT).await;
+        shared.punctuality.borrow_mut().beat();
+    }
 }
 
 async fn report_progress(shared: Rc<Shared>) {

@@ -14,6 +14,7 @@ pub mod outcome;
 pub mod plan;
 pub mod process;
 pub mod progress;
+pub mod spoiled;
 pub mod table;
 pub mod target;
 pub mod usage;
@@ -44,6 +45,7 @@ use minutes::{Minute, Watch};
 use outcome::{Measured, Outcome};
 use plan::Plan;
 use progress::{Progress, counted, thousands};
+use spoiled::Witness;
 use target::{Conclusion, Target};
 
 /// How soon the end of a process on another machine is noticed.
@@ -202,6 +204,11 @@ async fn measure(
     target: &mut impl Target,
     progress: &Arc<Progress>,
 ) -> anyhow::Result<Window> {
+    // On other machines nobody of ours is idle beside the load.
+    let witness = match plan.inventory {
+        None => Some(Witness::start().context("no thread beside the load")?),
+        Some(_) => None,
+    };
     let mut load = target.start_load(progress)?;
     let mut faults = Vec::new();
     let mut watch = None;
@@ -215,7 +222,7 @@ async fn measure(
         progress,
     )
     .await;
-    let (load, counters) = match found {
+    let (mut load, counters) = match found {
         Ok(counters) => (load.result().await?, counters),
         // What was measured up to here is kept, if the load can tell.
         Err(error) => match load.stop(describe(&error)).await? {
@@ -223,6 +230,16 @@ async fn measure(
             None => return Err(error),
         },
     };
+    if let (Some(generator), Some(witness)) = (&mut load.generator, witness) {
+        let stood_ms = generator.without(&witness.end());
+        if stood_ms > 0.0 {
+            progress.step(&format!(
+                "warning: the machine stood still for {stood_ms:.0} ms in all, the system under test with it"
+            ));
+        }
+        // They are of a clock that means nothing to a reader.
+        generator.pauses.clear();
+    }
     let minutes = watch.map_or_else(Vec::new, |watch: Watch| watch.finish(&load.minutes));
     Ok(Window {
         load,

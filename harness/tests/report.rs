@@ -194,6 +194,10 @@ fn the_report_of_an_overloaded_run_says_what_was_refused() {
         "surge": "5x@3s+3s", "goodput_per_s": 650_000.0, "goodput_before_per_s": 1.0,
         "p50_us": 1.0, "p99_us": 2_500.0, "max_us": 9.0, "normal_after_ms": 400,
     });
+    result["generator"] = serde_json::json!({
+        "busy_share": 0.4, "longest_pause_ms": 31.5, "pauses_ms": 80.0,
+        "lateness_us": { "p50": 500.0, "p99": 1_700.0, "p999": 9_000.0, "max": 31_000.0 },
+    });
     std::fs::write(&path, result.to_string()).expect("written");
     succeeded(run(&["report", text(&folder)]));
     let page = std::fs::read_to_string(folder.join("report.html")).expect("written");
@@ -203,6 +207,8 @@ fn the_report_of_an_overloaded_run_says_what_was_refused() {
         "6,000 admitted, 1,000 refused",
         "650 k/s",
         "as before within 400 ms",
+        "Longest pause of the load process",
+        "busy for 40 % of its one thread",
     ] {
         assert!(page.contains(part), "lacks {part}");
     }

@@ -36,6 +36,8 @@ pub struct ClientLoop {
     acknowledged: u64,
     /// Open loop: the most commands that were due at once and had no room.
     held_back: u64,
+    /// Open loop: up to which command of its schedule the loop has looked.
+    looked: u64,
     offered: Option<Offered>,
 }
 
@@ -110,6 +112,7 @@ impl ClientLoop {
             outstanding_max,
             acknowledged: 0,
             held_back: 0,
+            looked: 0,
             offered: None,
         })
     }
@@ -189,6 +192,12 @@ impl ClientLoop {
         offering: &mut Offering,
         now_ns: u64,
     ) -> anyhow::Result<()> {
+        shared.punctuality.borrow_mut().look(
+            offering.schedule(),
+            &mut self.looked,
+            offering.seen(now_ns),
+            now_ns,
+        );
         let due = offering.due(now_ns);
         let room = u64::from(self.outstanding_max).saturating_sub(self.in_flight.commands());
         self.held_back = self.held_back.max(due.saturating_sub(room));

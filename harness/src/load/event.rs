@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::load::punctuality::Generator;
 use crate::load::surge::Surge;
 use crate::verify::ClientAccount;
 
@@ -80,6 +81,9 @@ pub struct LoadResult {
     /// The longer times without an acknowledgement, in nanoseconds of the window.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub silences: Vec<(u64, u64)>,
+    /// How late the load process itself was; absent if it did not look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generator: Option<Generator>,
     /// Of a load in parts: their windows begin at the same time, give or take this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_uncertainty_us: Option<f64>,

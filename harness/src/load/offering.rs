@@ -45,8 +45,12 @@ impl Offering {
 
     /// Commands that are due and undecided. Those meant to start after the window belong to nobody.
     pub fn due(&self, now_ns: u64) -> u64 {
-        let due = self.schedule.due(now_ns).min(self.window.end);
-        due.saturating_sub(self.decided)
+        self.seen(now_ns).saturating_sub(self.decided)
+    }
+
+    /// How many are due, decided or not.
+    pub fn seen(&self, now_ns: u64) -> u64 {
+        self.schedule.due(now_ns).min(self.window.end)
     }
 
     /// When the next one is due.

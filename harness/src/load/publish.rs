@@ -86,6 +86,7 @@ pub fn result(recorder: &Recorder, client_cpu_us: u64, ends: Vec<ClientEnd>) -> 
         client_counters,
         errors: ends.into_iter().filter_map(|end| end.error).collect(),
         silences: Vec::new(),
+        generator: None,
         start_uncertainty_us: None,
         incomplete: None,
         // Synod's are read from the disks.

@@ -191,6 +191,7 @@ pub fn headline(run: &RunFolder) -> String {
     let tiles = [
         speed_tiles(run),
         offer_tiles(run),
+        generator_tiles(run),
         cost_tiles(run),
         check_tiles(run),
     ]
@@ -265,6 +266,24 @@ fn offer_tiles(run: &RunFolder) -> Vec<String> {
         )
     });
     offer.into_iter().chain(surge).collect()
+}
+
+/// That what is told of the system is not the load process's own.
+fn generator_tiles(run: &RunFolder) -> Vec<String> {
+    let generator = run.result.generator.as_ref().map(|generator| {
+        let late = generator.lateness_us.map_or_else(String::new, |late| {
+            format!(", commands late by p99 {}", format::micros(late.p99))
+        });
+        tile(
+            "Longest pause of the load process",
+            &format::micros(generator.longest_pause_ms * 1e3),
+            &format!(
+                "busy for {:.0} % of its one thread{late}",
+                generator.busy_share * 100.0
+            ),
+        )
+    });
+    generator.into_iter().collect()
 }
 
 fn cost_tiles(run: &RunFolder) -> Vec<String> {

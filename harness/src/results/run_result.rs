@@ -9,6 +9,7 @@ use crate::comparison::Equality;
 use crate::environment::Environment;
 use crate::load::event::SurgeResult;
 use crate::load::load_file::Load;
+use crate::load::punctuality::Generator;
 use crate::results::file;
 use crate::run::outcome::OfferRates;
 
@@ -72,6 +73,8 @@ pub struct RunResult {
 
     #[serde(default)]
     pub offer: Option<OfferRates>,
+    #[serde(default)]
+    pub generator: Option<Generator>,
     #[serde(default)]
     pub surge: Option<SurgeResult>,
     pub load: Load,

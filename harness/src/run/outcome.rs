@@ -10,11 +10,13 @@ use crate::environment::Environment;
 use crate::links::{Links, LinksReport};
 use crate::load::event::{Latency, LoadResult, Offer, SurgeResult, TimelineSummary};
 use crate::load::load_file::Load;
+use crate::load::punctuality::Generator;
 use crate::run::counters::Status;
 use crate::run::faults::FaultReport;
 use crate::run::hosts::HostRecord;
 use crate::run::minutes::Minute;
 use crate::run::plan::Plan;
+use crate::run::spoiled;
 use crate::run::target::Conclusion;
 use crate::system::System;
 use crate::verify::Verdict;
@@ -67,6 +69,9 @@ pub struct Outcome {
     /// Of an open loop: what was offered in the measured window, and what became of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offer: Option<OfferRates>,
+    /// How late the load process itself was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generator: Option<Generator>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub surge: Option<SurgeResult>,
     pub load: Load,
@@ -192,6 +197,7 @@ impl Outcome {
             elections: counter("elections"),
             disk_bytes_per_command: ratio(counter("disk_bytes_written") as f64, commands, 1),
             offer,
+            generator: load.generator,
             surge: load.surge,
             load: plan.load,
             loop_kind: plan.load.kind(),
@@ -292,6 +298,7 @@ fn problems(plan: &Plan, measured: &Measured) -> Vec<String> {
         }
         problems.extend(load.errors.iter().cloned());
     }
+    problems.extend(spoiled::problem(load, measured_seconds(plan, load)));
     let expected = (plan.load, &load.incomplete, plan.surge);
     if let (Load::Open { rate, .. }, None, None) = expected {
         let offered = (rate * u64::from(plan.seconds)) as f64;

@@ -3,10 +3,12 @@
 use std::fmt::Write;
 
 use crate::cli::DurabilityChoice;
+use crate::load::punctuality::Generator;
 use crate::run::minutes::Taken;
 use crate::run::outcome::Outcome;
 use crate::run::plan::Plan;
 use crate::run::progress::thousands;
+use crate::run::spoiled::BUSY_SHARE_MAX;
 
 pub fn table(plan: &Plan, outcome: &Outcome) -> String {
     let mut rows = Rows::default();
@@ -92,6 +94,32 @@ fn load_rows(rows: &mut Rows, plan: &Plan, outcome: &Outcome) {
         ),
     );
     rows.row("longest gap", &time(outcome.longest_gap_ms * 1e3));
+    if let Some(generator) = &outcome.generator {
+        rows.row("load process", &punctual(generator));
+    }
+}
+
+/// What a reader needs to trust the figures above: that they are not the generator's.
+pub fn punctual(generator: &Generator) -> String {
+    let mut text = format!(
+        "busy for {:.0} % of its one thread{}, longest pause {}",
+        generator.busy_share * 100.0,
+        generator
+            .waited_share
+            .map_or_else(String::new, |share| format!(
+                " and without a CPU for {:.0} %",
+                share * 100.0
+            )),
+        time(generator.longest_pause_ms * 1e3),
+    );
+    if let Some(late) = &generator.lateness_us {
+        let (p99, max) = (time(late.p99), time(late.max));
+        text.push_str(&format!(", commands left late by p99 {p99}  max {max}"));
+    }
+    if generator.busy_share >= BUSY_SHARE_MAX {
+        text.push_str("; BUSY ALL THE TIME: the throughput may be its limit, not the system's");
+    }
+    text
 }
 
 fn offer_rows(rows: &mut Rows, outcome: &Outcome) {

@@ -45,6 +45,8 @@ pub struct Tally {
     retries: u64,
     unanswered: u64,
     held_back: u64,
+    /// Up to which write of its schedule the loop has looked.
+    looked: u64,
     /// Why the last write that failed did.
     error: Option<String>,
 }
@@ -109,6 +111,9 @@ impl<T: Target> ClientLoop<T> {
     fn submit_due(&mut self, shared: &Shared, schedule: &Schedule, now_ns: u64) {
         // Writes meant to start after the window belong to nobody.
         let due = schedule.due(now_ns.min(shared.window_end_ns - 1));
+        let mut punctuality = shared.punctuality.borrow_mut();
+        punctuality.look(schedule, &mut self.tally.looked, due, now_ns);
+        drop(punctuality);
         let behind = due.saturating_sub(self.tally.submitted);
         let room = self.outstanding_max.saturating_sub(self.in_flight.len()) as u64;
         self.tally.held_back = self.tally.held_back.max(behind.saturating_sub(room));

@@ -13,6 +13,7 @@ use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 
 use crate::load::event::{LoadResult, ReadBack};
 use crate::load::publish;
+use crate::load::punctuality::Generator;
 use crate::load::recorder::{INTERVAL_MS, INTERVALS_PER_SECOND, Recorder, SILENCE_NS_MIN};
 use crate::results::timeline::Timeline;
 
@@ -100,6 +101,7 @@ pub fn merge(parts: &[(LoadResult, PartFiles)], results: &Path) -> anyhow::Resul
         errors: results().flat_map(|part| part.errors.clone()).collect(),
         read_back: read_back(results()),
         silences: common_silences(results()),
+        generator: Generator::worst(results().map(|part| part.generator.clone())),
         start_uncertainty_us: None,
         incomplete: None,
     })
