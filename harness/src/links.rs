@@ -26,6 +26,8 @@ pub use serve::run;
 
 /// What links are called that only lose.
 const LOSS_ALONE: &str = "loopback";
+/// Of a router with a rate, if nothing is said: what operators give a link, and one round trip of a long one.
+const QUEUE_MS: f64 = 100.0;
 /// A delay beyond this is a mistyped unit.
 const DELAY_MS_MAX: f64 = 10_000.0;
 
@@ -60,6 +62,10 @@ pub struct Shape {
     pub reorder_percent: f64,
     /// 0: as fast as it goes.
     pub mbit_per_s: f64,
+    /// What may wait for its turn in the router, as time at `mbit_per_s`; what comes beyond is dropped. If absent, 100 or
+    /// the link's round trip, if that is longer: a router with more would hide from every sender that it sends too much.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_ms: Option<f64>,
 }
 
 /// A file for `--links`: what all links have in common, and those that differ, each for both directions.
@@ -190,12 +196,18 @@ impl Shape {
             (self.loss_percent, 100.0, "loss_percent"),
             (self.reorder_percent, 100.0, "reorder_percent"),
             (self.mbit_per_s, 1e6, "mbit_per_s"),
+            (self.queue_ms.unwrap_or(0.0), DELAY_MS_MAX, "queue_ms"),
         ] {
             if !(0.0..=most).contains(&value) {
                 return Err(usage(format!(
                     "--links {name}: {what} = {value}: 0 to {most}"
                 )));
             }
+        }
+        if self.queue_ms.is_some() && self.mbit_per_s == 0.0 {
+            return Err(usage(format!(
+                "--links {name}: queue_ms needs mbit_per_s beside it: without a rate nothing queues"
+            )));
         }
         Ok(())
     }
@@ -209,6 +221,11 @@ impl Shape {
             loss_ppm: ppm(self.loss_percent),
             reorder_ppm: ppm(self.reorder_percent),
             bytes_per_s: (self.mbit_per_s > 0.0).then_some((self.mbit_per_s * 125_000.0) as u64),
+            queue_max: (self.mbit_per_s > 0.0).then(|| {
+                let round_trip_ms = 2.0 * (self.delay_ms + self.jitter_ms);
+                let queue_ms = self.queue_ms.unwrap_or(QUEUE_MS.max(round_trip_ms));
+                Duration::from_secs_f64(queue_ms / 1e3)
+            }),
             ..Weather::default()
         }
     }
@@ -260,6 +277,33 @@ mod tests {
             Links::find(Some(name), None, 2).is_err(),
             "there is no replica 3"
         );
+    }
+
+    #[test]
+    fn a_queue_is_as_long_as_said_or_as_the_round_trip() {
+        let queue_of = |shape: Shape| shape.weather().queue_max;
+        let narrow = Shape {
+            mbit_per_s: 10.0,
+            ..Shape::default()
+        };
+        let ms = Duration::from_millis;
+        assert_eq!(queue_of(narrow), Some(ms(100)));
+        let long = Shape {
+            delay_ms: 70.0,
+            ..narrow
+        };
+        assert_eq!(queue_of(long), Some(ms(140)));
+        let said = Shape {
+            queue_ms: Some(5.0),
+            ..long
+        };
+        assert_eq!(queue_of(said), Some(ms(5)));
+        assert_eq!(queue_of(Shape::default()), None);
+        let useless = Shape {
+            queue_ms: Some(5.0),
+            ..Shape::default()
+        };
+        assert!(useless.check("x").is_err());
     }
 
     #[test]

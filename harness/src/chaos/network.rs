@@ -33,6 +33,7 @@ const CUT: Weather = Weather {
     in_order: false,
     reorder_ppm: 0,
     bytes_per_s: None,
+    queue_max: None,
     clogged: false,
 };
 

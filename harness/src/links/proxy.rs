@@ -43,8 +43,10 @@ pub struct Weather {
     pub in_order: bool,
     /// In parts per million: datagrams that do not wait for `delay`, so that they overtake others.
     pub reorder_ppm: u32,
-    /// What comes faster waits; nothing is dropped until the link's memory is full.
+    /// What comes faster waits for its turn.
     pub bytes_per_s: Option<u64>,
+    /// For this long at most: what would wait longer is dropped. `None`: until the link's memory is full.
+    pub queue_max: Option<Duration>,
     /// Everything waits until this ends.
     pub clogged: bool,
 }

@@ -61,6 +61,9 @@ pub struct Passed {
     pub most_us: u64,
     /// Datagrams lost, or retransmissions of TCP waited for.
     pub lost: u64,
+    /// Datagrams, or trains of TCP segments, that found the router's queue full.
+    #[serde(default)]
+    pub dropped: u64,
 }
 
 enum Carriers {
@@ -195,14 +198,19 @@ impl Carriers {
     fn report(&self, file: &EmulatorFile) -> anyhow::Result<Event> {
         let links = file.links.iter().map(|link| {
             let id = link.id();
-            let (achieved, lost) = match self {
-                Carriers::Udp(proxy) => (proxy.achieved()[&id], proxy.counts_of(id).lost),
+            match self {
+                Carriers::Udp(proxy) => {
+                    let counts = proxy.counts_of(id);
+                    let achieved = proxy.achieved()[&id];
+                    Ok(passed(link, achieved, counts.lost, counts.dropped))
+                }
                 Carriers::Tcp(relays) => {
                     let relay = relays.get(&id).context("a link without a relay")?;
-                    (relay.forth.achieved(), relay.forth.stalls())
+                    let forth = &relay.forth;
+                    let (lost, dropped) = (forth.stalls(), forth.dropped());
+                    Ok(passed(link, forth.achieved(), lost, dropped))
                 }
-            };
-            Ok(passed(link, achieved, lost))
+            }
         });
         let cpu = clock_gettime(ClockId::ProcessCPUTime);
         Ok(Event::Report {
@@ -212,7 +220,7 @@ impl Carriers {
     }
 }
 
-fn passed(link: &Link, achieved: Achieved, lost: u64) -> Passed {
+fn passed(link: &Link, achieved: Achieved, lost: u64, dropped: u64) -> Passed {
     Passed {
         from: link.from,
         to: link.to,
@@ -222,5 +230,6 @@ fn passed(link: &Link, achieved: Achieved, lost: u64) -> Passed {
         least_us: achieved.least_us,
         most_us: achieved.most_us,
         lost,
+        dropped,
     }
 }

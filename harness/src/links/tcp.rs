@@ -9,6 +9,10 @@
 //! bounded by the congestion window of Reno, which at such windows is that of Cubic as well: 1.2 / sqrt(loss) segments per
 //! round trip (RFC 9438, section 5.1). It holds on average, from the first byte on: there is no slow start, and no window
 //! that varies. Over QUIC the datagrams themselves are lost and the real congestion control sees it.
+//!
+//! A link with a rate has a queue in front of it. A train that makes it longer than it may be loses a segment, which is sent
+//! again after a round trip, and nothing more is read until the queue is half as long: so the sender's own buffers fill, as
+//! they do when its window was halved, and the link is used all the same.
 
 use std::cell::Cell;
 use std::cell::RefCell;
@@ -55,6 +59,7 @@ pub struct Direction {
     course: RefCell<Course>,
     achieved: Cell<Achieved>,
     stalls: Cell<u64>,
+    dropped: Cell<u64>,
 }
 
 impl Direction {
@@ -65,6 +70,7 @@ impl Direction {
             course: RefCell::new(Course::new(random)),
             achieved: Cell::default(),
             stalls: Cell::new(0),
+            dropped: Cell::new(0),
         }
     }
 
@@ -82,20 +88,60 @@ impl Direction {
         self.stalls.get()
     }
 
-    /// What happens to a train of `bytes` that enters now.
-    fn enter(&self, now: Instant, bytes: usize) -> Train {
+    /// Trains that found the queue full.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.get()
+    }
+
+    /// The weather as TCP has it.
+    fn weather(&self) -> Weather {
         let weather = self.weather.get();
-        let weather = Weather {
+        let (link, window) = (weather.bytes_per_s, window_bytes_per_s(&weather));
+        // Where the window lets through less than the link carries, what waits does so at the sender, not in a queue.
+        let queues = link.is_some_and(|link| window.is_none_or(|window| link <= window));
+        Weather {
             in_order: true,
             reorder_ppm: 0,
-            bytes_per_s: [weather.bytes_per_s, window_bytes_per_s(&weather)]
-                .into_iter()
-                .flatten()
-                .min(),
+            bytes_per_s: [link, window].into_iter().flatten().min(),
+            queue_max: weather.queue_max.filter(|_| queues),
             ..weather
+        }
+    }
+
+    /// How much may enter at once: what the queue has room for, and one segment that it may have no room for.
+    fn room_bytes(&self, now: Instant) -> usize {
+        let weather = self.weather();
+        let Some((most, bytes_per_s)) = weather.queue_max.zip(weather.bytes_per_s) else {
+            return READ_BYTES;
         };
+        let room = most.saturating_sub(self.course.borrow().queue(now));
+        let bytes = (room.as_secs_f64() * bytes_per_s as f64) as usize;
+        (bytes + SEGMENT_BYTES).min(READ_BYTES)
+    }
+
+    /// Waits, if the queue is full, until it is half as long.
+    async fn until_drained(&self) {
+        let weather = self.weather();
+        let (now, Some(most)) = (Instant::now(), weather.queue_max) else {
+            return;
+        };
+        let queue = self.course.borrow().queue(now);
+        if queue >= most {
+            tokio::time::sleep_until(now + queue - most / 2).await;
+        }
+    }
+
+    /// What happens to a train of `bytes` that enters now.
+    fn enter(&self, now: Instant, bytes: usize) -> Train {
+        let weather = self.weather();
         let mut course = self.course.borrow_mut();
-        let leaves = course.leaves(now, bytes, &weather);
+        let last = bytes.min(SEGMENT_BYTES);
+        if bytes > last {
+            course.leaves(now, bytes - last, &weather);
+        }
+        // The last segment finds what the others left of the queue.
+        let overflows = course.is_full(now, &weather);
+        let leaves = course.leaves(now, last, &weather);
         let segments = bytes.div_ceil(SEGMENT_BYTES);
         let (mut retransmissions, mut followed) = (0, true);
         for nth in 1..=segments {
@@ -106,6 +152,10 @@ impl Direction {
             self.stalls.set(self.stalls.get() + u64::from(lost));
             retransmissions = retransmissions.max(lost);
             followed &= lost == 0 || nth < segments;
+        }
+        if overflows {
+            self.dropped.set(self.dropped.get() + 1);
+            retransmissions = retransmissions.max(1);
         }
         Train {
             entered: now,
@@ -232,7 +282,9 @@ async fn pass(
             while bytes.get() >= WAITING_BYTES_MAX {
                 drained.notified().await;
             }
-            let count = from.read(&mut buffer).await?;
+            direction.until_drained().await;
+            let room = direction.room_bytes(Instant::now());
+            let count = from.read(&mut buffer[..room]).await?;
             if count == 0 {
                 return io::Result::Ok(());
             }
@@ -336,6 +388,31 @@ mod tests {
         // 10,000 single segments at 1 %: six standard deviations are 60.
         let stalls = direction.stalls();
         assert!((40..=160).contains(&stalls), "{stalls}");
+    }
+
+    #[test]
+    fn a_full_queue_costs_a_segment_and_takes_no_more_than_it_may() {
+        let direction = Direction::new(Random::new(9, 1));
+        direction.set(Weather {
+            delay: 10 * MS,
+            bytes_per_s: Some(1_250_000),
+            queue_max: Some(100 * MS),
+            ..Weather::default()
+        });
+        // 100 ms are 125,000 bytes.
+        let (now, mut entered) = (Instant::now(), 0);
+        while direction.dropped() == 0 {
+            let bytes = direction.room_bytes(now);
+            assert!((SEGMENT_BYTES..=READ_BYTES).contains(&bytes));
+            let train = direction.enter(now, bytes);
+            assert_eq!(train.retransmissions, direction.dropped() as u32);
+            entered += bytes;
+        }
+        assert!(
+            (125_000..=125_000 + 2 * SEGMENT_BYTES).contains(&entered),
+            "{entered}"
+        );
+        assert!(direction.room_bytes(now + 60 * MS) > 60_000);
     }
 
     #[test]

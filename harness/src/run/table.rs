@@ -204,10 +204,12 @@ fn achieved(outcome: &Outcome) -> String {
     let used = report.links.iter().filter(|link| link.count > 0);
     let late = used.map(|link| link.mean_us.saturating_sub(link.delay_us));
     let lost: u64 = report.links.iter().map(|link| link.lost).sum();
+    let dropped: u64 = report.links.iter().map(|link| link.dropped).sum();
     format!(
-        "delays were exceeded by {} on average on the worst link, {} losses, {} of CPU",
+        "delays were exceeded by {} on average on the worst link, {} losses, {} dropped by full queues, {} of CPU",
         time(late.max().unwrap_or(0) as f64),
         thousands(lost),
+        thousands(dropped),
         time(report.cpu_us as f64)
     )
 }

@@ -37,6 +37,18 @@ impl Course {
         ppm > 0 && self.random.below(PARTS) < u64::from(ppm)
     }
 
+    /// How long what enters now has to wait for its turn.
+    pub fn queue(&self, now: Instant) -> Duration {
+        let busy = self.busy_until;
+        busy.map_or(Duration::ZERO, |busy| busy.saturating_duration_since(now))
+    }
+
+    /// Whether what enters now finds a full queue.
+    pub fn is_full(&self, now: Instant, weather: &Weather) -> bool {
+        let most = weather.queue_max;
+        most.is_some_and(|most| self.queue(now) > most)
+    }
+
     /// When `bytes` that enter now leave the link.
     pub fn leaves(&mut self, now: Instant, bytes: usize, weather: &Weather) -> Instant {
         let mut sent = now;
@@ -120,6 +132,28 @@ mod tests {
             .map(|_| course.leaves(now, 1_000, &weather) - now)
             .collect();
         assert_eq!(leaves, [MS, 2 * MS, 3 * MS]);
+    }
+
+    #[test]
+    fn a_queue_holds_what_it_may_and_empties_with_the_rate() {
+        let weather = Weather {
+            bytes_per_s: Some(1_000_000),
+            queue_max: Some(100 * MS),
+            ..Weather::default()
+        };
+        let (mut course, start) = (course(3), Instant::now());
+        let mut enter = |now: Instant| {
+            let full = course.is_full(now, &weather);
+            if !full {
+                course.leaves(now, 1_000, &weather);
+            }
+            !full
+        };
+        // A millisecond each: the one on the wire, those that wait for 100 ms at most, and no more.
+        let taken = (0..10_000).filter(|_| enter(start)).count();
+        assert_eq!(taken, 101);
+        assert!(!enter(start + MS / 2) && enter(start + MS) && !enter(start + MS));
+        assert_eq!((0..10_000).filter(|_| enter(start + 51 * MS)).count(), 50);
     }
 
     /// Within six standard deviations of the binomial distribution, which this seed is or is not for ever.

@@ -18,7 +18,7 @@ use crate::links::alarm::Alarm;
 
 /// The longest datagram there is.
 const DATAGRAM_BYTES_MAX: usize = 65_536;
-/// Bytes that may be on their way or held; what comes beyond is lost, as in a router.
+/// Bytes that may be on their way or held, as a bound on our own memory; a router's is [`Weather::queue_max`].
 const WAITING_BYTES_MAX: usize = 16 << 20;
 
 /// The sockets of one direction, and the replicas' own addresses at its ends.
@@ -50,7 +50,7 @@ pub struct Counts {
     pub duplicated: u64,
     pub delayed: u64,
     pub held: u64,
-    /// Beyond what may wait, or refused by the kernel.
+    /// Found a full queue, or was refused by the kernel.
     pub dropped: u64,
     /// Not from the replica that this link belongs to.
     pub strangers: u64,
@@ -196,6 +196,9 @@ impl Link {
         } else {
             let now = Instant::now();
             let mut course = self.course.borrow_mut();
+            if course.is_full(now, &weather) {
+                return self.count(|counts| counts.dropped += 1);
+            }
             let at = course.leaves(now, datagram.len(), &weather);
             let waits = self.waiting.borrow_mut().delay(at, now, datagram);
             self.count(|counts| match waits {
