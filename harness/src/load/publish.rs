@@ -21,17 +21,15 @@ pub fn write_files(out: &Path, recorder: &Recorder, unix_seconds: u64) -> anyhow
     write("timeline.csv", timeline(recorder).as_bytes())
 }
 
-/// One row per interval; first the percentiles of the second that a row ends, then those of the interval.
+/// One row per interval; first the percentiles of the second that a row is in, then those of the interval. Those of a
+/// second stand in all of its rows: in one of ten they would look like spikes.
 fn timeline(recorder: &Recorder) -> String {
     let mut csv = String::from(
         "start_ms,acknowledged,second_p50_us,second_p99_us,second_max_us,p50_us,p99_us,max_us\n",
     );
     for (index, acknowledged) in recorder.intervals().iter().enumerate() {
         let start_ms = index as u64 * INTERVAL_MS;
-        let second = match (index + 1).is_multiple_of(INTERVALS_PER_SECOND) {
-            true => recorder.seconds().get(index / INTERVALS_PER_SECOND),
-            false => None,
-        };
+        let second = recorder.seconds().get(index / INTERVALS_PER_SECOND);
         let interval = recorder.percentiles_of_intervals().get(index);
         // Without a reply there is no latency.
         let interval = interval.filter(|percentiles| percentiles.max_ns > 0);

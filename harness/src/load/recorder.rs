@@ -16,6 +16,8 @@ use crate::load::surge_watch::SurgeWatch;
 /// Latencies beyond this are recorded as this.
 const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
 const SIGNIFICANT_DIGITS: u8 = 3;
+/// Tools that read such logs take values for nanoseconds and `Interval_Max` for milliseconds.
+const INTERVAL_MAX_DIVISOR: f64 = 1e6;
 const NANOS_PER_S: u64 = 1_000_000_000;
 /// The width of one row of the timeline.
 pub const INTERVAL_MS: u64 = 100;
@@ -224,7 +226,7 @@ impl Recorder {
     /// The interval log in HdrHistogram's own format, one histogram per second of the window.
     pub fn interval_log(&self, unix_seconds: u64) -> Vec<u8> {
         let mut log = format!(
-            "#[Synod: latencies in nanoseconds, one interval per second of the measured window]\n\
+            "#[Synod: latencies in nanoseconds, Interval_Max in milliseconds, one interval per second of the measured window]\n\
              #[StartTime: {unix_seconds}.000 (seconds since epoch)]\n\
              #[Histogram log format version 1.3]\n\
              \"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\"\n"
@@ -278,6 +280,7 @@ impl Recorder {
         let mut serializer = V2DeflateSerializer::new();
         let mut lines = Vec::new();
         IntervalLogWriterBuilder::new()
+            .with_max_value_divisor(INTERVAL_MAX_DIVISOR)
             .begin_log_with(&mut lines, &mut serializer)?
             .write_histogram(current, start, Duration::from_secs(1), None)
             .map_err(|error| anyhow::anyhow!("a histogram cannot be encoded: {error:?}"))?;

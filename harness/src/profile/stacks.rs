@@ -92,15 +92,12 @@ fn samples(text: &str) -> impl Iterator<Item = (usize, &str)> {
 
 /// `ADDRESS NAME (OBJECT)`: the name, marked if it is the kernel's.
 fn frame(line: &str) -> Option<String> {
-    let (_, rest) = line.trim().split_once(' ')?;
+    let (address, rest) = line.trim().split_once(' ')?;
     let (name, object) = rest.rsplit_once(" (")?;
     let object = object.strip_suffix(')')?;
     // Separators of the collapsed form.
     let name = name.trim().replace(';', ":");
-    let in_kernel = object.starts_with("[kernel")
-        || object.starts_with("[guest.kernel")
-        || object.ends_with(".ko");
-    match (name.as_str(), in_kernel) {
+    match (name.as_str(), is_kernel(address, object)) {
         ("[unknown]", false) => {
             let file = object.rsplit('/').next().unwrap_or(object);
             Some(format!("[{}]", file.trim_matches(['[', ']'])))
@@ -110,9 +107,79 @@ fn frame(line: &str) -> Option<String> {
     }
 }
 
+/// What perf calls parts of a process that belong to no file.
+const OF_PROCESSES: [&str; 7] = [
+    "[vdso]",
+    "[vsyscall]",
+    "[heap]",
+    "[stack]",
+    "[anon]",
+    "[unknown]",
+    "[uprobes]",
+];
+
+/// By where the code is: the upper half of the addresses is the kernel's. Where perf gives none that tells, by its
+/// object: the kernel itself, its modules as perf names them or as files, an image with symbols, programs of BPF.
+fn is_kernel(address: &str, object: &str) -> bool {
+    let file = object.rsplit('/').next().unwrap_or(object);
+    if OF_PROCESSES.iter().any(|name| object.starts_with(name)) {
+        return false;
+    }
+    let upper = u64::from_str_radix(address, 16).is_ok_and(|address| address >> 63 == 1);
+    let module = [".ko", ".ko.gz", ".ko.xz", ".ko.zst", ".ko.debug"];
+    upper
+        || object.starts_with('[') && object.ends_with(']')
+        || object.starts_with("[kernel")
+        || object.starts_with("[guest.kernel")
+        || module.iter().any(|end| file.ends_with(end))
+        || file == "vmlinux"
+        || file.starts_with("vmlinux-")
+        || file.starts_with("vmlinux.")
+        || ["bpf_prog_", "bpf_trampoline_", "bpf_dispatcher_"]
+            .iter()
+            .any(|begin| file.starts_with(begin))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As perf prints them on kernels with modules, with BPF, and with symbols of their own.
+    #[test]
+    fn frames_of_the_kernel_are_told_wherever_its_code_is() {
+        for kernel in [
+            "ffffffff81 udp_sendmsg ([kernel.kallsyms])",
+            "ffffffff810b4f60 __schedule ([kernel.kallsyms]_text)",
+            "ffffffffc09be1d0 ext4_file_write_iter ([ext4])",
+            "c09be1d0 nvme_queue_rq ([nvme])",
+            "ffffffffc0a1 vring_map (/lib/modules/6.8.0-45-generic/kernel/drivers/virtio/virtio_ring.ko.zst)",
+            "1d0 ext4_file_write_iter (/lib/modules/6.8/kernel/fs/ext4/ext4.ko)",
+            "1d0 xfs_file_write_iter (/usr/lib/modules/5.14/kernel/fs/xfs/xfs.ko.xz)",
+            "1d0 nft_do_chain (/usr/lib/debug/lib/modules/6.1/kernel/net/nf_tables.ko.debug)",
+            "ffffffff81 do_syscall_64 (/usr/lib/debug/boot/vmlinux-6.8.0-45-generic)",
+            "81 do_syscall_64 (/usr/lib/debug/lib/modules/6.8/vmlinux)",
+            "c0 bpf_prog_6deef7357e7b4530_sd_fw_egress (bpf_prog_6deef7357e7b4530_sd_fw_egress)",
+            "ffffffffc0 bpf_trampoline_6442 (bpf_trampoline_6442)",
+            "ffffffffc0a0b0c0 [unknown] (/some/object/that/perf/guessed)",
+            "7f00 kvm_exit ([guest.kernel.kallsyms.1234])",
+        ] {
+            let name = frame(kernel).unwrap();
+            assert!(name.ends_with(KERNEL_MARK), "{kernel}: {name}");
+        }
+        for user in [
+            "55d1 main (/usr/bin/synod)",
+            "7ffd1000 clock_gettime ([vdso])",
+            "ffffffffff600000 vgettimeofday ([vsyscall])",
+            "7f00 [unknown] ([heap])",
+            "7f00 [unknown] (//anon)",
+            "7f00 bpf_object__load (/usr/lib/libbpf.so.1)",
+            "7f00 x (/home/me/vmlinux-tools/decode)",
+            "7f00 [unknown] ([unknown])",
+        ] {
+            let name = frame(user).unwrap();
+            assert!(!name.ends_with(KERNEL_MARK), "{user}: {name}");
+        }
+    }
 
     const SCRIPT: &str = "\
   12.500000: \n\

@@ -81,10 +81,21 @@ impl Timeline {
             return None;
         }
         self.acknowledged.push(acknowledged.parse().ok()?);
-        self.seconds.extend(Percentiles::read(start_ms, second)?);
+        if let Some(second) = Percentiles::read(start_ms, second)? {
+            self.end_second(second);
+        }
         self.intervals
             .extend(Percentiles::read(start_ms, interval)?);
         Some(())
+    }
+
+    /// Newer timelines have the percentiles of a second in each of its rows, older ones in its last.
+    fn end_second(&mut self, second: Percentiles) {
+        let before = self.seconds.last();
+        if before.is_some_and(|before| before.start_ms / 1_000 == second.start_ms / 1_000) {
+            self.seconds.pop();
+        }
+        self.seconds.push(second);
     }
 
     /// How many intervals make a second; 0 if the timeline is too short to tell.
@@ -143,6 +154,9 @@ mod tests {
         assert_eq!(timeline.per_second(), [12.0, 3.0]);
         assert_eq!(timeline.seconds[0].p99_us, 2.5);
         assert!(timeline.intervals.is_empty());
+        let repeated =
+            format!("{HEADER}\n0,5,1,2.5,3\n500,7,1,2.5,3\n1000,1,4,5,6\n1500,2,4,5,6\n");
+        assert_eq!(parse(&repeated).unwrap(), timeline);
         let newer = format!("{HEADER}{HEADER_OF_INTERVALS}\n0,5,,,,1,2,3\n100,0,,,,,,\n");
         let timeline = parse(&newer).unwrap();
         assert!(timeline.seconds.is_empty());

@@ -19,6 +19,8 @@ use crate::results::timeline::Timeline;
 
 /// The results of one machine, as it wrote them.
 pub struct PartFiles {
+    /// When its window began, by its own clock.
+    start_s: Option<u64>,
     seconds: Vec<Histogram<u64>>,
     intervals: Vec<u64>,
 }
@@ -30,10 +32,21 @@ impl PartFiles {
         };
         let log = bytes(latencies)?;
         Ok(PartFiles {
+            start_s: start_s(&log),
             seconds: histograms(&log).with_context(|| latencies.display().to_string())?,
             intervals: Timeline::parse(timeline, &bytes(timeline)?)?.acknowledged,
         })
     }
+}
+
+/// `#[StartTime: 1700000000.000 (seconds since epoch)]`
+fn start_s(log: &[u8]) -> Option<u64> {
+    const MARK: &[u8] = b"#[StartTime: ";
+    let mut lines = log.split(|byte| *byte == b'\n');
+    let rest = lines.find_map(|line| line.strip_prefix(MARK))?;
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit());
+    let digits: Vec<u8> = digits.copied().collect();
+    std::str::from_utf8(&digits).ok()?.parse().ok()
 }
 
 fn histograms(log: &[u8]) -> anyhow::Result<Vec<Histogram<u64>>> {
@@ -76,7 +89,10 @@ pub fn merge(parts: &[(LoadResult, PartFiles)], results: &Path) -> anyhow::Resul
         )?;
     }
     recorder.finish_minutes();
-    publish::write_files(results, &recorder, crate::utc::unix_seconds_now())?;
+    // The windows began together; clocks of day may differ, and the earliest of them is no later than any interval.
+    let start_s = parts.iter().filter_map(|(_, files)| files.start_s).min();
+    let start_s = start_s.unwrap_or_else(crate::utc::unix_seconds_now);
+    publish::write_files(results, &recorder, start_s)?;
     let sum = |of: fn(&LoadResult) -> u64| parts.iter().map(|(part, _)| of(part)).sum();
     let mut client_counters = std::collections::BTreeMap::new();
     for (name, value) in parts.iter().flat_map(|(part, _)| &part.client_counters) {
@@ -207,7 +223,7 @@ mod tests {
             recorder.finish().unwrap();
             let folder = directory.path().join(index.to_string());
             std::fs::create_dir(&folder).unwrap();
-            publish::write_files(&folder, &recorder, 0).unwrap();
+            publish::write_files(&folder, &recorder, 1_700_000_001 - index as u64).unwrap();
             let mut result = publish::result(&recorder, 5, Vec::new());
             result.silences = recorder.silences();
             result.read_back = Some(ReadBack {
@@ -238,6 +254,17 @@ mod tests {
             None,
             "one of them did not look"
         );
+        let log = std::fs::read(directory.path().join("latency.hlog")).unwrap();
+        assert_eq!(
+            start_s(&log),
+            Some(1_700_000_000),
+            "the earliest of the parts"
+        );
+        let log = String::from_utf8(log).unwrap();
+        let first = log.lines().find(|line| line.starts_with("0.000,1.000,"));
+        // The longest latency of the first second is 17 ms, and tools expect milliseconds there.
+        let most: f64 = first.unwrap().split(',').nth(2).unwrap().parse().unwrap();
+        assert!((most - 17.0).abs() < 0.1, "{most}");
         let text = std::fs::read_to_string(directory.path().join("timeline.csv")).unwrap();
         assert_eq!(text.lines().count(), 1 + 20);
     }
