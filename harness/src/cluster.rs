@@ -1,15 +1,18 @@
 //! `synod cluster`: a cluster on several machines, named in an inventory.
 
+pub mod answer;
 pub mod arguments;
 mod check;
 pub mod collect;
 pub mod cpus;
+mod down;
 pub mod findings;
 pub mod fleet;
 pub mod folder;
 pub mod host;
 pub mod inventory;
 pub mod network;
+mod owner;
 pub mod replicas;
 pub mod server;
 pub mod ssh;
@@ -59,7 +62,7 @@ async fn command(
             collect::logs(inventory, state, host.as_deref(), *lines).await
         }
         ClusterCommand::Collect { out, wal } => collect::run(inventory, state, out, *wal).await,
-        ClusterCommand::Down => up::down(inventory, state).await,
+        ClusterCommand::Down { force } => down::down(inventory, state, *force).await,
     }
 }
 

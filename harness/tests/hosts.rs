@@ -3,6 +3,7 @@
 mod common;
 mod experiments;
 mod machines;
+mod ownership;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -323,7 +324,7 @@ fn a_machine_that_dies_in_the_middle_of_a_run_leaves_what_was_measured() {
 #[test]
 fn interrupted_at_any_moment_it_leaves_nothing() {
     let _turn = one_at_a_time();
-    let Some(bed) = Bed::make(&[("a", REPLICA), ("b", CLIENT)]) else {
+    let Some(bed) = Bed::make(&[("a", REPLICA), ("b", "\"replica\", \"client\"")]) else {
         return;
     };
     let data = bed.machines.data("a");
@@ -348,12 +349,16 @@ fn interrupted_at_any_moment_it_leaves_nothing() {
         (&load, &|| runs(" load --config ")),
     ];
     for (arguments, moment) in moments {
-        let in_time = (0..ATTEMPTS).any(|_| interrupted(&bed, arguments, moment));
-        assert!(in_time, "{arguments:?} is always quicker");
-        bed.assert_nothing_left();
-        let _ = std::fs::remove_dir_all(&out);
+        for signal in [Signal::INT, Signal::HUP] {
+            let in_time = (0..ATTEMPTS).any(|_| interrupted(&bed, arguments, signal, moment));
+            assert!(in_time, "{arguments:?} is always quicker");
+            bed.assert_nothing_left();
+            let _ = std::fs::remove_dir_all(&out);
+        }
     }
     // Killed, it can remove no file, but no process outlives it.
+    load.extend(["--fault", "isolate follower at 290s for 5s"]);
+    load[2] = "2";
     let mut child = started(&bed, &load);
     wait_until("the load does not begin", || runs(" load --config "));
     child.kill().expect("our child");
@@ -361,13 +366,43 @@ fn interrupted_at_any_moment_it_leaves_nothing() {
     wait_until("a process stays", || {
         processes_of(bed.directory.path()).is_empty()
     });
+    let rules = bed.machines.inside("a", &["nft", "list", "ruleset"]);
+    let rules = String::from_utf8_lossy(&rules.stdout).into_owned();
+    assert!(rules.contains("synod_run_lab_test"), "{rules}");
+    // A run that goes on is not taken for one that was killed.
+    let name = load
+        .iter()
+        .position(|word| *word == "test")
+        .expect("its name");
+    load[name] = "other";
+    let mut other = started(&bed, &load);
+    wait_until("the load does not begin", || runs(" load --config "));
+    let down = bed.done(&["down"]);
+    assert!(down.stderr.contains("run test left"), "{}", down.stderr);
+    assert!(
+        down.stderr
+            .contains("synod-run-other is of a command that goes on"),
+        "{}",
+        down.stderr
+    );
+    assert_eq!(files(&data), ["synod-run-other"]);
+    let rules = bed.machines.inside("a", &["nft", "list", "ruleset"]);
+    let rules = String::from_utf8_lossy(&rules.stdout).into_owned();
+    assert!(
+        rules.contains("synod_run_lab_other") && !rules.contains("synod_run_lab_test"),
+        "{rules}"
+    );
+    assert!(other.try_wait().expect("our child").is_none(), "it goes on");
+    kill_process(Pid::from_child(&other), Signal::HUP).expect("our child");
+    assert_eq!(other.wait().expect("our child").code(), Some(1));
+    bed.assert_nothing_left();
 }
 
 /// How often a command is tried that came to its end before it was interrupted.
 const ATTEMPTS: u32 = 10;
 
 /// Starts a command and interrupts it at the moment; `false` if it was quicker and succeeded, which is undone.
-fn interrupted(bed: &Bed, arguments: &[&str], moment: &dyn Fn() -> bool) -> bool {
+fn interrupted(bed: &Bed, arguments: &[&str], signal: Signal, moment: &dyn Fn() -> bool) -> bool {
     let mut child = started(bed, arguments);
     let mut ended = false;
     wait_until("the moment does not come", || {
@@ -375,7 +410,7 @@ fn interrupted(bed: &Bed, arguments: &[&str], moment: &dyn Fn() -> bool) -> bool
         ended || moment()
     });
     if !ended {
-        kill_process(Pid::from_child(&child), Signal::INT).expect("our child");
+        kill_process(Pid::from_child(&child), signal).expect("our child");
     }
     let output = child.wait_with_output().expect("our child");
     let said = String::from_utf8_lossy(&output.stderr);
@@ -384,7 +419,11 @@ fn interrupted(bed: &Bed, arguments: &[&str], moment: &dyn Fn() -> bool) -> bool
         return false;
     }
     assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
-    assert!(said.contains("interrupted"), "{arguments:?}: {said}");
+    let word = match signal {
+        Signal::HUP => "the terminal was closed",
+        _ => "interrupted",
+    };
+    assert!(said.contains(word), "{arguments:?}: {said}");
     true
 }
 

@@ -101,7 +101,7 @@ async fn experiment(
         .await?;
     let filter = match plan.schedule.network.is_empty() {
         true => Filter::none(),
-        false => Filter::make(fleet, inventory, &replicas).await?,
+        false => Filter::make(fleet, inventory, &replicas, &plan.name).await?,
     };
     let starting = counted(u64::from(plan.replicas), "replica");
     progress.step(&format!("starting {starting}"));

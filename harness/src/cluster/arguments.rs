@@ -75,8 +75,12 @@ pub enum ClusterCommand {
         #[arg(long)]
         wal: bool,
     },
-    /// Stop every replica and remove everything of the cluster from every host
-    Down,
+    /// Stop every replica and remove everything of the cluster from every host, and what killed runs left there
+    Down {
+        /// Also a cluster that was not started from here, or that does not say by whom it was
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 #[derive(Args)]

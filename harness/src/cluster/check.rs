@@ -126,7 +126,7 @@ async fn examine(
     token: u64,
     cluster: &str,
 ) -> anyhow::Result<Examined> {
-    folder.make().await?;
+    folder.make("check").await?;
     let executable = folder.install(executable).await?;
     let mut server = Server::start(folder, &executable, token).await?;
     Ok(Examined {

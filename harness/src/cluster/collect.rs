@@ -110,28 +110,23 @@ pub async fn unpack(
     let name = folder.host.name();
     let mut all = vec!["sh", "-c", script];
     all.extend_from_slice(words);
-    let mut packing = folder.host.command(&all);
-    packing
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut packing = packing
-        .spawn()
-        .with_context(|| format!("host {name}: nothing can be fetched"))?;
-    let archive: Stdio = packing.stdout.take().context("no stdout")?.try_into()?;
+    // Whoever we are: what comes from a host is ours here, and nothing in it runs as somebody else.
     let mut unpacking = tokio::process::Command::new("tar");
     unpacking
-        .arg("-xf")
-        .arg("-")
+        .args(["-x", "--no-same-owner", "--no-same-permissions", "-f", "-"])
         .arg("-C")
         .arg(to)
-        .stdin(archive)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
         .kill_on_drop(true);
-    let unpacked = unpacking
-        .output()
-        .await
-        .context("`tar` cannot be started")?;
-    let packed = packing.wait_with_output().await?;
+    let mut unpacking = unpacking.spawn().context("`tar` cannot be started")?;
+    let archive = unpacking.stdin.take().context("no stdin")?;
+    let (packed, unpacked) = tokio::join!(
+        folder.host.carry(&all, archive),
+        unpacking.wait_with_output()
+    );
+    let (packed, unpacked) = (packed?, unpacked?);
     anyhow::ensure!(
         packed.status.success(),
         "host {name}: {}",

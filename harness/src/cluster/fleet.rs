@@ -9,7 +9,7 @@ use crate::cluster::folder::Folder;
 use crate::cluster::host::Host;
 use crate::cluster::inventory::Inventory;
 use crate::cluster::network::Table;
-use crate::cluster::ssh;
+use crate::cluster::{owner, ssh};
 use crate::failure::describe;
 
 pub struct Fleet {
@@ -29,7 +29,10 @@ impl Fleet {
         inventory: &Inventory,
         wanted: &[usize],
     ) -> anyhow::Result<(Fleet, Vec<anyhow::Error>)> {
-        let settings = Arc::new(ssh::Settings::new(inventory.ssh_config.as_deref())?);
+        let settings = Arc::new(ssh::Settings::new(
+            inventory.ssh_config.as_deref(),
+            &owner::whoami(inventory),
+        )?);
         let entries: Vec<_> = wanted
             .iter()
             .map(|index| (*index, inventory.hosts[*index].clone()))

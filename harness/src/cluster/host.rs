@@ -3,15 +3,20 @@
 //! Everything is built from one thing: a command with pipes. Files go through the pipes as well, so a host needs
 //! `sshd`, a POSIX shell and nothing else.
 
+use std::io::{self, Write};
 use std::path::Path;
+use std::pin::Pin;
 use std::process::{Output, Stdio};
 use std::sync::Arc;
+use std::task::{self, Poll};
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::io::{AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 use tokio::sync::Mutex;
 
+use crate::cluster::answer::{behind_mark, skip_to_mark};
 use crate::cluster::inventory::{Connection, HostEntry};
 use crate::cluster::ssh::{self, Ssh};
 use crate::failure::one_line;
@@ -20,6 +25,7 @@ use crate::failure::one_line;
 const COMMAND_MAX: Duration = Duration::from_secs(90);
 /// A slow line carries the executable in this time.
 const COPY_MAX: Duration = Duration::from_secs(900);
+const CARRY_BYTES: usize = 256 << 10;
 /// Of what a host says about a failure.
 const COMPLAINT_CHARS_MAX: usize = 400;
 
@@ -27,6 +33,8 @@ pub struct Host {
     pub entry: HostEntry,
     /// Held while a folder of ours is made, or removed since that was for nothing.
     pub making: Arc<Mutex<()>>,
+    /// Who we are, for the folders that we make.
+    pub who: String,
     way: Way,
 }
 
@@ -62,6 +70,7 @@ impl Host {
         Ok(Host {
             entry,
             making: Arc::default(),
+            who: settings.who.clone(),
             way,
         })
     }
@@ -70,7 +79,20 @@ impl Host {
         &self.entry.name
     }
 
-    /// A command of the host, words as they are, killed when its handle is dropped.
+    /// Whether what a command of the host prints begins with noise and a mark.
+    pub fn is_marked(&self) -> bool {
+        matches!(self.way, Way::Ssh(_))
+    }
+
+    /// Where its sshd listens; `None` of this machine.
+    pub async fn ssh_port(&self) -> anyhow::Result<Option<u16>> {
+        match &self.way {
+            Way::Local => Ok(None),
+            Way::Ssh(ssh) => ssh.port().await.map(Some),
+        }
+    }
+
+    /// A command of the host, words as they are, killed when its handle is dropped. See [`Host::is_marked`].
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = match &self.way {
             Way::Local => {
@@ -127,7 +149,12 @@ impl Host {
                 let error = ssh.explain(&output.stderr);
                 Err(anyhow::anyhow!("host {name}: {error:#}"))
             }
-            Way::Ssh(_) | Way::Local => Ok(output),
+            Way::Ssh(_) => {
+                let answer = behind_mark(&output.stdout).map(<[u8]>::to_vec);
+                let stdout = answer.with_context(|| no_mark(name, &output.stdout))?;
+                Ok(Output { stdout, ..output })
+            }
+            Way::Local => Ok(output),
         }
     }
 
@@ -163,7 +190,6 @@ impl Host {
 
     /// Makes `to` with these contents.
     pub async fn put_text(&self, text: &str, to: &str, mode: &str) -> anyhow::Result<()> {
-        use tokio::io::AsyncWriteExt;
         let length = text.len().to_string();
         let words = put_words(to, mode, &length);
         let mut command = self.command(&words);
@@ -201,22 +227,51 @@ impl Host {
 
     /// Copies a file of the host into a file of this machine.
     pub async fn fetch(&self, from: &str, to: &Path) -> anyhow::Result<()> {
-        let file = std::fs::File::create(to)
-            .with_context(|| format!("{}: cannot be written", to.display()))?;
+        let unwritten = || format!("{}: cannot be written", to.display());
+        let file = std::fs::File::create(to).with_context(unwritten)?;
         let words = ["cat", "--", from];
-        let mut command = self.command(&words);
-        command
-            .stdin(Stdio::null())
-            .stdout(file)
-            .stderr(Stdio::piped());
-        let output = command
-            .spawn()
-            .with_context(|| format!("host {}: nothing can be fetched", self.name()))?
-            .wait_with_output();
-        let output = tokio::time::timeout(COPY_MAX, output)
+        let carried = self.carry(&words, Whole(file));
+        let output = tokio::time::timeout(COPY_MAX, carried)
             .await
             .with_context(|| format!("host {}: fetching {from} takes too long", self.name()))??;
         self.succeeded(&words, &output)
+    }
+
+    /// Runs a command to its end and hands on what it prints, without the noise in front.
+    pub async fn carry(
+        &self,
+        words: &[&str],
+        mut to: impl AsyncWrite + Unpin,
+    ) -> anyhow::Result<Output> {
+        let name = self.name();
+        let mut command = self.command(words);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("host {name}: nothing can be fetched"))?;
+        let stdout = child.stdout.take().context("no stdout")?;
+        let mut stdout = BufReader::with_capacity(CARRY_BYTES, stdout);
+        let carrying = async {
+            if self.is_marked() {
+                skip_to_mark(&mut stdout).await?;
+            }
+            let copied = tokio::io::copy_buf(&mut stdout, &mut to).await;
+            // Who reads it may have ended early, and says why.
+            drop(stdout);
+            to.shutdown().await.ok();
+            drop(to);
+            match copied {
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+                copied => copied.map(|_| ()),
+            }
+        };
+        // What it complains about is read meanwhile, or it might wait for us.
+        let (carried, output) = tokio::join!(carrying, child.wait_with_output());
+        carried.with_context(|| format!("host {name}: nothing can be fetched"))?;
+        Ok(output?)
     }
 
     /// Ends what was kept open to the host.
@@ -226,6 +281,35 @@ impl Host {
             Way::Ssh(ssh) => ssh.close().await,
         }
     }
+}
+
+/// A file of this machine, which takes what it is given at once.
+struct Whole(std::fs::File);
+
+impl AsyncWrite for Whole {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut task::Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(self.0.write(bytes))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Nothing but noise, or not even that.
+fn no_mark(name: &str, stdout: &[u8]) -> String {
+    let said = complaint(stdout);
+    format!(
+        "host {name}: its login shell does not run commands (it prints `{said}`): is it sh, bash, zsh, fish or tcsh?"
+    )
 }
 
 /// Reads stdin into a file. Nothing is left of a copy that failed or that ended early, because we were interrupted.
@@ -290,7 +374,7 @@ mod tests {
     #[tokio::test]
     async fn files_go_there_and_back_and_a_failed_copy_leaves_nothing() {
         let directory = tempfile::tempdir().unwrap();
-        let settings = ssh::Settings::new(None).unwrap();
+        let settings = ssh::Settings::new(None, "me").unwrap();
         let host = Host::connect(here(directory.path()), &settings)
             .await
             .unwrap();

@@ -14,7 +14,6 @@ use crate::run::progress::counted;
 
 /// The first UDP port of the replicas of a host; a second replica of the same host takes the next one.
 const PORT_DEFAULT: u16 = 7400;
-const SSH_PORT_DEFAULT: u16 = 22;
 /// More machines than any experiment here can use.
 const HOSTS_MAX: usize = 64;
 /// `synod cluster kill leader` names whoever leads.
@@ -54,7 +53,8 @@ pub enum Connection {
     Local,
     Ssh {
         target: String,
-        port: u16,
+        /// `None`: what the user's ssh configuration says.
+        port: Option<u16>,
         user: Option<String>,
         identity: Option<PathBuf>,
     },
@@ -305,7 +305,7 @@ fn connection(file: &HostFile, base: &Path) -> Result<Connection, Mistake> {
             }
             Ok(Connection::Ssh {
                 target: target.clone(),
-                port: ssh.port.unwrap_or(SSH_PORT_DEFAULT),
+                port: ssh.port,
                 user: ssh.user.clone(),
                 identity: ssh.identity.as_ref().map(|path| base.join(home(path))),
             })

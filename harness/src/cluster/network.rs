@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::cluster::fleet::{all, each};
+use crate::cluster::fleet::{Fleet, all, each};
 use crate::cluster::host::Host;
-use crate::cluster::inventory::{Connection, Inventory};
+use crate::cluster::inventory::Inventory;
 use crate::cluster::state::State;
 use crate::cluster::{all_hosts, not_up, with, with_reached};
 use crate::failure::usage;
@@ -25,6 +25,9 @@ const NEED_NFT: &str = "\
     if ! command -v nft > /dev/null; then echo 'nftables is not installed there: install the package nftables' >&2; exit 1; fi; \
     if [ \"$(id -u)\" = 0 ]; then nft=nft; elif sudo -n nft --version > /dev/null 2>&1; then nft='sudo -n nft'; \
     else echo 'cutting packets needs root there: let the ssh user be root, or run nft by sudo without a password' >&2; exit 1; fi; ";
+
+/// Passes in any case.
+const SSH_PORT: u16 = 22;
 
 /// The table that all rules of a cluster are in, and nothing else.
 pub fn table(inventory: &Inventory) -> String {
@@ -49,11 +52,12 @@ pub async fn partition(
         )));
     }
     with(inventory, &pair, async |fleet| {
+        let ports = ssh_ports(fleet).await?;
         let mut cuts = Vec::new();
         for (index, other) in pair.into_iter().zip([b, a]) {
             cuts.push((
                 Arc::clone(fleet.host(index)?),
-                rules(inventory, other, duration),
+                rules(inventory, &ports, other, duration),
             ));
         }
         let cut = each(
@@ -117,23 +121,32 @@ impl Table {
 
     pub async fn remove(&self) -> anyhow::Result<()> {
         let _turn = self.host.making.lock().await;
-        heal_host(&self.host, &self.name).await
+        let looked = heal_host(&self.host, &self.name).await?;
+        let (host, name) = (self.host.name(), &self.name);
+        anyhow::ensure!(looked, "host {host}: table {name} can't be looked for");
+        Ok(())
     }
 }
 
+/// Where the sshds of the connected hosts listen: what comes to them passes.
+async fn ssh_ports(fleet: &Fleet) -> anyhow::Result<BTreeSet<u16>> {
+    let mut ports = BTreeSet::from([SSH_PORT]);
+    for (_, host) in fleet.connected() {
+        ports.extend(host.ssh_port().await?);
+    }
+    Ok(ports)
+}
+
 /// The whole table, with one more address that nothing is taken from or sent to.
-fn rules(inventory: &Inventory, other: IpAddr, duration: Option<Duration>) -> String {
+fn rules(
+    inventory: &Inventory,
+    ssh_ports: &BTreeSet<u16>,
+    other: IpAddr,
+    duration: Option<Duration>,
+) -> String {
     let table = format!("inet {}", table(inventory));
-    let ssh: BTreeSet<String> = inventory
-        .hosts
-        .iter()
-        .filter_map(|host| match &host.connection {
-            Connection::Local => None,
-            Connection::Ssh { port, .. } => Some(port.to_string()),
-        })
-        .chain(["22".to_owned()])
-        .collect();
-    let ssh = ssh.into_iter().collect::<Vec<_>>().join(", ");
+    let ssh: Vec<String> = ssh_ports.iter().map(u16::to_string).collect();
+    let ssh = ssh.join(", ");
     let set = match other {
         IpAddr::V4(_) => "cut4",
         IpAddr::V6(_) => "cut6",
@@ -167,7 +180,22 @@ fn rules(inventory: &Inventory, other: IpAddr, duration: Option<Duration>) -> St
 
 pub async fn heal(inventory: &Inventory) -> anyhow::Result<()> {
     with_reached(inventory, &all_hosts(inventory), async |fleet, errors| {
-        undo(inventory, fleet).await?;
+        let table = table(inventory);
+        let healed = each(fleet.connected(), |(_, host)| {
+            let table = table.clone();
+            async move {
+                let looked = heal_host(&host, &table).await?;
+                // It said that it does; and what is cut there is cut on.
+                anyhow::ensure!(
+                    looked,
+                    "host {}: its packet filter can't be looked at: let the ssh user be root, or run nft by sudo without \
+                     a password",
+                    host.name()
+                );
+                Ok(())
+            }
+        });
+        all(healed.await)?;
         if !errors.is_empty() {
             return Err(crate::cluster::fleet::all_of(errors));
         }
@@ -176,7 +204,7 @@ pub async fn heal(inventory: &Inventory) -> anyhow::Result<()> {
     .await
 }
 
-async fn undo(inventory: &Inventory, fleet: &crate::cluster::fleet::Fleet) -> anyhow::Result<()> {
+async fn undo(inventory: &Inventory, fleet: &Fleet) -> anyhow::Result<()> {
     let table = table(inventory);
     let healed = each(fleet.connected(), |(_, host)| {
         let table = table.clone();
@@ -185,14 +213,77 @@ async fn undo(inventory: &Inventory, fleet: &crate::cluster::fleet::Fleet) -> an
     all(healed.await).map(|_| ())
 }
 
-/// Removes the table. A host where we may not use nftables has none of ours.
-pub async fn heal_host(host: &Host, table: &str) -> anyhow::Result<()> {
+/// Leaves the command to use in `$nft`, or ends the script. A host without nftables has no table; one where we may not use it is not looked at.
+const TRY_NFT: &str = "\
+    command -v nft > /dev/null || { echo looked; exit 0; }; \
+    if [ \"$(id -u)\" = 0 ]; then nft=nft; else nft='sudo -n nft'; fi; \
+    $nft list tables inet > /dev/null 2>&1 || { echo refused; exit 0; }; ";
+
+/// Removes the table. `false`: we may not look whether it is there.
+pub async fn heal_host(host: &Host, table: &str) -> anyhow::Result<bool> {
     let script = format!(
-        "{FIND_NFT}if [ \"$(id -u)\" = 0 ]; then nft=nft; else nft='sudo -n nft'; fi; \
-         if $nft list table inet \"$0\" > /dev/null 2>&1; then $nft delete table inet \"$0\"; fi"
+        "{FIND_NFT}{TRY_NFT}\
+         if $nft list table inet \"$0\" > /dev/null 2>&1; then $nft delete table inet \"$0\" || exit 1; fi; echo looked"
     );
-    host.script(&script, &[table])
+    let said = host
+        .script(&script, &[table])
         .await
         .context("a partition is not healed")?;
-    Ok(())
+    Ok(said.trim() == "looked")
+}
+
+/// The tables of runs that were killed: those whose names begin with `prefix` and whose folder `FOLDERS` and the rest of
+/// the name is not there. `false` as of [`heal_host`].
+pub async fn remove_stale_tables(host: &Host, prefix: &str, folders: &str) -> anyhow::Result<bool> {
+    let script = format!(
+        "{FIND_NFT}{TRY_NFT}\
+         $nft list tables inet | while read -r table family name; do \
+           case \"$name\" in \"$0\"*) ;; *) continue;; esac; \
+           if [ ! -e \"$1${{name#\"$0\"}}\" ]; then $nft delete table inet \"$name\" || exit 1; fi; \
+         done || exit 1; echo looked"
+    );
+    let said = host
+        .script(&script, &[prefix, folders])
+        .await
+        .context("a table of a killed run is not removed")?;
+    Ok(said.trim() == "looked")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::Command;
+
+    use super::*;
+
+    /// What the script says where this is `nft`, and nothing else.
+    fn said(nft: Option<&str>) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, script: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        if let Some(script) = nft {
+            write("nft", script);
+        }
+        write("id", "echo 1000");
+        write("sudo", "shift; exec \"$@\"");
+        let output = Command::new("/bin/sh")
+            .args(["-c", &format!("{TRY_NFT}echo looked")])
+            .env("PATH", directory.path())
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    #[test]
+    fn who_may_not_look_says_so_and_who_has_no_filter_has_no_table() {
+        assert_eq!(said(None), "looked");
+        assert_eq!(said(Some("exit 0")), "looked");
+        assert_eq!(
+            said(Some("echo 'Operation not permitted' >&2; exit 1")),
+            "refused"
+        );
+    }
 }

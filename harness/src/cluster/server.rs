@@ -8,6 +8,7 @@ use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout};
 
+use crate::cluster::answer::skip_to_mark;
 use crate::cluster::folder::Folder;
 use crate::cluster::host::complaint;
 use crate::probe::facts::Facts;
@@ -64,11 +65,17 @@ impl Server {
             .with_context(|| format!("host {}: nothing can be asked", entry.name))?;
         let stdin = child.stdin.take().context("no stdin")?;
         let stdout = child.stdout.take().context("no stdout")?;
+        let mut stdout = BufReader::new(stdout);
+        if folder.host.is_marked() {
+            // Without a mark it ended, and its last words are asked for below.
+            let skipped = tokio::time::timeout(ANSWER_MAX, skip_to_mark(&mut stdout)).await;
+            skipped.with_context(|| format!("host {}: no answer", entry.name))??;
+        }
         let mut server = Server {
             name: entry.name.clone(),
             child,
             stdin,
-            stdout: BufReader::new(stdout).lines(),
+            stdout: stdout.lines(),
             taken: Vec::new(),
         };
         match server.answer().await? {

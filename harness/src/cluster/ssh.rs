@@ -3,15 +3,15 @@
 //! The connection is a control master (`ssh_config(5)`, ControlMaster): commands over it take milliseconds instead
 //! of a handshake each. It ends by itself soon after its last use, even if we are killed.
 
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context;
+use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::certs::random_u64;
+use crate::cluster::answer::marked;
 use crate::failure::one_line;
 
 /// The exit code of `ssh` itself, whatever the command's would have been.
@@ -24,33 +24,45 @@ const ALIVE_COUNT: u32 = 4;
 /// An unused connection ends after this long.
 const PERSIST_S: u32 = 20;
 
+/// A socket's path has 108 bytes, and `ssh` adds a name of 40 and, while it makes it, 17 more.
+const CONTROL_FOLDER_BYTES_MAX: usize = 108 - 1 - 41 - 17;
+/// What `tempfile` adds to a folder for temporary files.
+const CONTROL_NAME_BYTES: usize = "/synod-ssh-123456".len();
+
 /// What all connections of a command share.
 pub struct Settings {
     config: Option<PathBuf>,
-    control: Control,
-}
-
-/// A folder for the sockets of the masters; their paths must be short.
-struct Control(PathBuf);
-
-impl Drop for Control {
-    fn drop(&mut self) {
-        // Sockets of masters that ended go with them; a master that still ends removes nothing of anyone else's.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+    /// A folder for the sockets of the masters, readable by us alone. It goes with this; a master that still ends
+    /// removes nothing of anyone else's.
+    control: TempDir,
+    /// Who works here, for the folders on the hosts.
+    pub who: String,
 }
 
 impl Settings {
-    pub fn new(config: Option<&Path>) -> anyhow::Result<Settings> {
-        let path = std::env::temp_dir().join(format!("synod-ssh-{:016x}", random_u64()?));
-        std::fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&path)
-            .with_context(|| format!("{}: cannot be made", path.display()))?;
+    pub fn new(config: Option<&Path>, who: &str) -> anyhow::Result<Settings> {
+        let base = control_base(&std::env::temp_dir());
+        let control = tempfile::Builder::new()
+            .prefix("synod-ssh-")
+            .tempdir_in(&base)
+            .with_context(|| format!("{}: no folder can be made there", base.display()))?;
         Ok(Settings {
             config: config.map(Path::to_owned),
-            control: Control(path),
+            control,
+            who: who.to_owned(),
         })
+    }
+}
+
+/// The folder for temporary files, unless it is too long for a socket's path or has what `ssh` reads in its own way.
+fn control_base(temporary: &Path) -> PathBuf {
+    let plain = |text: &str| {
+        text.len() + CONTROL_NAME_BYTES <= CONTROL_FOLDER_BYTES_MAX
+            && !text.contains(|c: char| c.is_whitespace() || "%\"'\\$~".contains(c))
+    };
+    match temporary.to_str().is_some_and(plain) {
+        true => temporary.to_owned(),
+        false => PathBuf::from("/tmp"),
     }
 }
 
@@ -66,7 +78,7 @@ impl Ssh {
     pub fn new(
         settings: &Settings,
         target: &str,
-        port: u16,
+        port: Option<u16>,
         user: Option<&str>,
         identity: Option<&Path>,
     ) -> Ssh {
@@ -76,7 +88,10 @@ impl Ssh {
         if let Some(config) = &settings.config {
             add(&["-F", &config.display().to_string()]);
         }
-        add(&["-p", &port.to_string()]);
+        // Otherwise it is what the user's configuration says of this host.
+        if let Some(port) = port {
+            add(&["-p", &port.to_string()]);
+        }
         if let Some(user) = user {
             add(&["-l", user]);
         }
@@ -90,17 +105,20 @@ impl Ssh {
         }
         // Nobody is there to answer a question.
         add(&["-o", "BatchMode=yes", "-T"]);
+        // No agent and no display for a host, and no forwarding of the user's that could fail, such as of a port in use.
+        add(&["-a", "-x", "-o", "ClearAllForwardings=yes"]);
         add(&["-o", &format!("ConnectTimeout={CONNECT_S}")]);
         add(&["-o", &format!("ServerAliveInterval={ALIVE_INTERVAL_S}")]);
         add(&["-o", &format!("ServerAliveCountMax={ALIVE_COUNT}")]);
-        let path = settings.control.0.join("%C");
+        let path = settings.control.path().join("%C");
         add(&["-o", &format!("ControlPath={}", path.display())]);
         Ssh {
             arguments,
             target: target.to_owned(),
-            shown: match user {
-                Some(user) => format!("{user}@{target}, port {port}"),
-                None => format!("{target}, port {port}"),
+            shown: {
+                let user = user.map_or_else(String::new, |user| format!("{user}@"));
+                let port = port.map_or_else(String::new, |port| format!(", port {port}"));
+                format!("{user}{target}{port}")
             },
         }
     }
@@ -134,11 +152,22 @@ impl Ssh {
         Err(self.explain(&output.stderr))
     }
 
-    /// `line` is given to the login shell of the host.
+    /// The port that it goes to, whoever says so.
+    pub async fn port(&self) -> anyhow::Result<u16> {
+        let mut command = self.bare();
+        command.args(["-G", "--", &self.target]);
+        let output = command.stdin(Stdio::null()).output().await?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let port = said.lines().find_map(|line| line.strip_prefix("port "));
+        let port = port.and_then(|port| port.parse().ok());
+        port.with_context(|| format!("`ssh -G` does not tell the port of {}", self.target))
+    }
+
+    /// `line` is given to the login shell of the host. What it prints comes behind the mark.
     pub fn command(&self, line: &str) -> Command {
         let mut command = self.bare();
         // Without a master a connection of its own still does the work.
-        command.args(["-o", "ControlMaster=no", "--", &self.target, line]);
+        command.args(["-o", "ControlMaster=no", "--", &self.target, &marked(line)]);
         command
     }
 
@@ -190,9 +219,38 @@ mod tests {
     use super::*;
 
     #[test]
+    fn sockets_have_a_short_and_plain_path() {
+        let long = format!("/{}", "x".repeat(60));
+        for (temporary, expected) in [
+            ("/tmp", "/tmp"),
+            ("/var/tmp", "/var/tmp"),
+            ("/home/some one/tmp", "/tmp"),
+            ("/tmp/100%", "/tmp"),
+            (long.as_str(), "/tmp"),
+        ] {
+            assert_eq!(control_base(Path::new(temporary)), Path::new(expected));
+        }
+    }
+
+    #[test]
+    fn a_port_is_told_to_ssh_only_if_it_was_told_to_us() {
+        let settings = Settings::new(None, "me").unwrap();
+        let ssh = Ssh::new(&settings, "db1", None, None, None);
+        let words: Vec<&str> = ssh.arguments.iter().map(String::as_str).collect();
+        assert!(
+            !words.contains(&"-p") && !words.contains(&"-l"),
+            "{words:?}"
+        );
+        assert!(words.contains(&"ClearAllForwardings=yes") && words.contains(&"-a"));
+        assert_eq!(ssh.shown, "db1");
+        let ssh = Ssh::new(&settings, "db1", Some(2222), None, None);
+        assert!(ssh.arguments.windows(2).any(|two| two == ["-p", "2222"]));
+    }
+
+    #[test]
     fn what_ssh_says_gets_a_remedy() {
-        let settings = Settings::new(None).unwrap();
-        let ssh = Ssh::new(&settings, "db1", 22, Some("bench"), None);
+        let settings = Settings::new(None, "me").unwrap();
+        let ssh = Ssh::new(&settings, "db1", Some(22), Some("bench"), None);
         let cases = [
             (
                 "bench@db1: Permission denied (publickey).\r\n",

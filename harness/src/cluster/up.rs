@@ -9,17 +9,17 @@ use synod_transport::AuthorityKey;
 use crate::certs::draw_cluster;
 use crate::client_file::{Certificates, ClientFile};
 use crate::cluster::arguments::UpArguments;
-use crate::cluster::fleet::{Fleet, all, all_of, each};
+use crate::cluster::fleet::{Fleet, all, each};
 use crate::cluster::folder::{Executable, Folder};
 use crate::cluster::inventory::{Inventory, LEADER};
+use crate::cluster::owner::purpose_of_cluster;
 use crate::cluster::replicas::{Placed, copy_certificates, folder_name, placed, wait_for_leader};
 use crate::cluster::state::{Started, State, replica_table};
-use crate::cluster::{all_hosts, network, not_up, replica_hosts, with, with_reached};
+use crate::cluster::{not_up, replica_hosts, with};
 use crate::failure::usage;
 use crate::output::say;
 use crate::probe::protocol::Stopped;
 use crate::replica_file::{LimitsTable, ReplicaFile, StorageTable, TimersTable};
-use crate::run::progress::counted;
 
 pub async fn up(
     inventory: &Inventory,
@@ -103,6 +103,7 @@ async fn bring_up(
             executable: Arc::clone(&executable),
             certificates: state.certificates(),
             client: client_file(started),
+            purpose: purpose_of_cluster(&started.cluster),
         };
         async move { host.make().await }
     });
@@ -127,11 +128,12 @@ struct Host {
     executable: Arc<Executable>,
     certificates: std::path::PathBuf,
     client: ClientFile,
+    purpose: String,
 }
 
 impl Host {
     async fn make(self) -> anyhow::Result<()> {
-        self.folder.make().await?;
+        self.folder.make(&self.purpose).await?;
         self.folder.install(&self.executable).await?;
         let mut names: Vec<String> = self.here.iter().map(Placed::name).collect();
         names.push("client".into());
@@ -258,40 +260,5 @@ pub async fn restart(inventory: &Inventory, state: &State, host: &str) -> anyhow
         }
         Ok(())
     })
-    .await
-}
-
-/// Works without a state as well, so that whatever was left by whatever accident goes.
-pub async fn down(inventory: &Inventory, state: &State) -> anyhow::Result<()> {
-    with_reached(
-        inventory,
-        &all_hosts(inventory),
-        async |fleet, mut errors| {
-            let name = folder_name(inventory);
-            let mut folders = Vec::new();
-            for (_, host) in fleet.connected() {
-                folders.push(Folder::of(&host, &name)?);
-            }
-            let table = network::table(inventory);
-            let removed = each(folders, |folder| {
-                let table = table.clone();
-                async move {
-                    folder.remove().await?;
-                    network::heal_host(&folder.host, &table).await
-                }
-            });
-            errors.extend(removed.await.into_iter().filter_map(Result::err));
-            if !errors.is_empty() {
-                let remedy = "the rest is down; correct this and repeat `synod cluster down`";
-                return Err(all_of(errors).context(remedy));
-            }
-            state.remove()?;
-            say!(
-                "nothing of cluster `{}` is left on {}",
-                inventory.name,
-                counted(inventory.hosts.len() as u64, "host")
-            )
-        },
-    )
     .await
 }

@@ -160,7 +160,7 @@ async fn run(setup: &Setup<'_>, fleet: &Fleet) -> anyhow::Result<(Measured, Vec<
     distribute(setup, &replicas, &clients).await?;
     let cuts = match plan.faults.iter().any(Fault::is_of_links) {
         true => Cuts {
-            filter: Filter::make(fleet, setup.inventory, &replicas).await?,
+            filter: Filter::make(fleet, setup.inventory, &replicas, &plan.name).await?,
             max: Duration::from_secs(plan.seconds.into()),
         },
         false => Cuts::none(),
@@ -182,10 +182,11 @@ pub async fn prepare(
         fleet.begin(&folder);
         folders.push(folder);
     }
+    let purpose = name.trim_start_matches("synod-").replacen('-', " ", 1);
     let looked = each(folders, |folder| {
-        let programs = Arc::clone(programs);
+        let (programs, purpose) = (Arc::clone(programs), purpose.clone());
         async move {
-            folder.make().await?;
+            folder.make(&purpose).await?;
             programs.install(&folder).await?;
             look(&folder, &programs.own).await
         }

@@ -13,6 +13,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
+use crate::cluster::answer::skip_to_mark;
+use crate::cluster::host::Host;
 use crate::run::layout::last_line;
 
 /// How long a process may take to end after SIGTERM before it is killed.
@@ -26,6 +28,8 @@ pub struct Process {
     stdin: ChildStdin,
     /// None if it is part of the log.
     stdout: Option<Lines<BufReader<ChildStdout>>>,
+    /// A login shell may have printed something in front of it, which is to be skipped.
+    noisy: bool,
 }
 
 /// A process to be.
@@ -78,9 +82,18 @@ impl Process {
         Process::spawn(command, launch.name, launch.log, launch.logs_stdout)
     }
 
-    /// Starts a command, which may be one of another machine; its stdout is to be read.
-    pub fn start_command(command: Command, name: &str, log: &Path) -> anyhow::Result<Process> {
-        Process::spawn(command, name, log, false)
+    /// Starts a command of a host; its stdout is to be read.
+    pub fn start_on(
+        host: &Host,
+        words: &[&str],
+        name: &str,
+        log: &Path,
+    ) -> anyhow::Result<Process> {
+        let process = Process::spawn(host.command(words), name, log, false)?;
+        Ok(Process {
+            noisy: host.is_marked(),
+            ..process
+        })
     }
 
     fn spawn(
@@ -121,15 +134,22 @@ impl Process {
             child,
             stdin,
             stdout,
+            noisy: false,
         })
     }
 
     /// The next line that the process prints; `None` when it is at its end.
     pub async fn line(&mut self) -> anyhow::Result<Option<String>> {
         let stdout = self.stdout.as_mut().context("its output goes to its log")?;
-        stdout
-            .next_line()
-            .await
+        let line = async {
+            // Once, and again if this was given up in the middle.
+            if self.noisy {
+                skip_to_mark(stdout.get_mut()).await?;
+                self.noisy = false;
+            }
+            stdout.next_line().await
+        };
+        line.await
             .with_context(|| format!("{}: its output cannot be read", self.name))
     }
 

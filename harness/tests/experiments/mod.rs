@@ -3,6 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::process::Signal;
+
 use crate::common::{one_at_a_time, run};
 use crate::machines::bed::{Bed, text, wait_until};
 use crate::{CLIENT, REPLICA};
@@ -236,7 +238,7 @@ fn chaos_that_is_interrupted_leaves_no_link_cut() {
         rules.iter().any(|rules| rules.contains("expires"))
     };
     assert!(
-        crate::interrupted(&bed, &arguments, &is_cut),
+        crate::interrupted(&bed, &arguments, Signal::HUP, &is_cut),
         "it was quicker"
     );
     bed.assert_nothing_left();

@@ -10,6 +10,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+/// Where each sshd listens. Only the user's own configuration of ssh says so.
+const SSH_PORT: u16 = 2222;
 /// Far beyond what a server needs to come up, also on a loaded machine.
 const LISTENS_GUARD: Duration = Duration::from_secs(60);
 const CONNECT_MAX: Duration = Duration::from_secs(1);
@@ -221,17 +223,22 @@ impl Machines {
         let known: String = self
             .names
             .iter()
-            .map(|name| format!("{} {host_key}", self.address(name)))
+            .map(|name| format!("[{}]:{SSH_PORT} {host_key}", self.address(name)))
             .collect();
         std::fs::write(self.directory.join("known_hosts"), known).expect("written");
         let directory = self.directory.display();
         let client = format!(
-            "Host *\n  UserKnownHostsFile {directory}/known_hosts\n  StrictHostKeyChecking yes\n"
+            "Host *\n  UserKnownHostsFile {directory}/known_hosts\n  StrictHostKeyChecking yes\n  Port {SSH_PORT}\n  \
+             LocalForward {SSH_PORT} localhost:1\n"
         );
         std::fs::write(self.directory.join("ssh_config"), client).expect("written");
         let server = format!(
-            "HostKey {directory}/host-key\nAuthorizedKeysFile {directory}/authorized\nPidFile none\nUsePAM no\n\
-             StrictModes no\nPermitRootLogin prohibit-password\nPasswordAuthentication no\n"
+            // A deep shell reads no start files of bash: those of whoever runs the tests may do anything, for minutes.
+            "Port {SSH_PORT}\nSetEnv SHLVL=5\nHostKey {directory}/host-key\nAuthorizedKeysFile {directory}/authorized\nPidFile none\nUsePAM no\n\
+             StrictModes no\nPermitRootLogin prohibit-password\nPasswordAuthentication no\n\
+             Match LocalAddress {noisy}\n  ForceCommand printf 'Welcome!\\nno end of line'; exec sh -c \"$SSH_ORIGINAL_COMMAND\"\n",
+            // As the start file of a shell that greets; on one machine, so that both kinds are met.
+            noisy = self.address(&self.names[0])
         );
         std::fs::write(self.directory.join("sshd_config"), server).expect("written");
         std::fs::create_dir_all("/run/sshd").expect("sshd separates its privileges there");
@@ -262,7 +269,7 @@ impl Machines {
     /// A server takes connections some time after its start only.
     fn wait_for_sshd(&mut self, index: usize, name: &str) {
         let address = self.address(name).parse().expect("an IP address");
-        let at = SocketAddr::new(address, 22);
+        let at = SocketAddr::new(address, SSH_PORT);
         let started = Instant::now();
         while TcpStream::connect_timeout(&at, CONNECT_MAX).is_err() {
             let ended = self.servers[index].try_wait().expect("our child");

@@ -50,13 +50,14 @@ impl Filter {
         fleet: &Fleet,
         inventory: &Inventory,
         placed: &[Placed],
+        run: &str,
     ) -> anyhow::Result<Filter> {
         let mut filter = Filter::none();
         let mut index_of = BTreeMap::new();
         for (host_index, host) in fleet.connected() {
             let table = Table {
                 host,
-                name: format!("synod_run_{}", inventory.name),
+                name: format!("{}{run}", table_prefix(inventory)),
             };
             fleet.begin_table(&table);
             index_of.insert(host_index, filter.tables.len());
@@ -135,9 +136,14 @@ impl Filter {
     }
 }
 
+/// Of the tables of all runs on an inventory; each has one of its own, so that two at once don't heal each other.
+pub fn table_prefix(inventory: &Inventory) -> String {
+    format!("synod_run_{}_", inventory.name)
+}
+
 const SETS: [&str; 4] = ["cut4", "cut6", "lossy4", "lossy6"];
 
-/// A table that drops nothing yet; one of an earlier run is replaced.
+/// A table that drops nothing yet; one that a killed run of this name left is replaced.
 fn whole(table: &str) -> String {
     let mut rules = format!(
         "add table inet {table}\ndelete table inet {table}\nadd table inet {table}\n\

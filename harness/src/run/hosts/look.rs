@@ -45,7 +45,7 @@ pub fn look(hosts: Hosts<'_>, adapter: &Path, system: System) -> anyhow::Result<
         let looked = each(folders, |folder| {
             let programs = std::sync::Arc::clone(&programs);
             async move {
-                folder.make().await?;
+                folder.make("look").await?;
                 let [own, adapter] = &*programs;
                 folder.install(own).await?;
                 let adapter = folder.install(adapter).await?;

@@ -174,7 +174,7 @@ impl<'a> RemoteCluster<'a> {
         }
         let name = replica_name(placed.id, placed.host().name());
         let log = self.layout.replica_log(placed.id);
-        Process::start_command(placed.host().command(&words), &name, &log)
+        Process::start_on(placed.host(), &words, &name, &log)
     }
 
     fn replica(&mut self, id: ReplicaId) -> anyhow::Result<&mut Replica> {
@@ -341,7 +341,7 @@ impl Target for RemoteCluster<'_> {
             ];
             let log = self.layout.results.join(format!("load-{host}.log"));
             let name = format!("the load on host {host}");
-            let process = Process::start_command(folder.host.command(&words), &name, &log)?;
+            let process = Process::start_on(&folder.host, &words, &name, &log)?;
             parts.push(several_loads::Part {
                 process,
                 folder: folder.clone(),

@@ -142,7 +142,7 @@ impl<'a> RemoteServers<'a> {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let name = format!("server {} on host {}", placed.id.0, placed.host().name());
         let log = self.layout.replica_log(placed.id);
-        Process::start_command(placed.host().command(&words), &name, &log)
+        Process::start_on(placed.host(), &words, &name, &log)
     }
 
     /// Until the cluster serves a write.
@@ -273,7 +273,7 @@ impl Target for RemoteServers<'_> {
             let log = self.layout.results.join(format!("load-{host}.log"));
             let name = format!("the load on host {host}");
             parts.push(several_loads::Part {
-                process: Process::start_command(folder.host.command(&words), &name, &log)?,
+                process: Process::start_on(&folder.host, &words, &name, &log)?,
                 folder: folder.clone(),
             });
         }
