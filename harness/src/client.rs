@@ -3,6 +3,8 @@
 pub mod arguments;
 mod repl;
 
+use std::io::IsTerminal;
+
 use anyhow::Context;
 use synod_engine::machine::kv::{KvCommand, KvReply};
 use synod_transport::{Client, ClientConfig, ClientError};
@@ -142,6 +144,34 @@ fn describe(reply: &KvReply) -> String {
     }
 }
 
+/// As it is for a program; for a terminal without what would command it: whoever wrote the value may be anybody.
 fn show(value: &[u8]) -> String {
-    String::from_utf8_lossy(value).into_owned()
+    let text = String::from_utf8_lossy(value);
+    match std::io::stdout().is_terminal() {
+        true => printable(&text),
+        false => text.into_owned(),
+    }
+}
+
+fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\t' => shown.push(c),
+            c if c.is_control() => shown.extend(c.escape_default()),
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn a_value_commands_no_terminal() {
+        assert_eq!(printable("a\tb\nc ä"), "a\tb\nc ä");
+        assert_eq!(printable("\u{1b}[2J\r\u{9b}x"), "\\u{1b}[2J\\r\\u{9b}x");
+    }
 }

@@ -87,9 +87,25 @@ fn complain(what: &str) {
     log::flush();
 }
 
-/// Joins lines, because one mistake gives one line.
+/// Joins lines, because one mistake gives one line; and what would command a terminal is spelled out, because a host or a
+/// store may have said it.
 pub fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.contains(char::is_control) {
+        true => spelled_out(&line),
+        false => line,
+    }
+}
+
+fn spelled_out(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    for c in line.chars() {
+        match c.is_control() {
+            true => out.extend(c.escape_default()),
+            false => out.push(c),
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -104,6 +120,7 @@ mod tests {
             .unwrap_err();
         assert!(error.downcast_ref::<Usage>().is_some());
         assert_eq!(one_line("a\n  b\n\nc"), "a b c");
+        assert_eq!(one_line("a\u{1b}[2J\rb"), "a\\u{1b}[2J b");
         assert_eq!(describe(&error), "run: payload is too small");
         let quoted = Err::<(), _>(usage("no room")).context("write: no room");
         assert_eq!(describe(&quoted.unwrap_err()), "write: no room");

@@ -18,7 +18,7 @@ const SCRATCH: &str = "synod-probe";
 pub struct Facts {
     pub environment: Environment,
     pub hostname: String,
-    /// What the kernel was started with.
+    /// What the kernel was started with, as far as it matters to a benchmark.
     pub kernel_command_line: String,
     pub numa_nodes: usize,
     /// Of the machine, whatever a process may use of them.
@@ -58,7 +58,7 @@ impl Facts {
         Ok(Facts {
             environment: Environment::look(data),
             hostname: text("/proc/sys/kernel/hostname").unwrap_or_default(),
-            kernel_command_line: text("/proc/cmdline").unwrap_or_default(),
+            kernel_command_line: known(&text("/proc/cmdline").unwrap_or_default()),
             numa_nodes: numa_nodes(),
             online_cpus: online_cpus(),
             free_bytes: space.f_bavail * space.f_frsize,
@@ -72,6 +72,60 @@ impl Facts {
             systemd: Path::new("/run/systemd/system").is_dir(),
         })
     }
+}
+
+/// What changes how fast a machine is. Anything else may be a token of whoever set it up, and results are published.
+const KERNEL_KEYS: [&str; 41] = [
+    "amd_pstate",
+    "audit",
+    "cgroup_no_v1",
+    "clocksource",
+    "cpufreq.default_governor",
+    "cpuidle.off",
+    "default_hugepagesz",
+    "elevator",
+    "hugepages",
+    "hugepagesz",
+    "idle",
+    "init_on_alloc",
+    "init_on_free",
+    "intel_idle.max_cstate",
+    "intel_iommu",
+    "intel_pstate",
+    "iommu",
+    "iommu.passthrough",
+    "irqaffinity",
+    "isolcpus",
+    "kpti",
+    "maxcpus",
+    "mem",
+    "mitigations",
+    "nmi_watchdog",
+    "nohz",
+    "nohz_full",
+    "nopti",
+    "nosmt",
+    "nowatchdog",
+    "nr_cpus",
+    "numa_balancing",
+    "nvme.poll_queues",
+    "preempt",
+    "processor.max_cstate",
+    "psi",
+    "rcu_nocbs",
+    "skew_tick",
+    "threadirqs",
+    "transparent_hugepage",
+    "tsc",
+];
+
+fn known(command_line: &str) -> String {
+    let is_known = |word: &&str| {
+        let key = word.split_once('=').map_or(*word, |(key, _)| key);
+        KERNEL_KEYS.contains(&key)
+    };
+    let words = command_line.split_whitespace().filter(is_known);
+    words.collect::<Vec<_>>().join(" ")
 }
 
 struct Scratch(std::path::PathBuf);
@@ -175,6 +229,13 @@ fn number(path: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_matters_of_the_kernels_start_is_told() {
+        let line = "BOOT_IMAGE=/vmlinuz root=UUID=1-2 isolcpus=2-5 ro token=s3cret mitigations=off nosmt \
+                    ds=nocloud;s=http://x/?key=y";
+        assert_eq!(known(line), "isolcpus=2-5 mitigations=off nosmt");
+    }
 
     #[test]
     fn this_machine_is_described_and_nothing_stays() {

@@ -120,7 +120,7 @@ impl Systemd {
                 "LimitMEMLOCK=infinity",
                 "--",
             ])
-            .args(&words)
+            .args(words.iter().map(|word| literal(word)))
             .stdin(Stdio::null());
         let output = command.output().context("systemd-run cannot be started")?;
         let said = String::from_utf8_lossy(&output.stderr);
@@ -131,6 +131,11 @@ impl Systemd {
         );
         Ok(())
     }
+}
+
+/// systemd puts variables in the place of `$NAME` in the words of a command; `$$` is one `$`.
+fn literal(word: &str) -> String {
+    word.replace('$', "$$")
 }
 
 fn wait_ready(arguments: &StartArguments) -> anyhow::Result<String> {
@@ -156,5 +161,16 @@ fn wait_ready(arguments: &StartArguments) -> anyhow::Result<String> {
             "it is not ready after {waited} s"
         );
         std::thread::sleep(POLL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::literal;
+
+    #[test]
+    fn a_path_with_a_dollar_stays_as_it_is() {
+        assert_eq!(literal("/data/$HOME/${x}"), "/data/$$HOME/$${x}");
+        assert_eq!(literal("/data/x"), "/data/x");
     }
 }

@@ -40,8 +40,13 @@ pub fn summary(view: &View<'_>) -> String {
     csv
 }
 
-/// As RFC 4180 has it.
+/// As RFC 4180 has it. What a spreadsheet would take for a formula gets an apostrophe: names and versions are those of a
+/// folder that may be somebody else's.
 fn quote(field: &str) -> String {
+    let formula = field.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    if formula && field.parse::<f64>().is_err() {
+        return quote(&format!("'{field}"));
+    }
     if field.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", field.replace('"', "\"\""))
     } else {
@@ -56,6 +61,11 @@ mod tests {
     #[test]
     fn fields_with_commas_and_quotes() {
         assert_eq!(quote("a"), "a");
+        for formula in ["=1+1", "@x", "+cmd", "-cmd|' /c'!A0", "\t=1"] {
+            assert_eq!(quote(formula), format!("'{formula}"));
+        }
+        assert_eq!(quote("=A1,B1"), "\"'=A1,B1\"");
+        assert_eq!(quote("-1.5"), "-1.5");
         assert_eq!(quote("1,024 \"x\""), "\"1,024 \"\"x\"\"\"");
     }
 }

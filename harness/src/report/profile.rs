@@ -5,8 +5,9 @@ use std::path::Path;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::failure::usage;
 use crate::profile::stage::Stage;
-use crate::profile::table::{ProcessProfile, Profile};
+use crate::profile::table::{FILE_NAME, ProcessProfile, Profile};
 use crate::report::format::escape;
 use crate::results::file;
 
@@ -79,6 +80,15 @@ fn table(profile: &Profile) -> String {
 
 /// As an image, so that the page has no scripts; the file beside it can be searched and zoomed.
 fn picture(folder: &Path, process: &ProcessProfile) -> anyhow::Result<String> {
+    // It becomes part of a path.
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if process.role.is_empty() || !process.role.chars().all(plain) {
+        return Err(usage(format!(
+            "{}: role `{}`: lower-case letters, digits and `-` only; is the file ours?",
+            folder.join(FILE_NAME).display(),
+            process.role.escape_debug()
+        )));
+    }
     let name = format!("flame-{}.svg", process.role);
     let Some(svg) = file::read(&folder.join(&name))? else {
         return Ok(String::new());
