@@ -1,4 +1,4 @@
-//! Known ways to get Multi-Paxos wrong (the rows of `../shared/traps.md`), each against the production loop.
+//! Known ways to get Multi-Paxos wrong (the numbered rows of the table in `ARCHITECTURE.md`), each against the production loop.
 
 mod doubles;
 

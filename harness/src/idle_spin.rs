@@ -1,7 +1,6 @@
 //! Staying awake for a moment instead of going to sleep at once.
 //!
-//! Waking a sleeping core is the largest part of an unloaded command's latency (`../shared/anchors.md`, section 5),
-//! and on a shared virtual machine it costs more than all the work of a command. A replica that has just been active
+//! Waking a sleeping core is the largest part of an unloaded command's latency, and on a shared virtual machine it costs more than all the work of a command. A replica that has just been active
 //! therefore polls for a short while, but only while that takes nothing from anybody: it offers the core to others at
 //! each step and goes to sleep as soon as one of them takes it. Under load it sleeps at once, for then one wake-up
 //! serves hundreds of commands and the core has better things to do.

@@ -1,4 +1,4 @@
-//! What is changed, where. Each is a mistake that somebody made in a system of this kind (`../shared/traps.md`).
+//! What is changed, where. Each is a mistake that somebody made in a system of this kind.
 
 pub struct Bug {
     pub name: &'static str,
