@@ -162,17 +162,19 @@ impl Fetches {
     /// The answer that goes on behind `held`, if it is there, and its first slot.
     pub fn take(&mut self, held: Slot) -> Option<(Slot, Vec<Value>)> {
         self.forget(held);
-        self.ranges
-            .pop_front_if(|range| range.from <= held.next() && range.values.is_some())
-            .and_then(|range| Some((range.from, range.values?)))
+        let front = self.ranges.front()?;
+        if front.from > held.next() || front.values.is_none() {
+            return None;
+        }
+        let range = self.ranges.pop_front()?;
+        Some((range.from, range.values?))
     }
 
     fn forget(&mut self, held: Slot) {
-        while self
-            .ranges
-            .pop_front_if(|range| range.through <= held)
-            .is_some()
-        {}
+        let is_over = |range: &Range| range.through <= held;
+        while self.ranges.front().is_some_and(is_over) {
+            self.ranges.pop_front();
+        }
     }
 
     /// Whatever comes now comes too late.
