@@ -113,6 +113,9 @@ impl<N: Node> EventLoop<N> {
         #[cfg(feature = "slowdown")]
         let mut slowdown = crate::slowdown::Slowdown::from_environment();
         loop {
+            if let Some(why) = self.inbox.failure() {
+                anyhow::bail!(why);
+            }
             self.inbox.drain(&mut arrivals);
             self.idle_spin.note(now(self.clock), &arrivals);
             self.node.turn(now(self.clock), &mut arrivals)?;

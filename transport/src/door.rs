@@ -125,6 +125,11 @@ impl Door {
         })
     }
 
+    /// Whether peers come from there.
+    pub fn knows(&self, address: SocketAddr) -> bool {
+        self.lock().caller(address) == Caller::Known
+    }
+
     /// `peer` has shown by its certificate that it is the one who comes from `address`.
     pub fn met(&self, peer: ReplicaId, address: SocketAddr) {
         if let Some(known) = self.lock().peers.get_mut(&peer) {

@@ -48,6 +48,8 @@ struct State {
     drains: u64,
     /// Readers wait for room, so the next drain has to wake them.
     waiting: bool,
+    /// Why nothing will arrive any more.
+    failure: Option<String>,
 }
 
 /// What one client has in the inbox; kept by its reader.
@@ -103,6 +105,11 @@ impl Inbox {
         if waiting {
             self.shared.room.notify_waiters();
         }
+    }
+
+    /// Why nothing will ever arrive any more, if the socket is gone: the process is of no use then.
+    pub fn failure(&self) -> Option<String> {
+        self.shared.lock().failure.clone()
     }
 
     /// Whether nothing arrived since the last drain.
@@ -190,6 +197,11 @@ impl InboxShared {
         self.news.notify_one();
     }
 
+    pub fn fail(&self, why: &str) {
+        self.lock().failure = Some(why.to_owned());
+        self.news.notify_one();
+    }
+
     /// Returns once the lane's budget has room. Control has its own, so it never waits behind data.
     pub async fn room_for(&self, lane: Lane) {
         let mut waited = false;
@@ -237,7 +249,7 @@ impl State {
     }
 
     fn is_empty(&self) -> bool {
-        self.control.is_empty() && self.rest.is_empty()
+        self.control.is_empty() && self.rest.is_empty() && self.failure.is_none()
     }
 }
 

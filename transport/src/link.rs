@@ -13,7 +13,7 @@ use crate::counters::{Counters, lane_index};
 use crate::handshake::{PeerConnection, read_lane};
 use crate::inbox::InboxShared;
 use crate::limits::Limits;
-use crate::notices::Notices;
+use crate::notices::{self, Notices};
 use crate::outqueue::{OutQueue, Pushed};
 use crate::reader::{FrameReader, ReadFailed};
 
@@ -129,10 +129,9 @@ impl Link {
         }
         tasks.shutdown().await;
         self.lower(&up);
-        self.notices.warn(format!(
-            "the link to replica {} broke: {reason}",
-            self.peer.0
-        ));
+        let why = notices::words(&reason);
+        self.notices
+            .warn(format!("the link to replica {} broke: {why}", self.peer.0));
     }
 
     fn raise(&self, connection: Connection) -> Arc<Up> {

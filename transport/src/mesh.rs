@@ -5,7 +5,6 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
 use std::time::Duration;
 
 use quinn::{Connecting, Connection, Endpoint, Incoming};
@@ -29,7 +28,7 @@ use crate::identity::Identity;
 use crate::inbox::InboxShared;
 use crate::limits::Limits;
 use crate::link::Link;
-use crate::notices::Notices;
+use crate::notices::{self, Notices};
 use crate::tls;
 
 /// Answers to strangers between two turns of everybody else.
@@ -48,8 +47,11 @@ pub struct Mesh {
     diallers: Vec<ReplicaId>,
     door: Arc<Door>,
     pub gateway: Gateway,
+    inbox: Arc<InboxShared>,
     counters: Arc<Counters>,
+    /// Of callers from where peers are expected, and of all others, who must not hide what is said of those.
     notices: Notices,
+    strangers: Notices,
 }
 
 /// What connections are made with. It may change while the process runs.
@@ -94,8 +96,10 @@ impl Mesh {
                 Arc::clone(counters),
                 config.limits.clone(),
             ),
+            inbox: Arc::clone(inbox),
             counters: Arc::clone(counters),
             notices: Notices::default(),
+            strangers: Notices::rare(),
         })
     }
 
@@ -215,8 +219,9 @@ impl Mesh {
                 }
                 Err(error) => {
                     self.counters.handshake_failures.add(1);
+                    let why = notices::words(&error);
                     link.notices().warn(format!(
-                        "cannot reach replica {} at {address}: {error}",
+                        "cannot reach replica {} at {address}: {why}",
                         peer.0
                     ));
                     // An attempt that timed out has waited enough: the next first packet goes out soon, so that
@@ -256,7 +261,7 @@ impl Mesh {
         .await
     }
 
-    /// Lets in whom the door lets in, each in a task of its own.
+    /// Lets in whom the door lets in, each in a task of its own. Returns if the socket is gone.
     pub async fn accept(self: Arc<Mesh>) {
         let mut connections = JoinSet::new();
         let mut in_a_row = 0;
@@ -268,12 +273,16 @@ impl Mesh {
             // between two of them, or between some refusals, everybody else has a turn.
             if begun.is_some() || in_a_row >= REFUSALS_IN_A_ROW {
                 in_a_row = 0;
-                others_first().await;
+                tokio::task::yield_now().await;
             }
             if let Some((connecting, address, place)) = begun {
                 connections.spawn(Arc::clone(&self).serve(connecting, address, place));
             }
         }
+        // Whoever closes the endpoint ends this task first, so the socket failed: nobody is reached any more, and whoever
+        // watches this process has to hear of it.
+        self.inbox
+            .fail("the UDP socket failed: no peer and no client can be reached any more");
     }
 
     /// Begins a handshake, or does not.
@@ -319,9 +328,12 @@ impl Mesh {
 
     fn failed(&self, address: SocketAddr, error: &HandshakeFailed) {
         self.counters.handshake_failures.add(1);
-        self.notices.warn(format!(
-            "the connection from {address} was refused: {error}"
-        ));
+        let notices = match self.door.knows(address) {
+            true => &self.notices,
+            false => &self.strangers,
+        };
+        let why = notices::words(error);
+        notices.warn(format!("the connection from {address} was refused: {why}"));
     }
 
     async fn serve_connection(
@@ -359,20 +371,6 @@ impl Mesh {
         }
         Ok(())
     }
-}
-
-/// Lets every other task that is ready have its turn first.
-async fn others_first() {
-    let mut yielded = false;
-    std::future::poll_fn(|context| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        // Behind all that are ready; tokio's own yield would be behind what is not ready yet as well.
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 fn links(

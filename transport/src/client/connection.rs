@@ -11,6 +11,7 @@ use super::core::{QUEUE_BYTES_LIMIT, Shared, has_room};
 use crate::backoff::{self, Backoff};
 use crate::close::{self, CloseCode};
 use crate::handshake::{self, ClientConnection, HandshakeFailed, Local, bounded, greet_gateway};
+use crate::notices;
 use crate::outqueue::OutQueue;
 use crate::reader::{FrameReader, ReadFailed};
 
@@ -66,7 +67,7 @@ impl Dialler {
                         error if error.is_lasting() => Refused::Lasting,
                         _ => Refused::No,
                     };
-                    (error.to_string(), refused)
+                    (notices::words(&error), refused)
                 }
             };
             shared.disconnected(self.replica, reason, refused == Refused::Lasting);
@@ -109,7 +110,7 @@ impl Dialler {
         };
         queue.close();
         if let Some(error) = connection.close_reason() {
-            return (error.to_string(), Refused::by(&error));
+            return (notices::words(&error), Refused::by(&error));
         }
         CloseCode::Violation.close(&connection, &ours);
         (ours, Refused::No)
