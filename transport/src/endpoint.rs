@@ -95,7 +95,7 @@ pub fn bind(
         .then(|| server_config(identity, mtu_max))
         .transpose()?;
     Endpoint::new_with_abstract_socket(
-        endpoint_config(identity, mtu_max),
+        endpoint_config(accept.then_some(identity), mtu_max),
         server,
         Arc::new(socket),
         Arc::new(TokioRuntime),
@@ -160,7 +160,17 @@ pub fn open_to_client(connection: &Connection, bytes: usize) {
     connection.set_send_window(u64::from(window));
 }
 
-fn endpoint_config(identity: &Identity, mtu_max: u16) -> EndpointConfig {
+/// All clients may have one identity. What is derived from it would let each of them end the connections of the others; so
+/// without an identity, ids and reset tokens are as random as quinn makes them.
+fn endpoint_config(identity: Option<&Identity>, mtu_max: u16) -> EndpointConfig {
+    let mut config = identity.map_or_else(EndpointConfig::default, surviving_config);
+    config
+        .max_udp_payload_size(mtu_max)
+        .expect("bind() checked that the MTU is at least 1200");
+    config
+}
+
+fn surviving_config(identity: &Identity) -> EndpointConfig {
     // What stateless resets are made with survives a restart, because it is derived from the private key. So the
     // first packet that a peer sends on a connection from before the restart tells it that the connection is gone,
     // instead of an idle timeout. The key of connection ids has to survive too: quinn answers only packets whose
@@ -171,9 +181,6 @@ fn endpoint_config(identity: &Identity, mtu_max: u16) -> EndpointConfig {
     let ids = u64::from_le_bytes(ids.as_ref()[..8].try_into().expect("a digest is longer"));
     let mut config = EndpointConfig::new(Arc::new(key));
     config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
-    config
-        .max_udp_payload_size(mtu_max)
-        .expect("bind() checked that the MTU is at least 1200");
     config
 }
 

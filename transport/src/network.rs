@@ -12,6 +12,7 @@ use tokio::task::AbortHandle;
 
 use crate::close::CloseCode;
 use crate::counters::Counters;
+use crate::drops::Drops;
 use crate::inbox::Inbox;
 use crate::mesh::Mesh;
 use crate::outqueue::OutQueue;
@@ -26,6 +27,7 @@ pub struct QuicNetwork {
     mesh: Arc<Mesh>,
     counters: Arc<Counters>,
     local_addr: SocketAddr,
+    drops: Drops,
     /// Queues whose writers have to be told at the next flush.
     dirty: Vec<Arc<OutQueue>>,
     tasks: Vec<AbortHandle>,
@@ -57,6 +59,7 @@ pub fn start(config: TransportConfig) -> Result<(QuicNetwork, Inbox), TransportE
         mesh,
         counters,
         local_addr,
+        drops: Drops::of(local_addr),
         dirty: Vec::new(),
         tasks,
         replica: config.replica,
@@ -133,6 +136,46 @@ impl Network for QuicNetwork {
     fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {
         self.counters.report(report);
         self.mesh.report(report);
+        report("udp_receive_dropped", self.drops.count());
         report("gateway_clients", self.mesh.gateway.clients() as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use synod_engine::ids::ClusterId;
+
+    use super::*;
+    use crate::{Identity, Limits, MTU_MAX_DEFAULT, make_certificates};
+
+    #[tokio::test]
+    async fn a_socket_that_is_gone_is_an_error_and_no_silence() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (cluster, replica) = (ClusterId(7), ReplicaId(1));
+        make_certificates(directory.path(), cluster, &[replica], &[]).expect("certificates");
+        let file = |name: &str| directory.path().join(name);
+        let identity = Identity::load(
+            &file("ca.pem"),
+            &file("replica-1.pem"),
+            &file("replica-1.key"),
+        );
+        let (network, inbox) = start(TransportConfig {
+            cluster,
+            replica,
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            peers: Vec::new(),
+            identity: identity.expect("an identity"),
+            mtu_max: MTU_MAX_DEFAULT,
+            limits: Limits::default(),
+            seed: 1,
+        })
+        .expect("it starts");
+        assert_eq!(inbox.failure(), None);
+        // As good as a failed socket: nobody is accepted any more.
+        network.mesh.endpoint().close(VarInt::from_u32(0), b"");
+        let failed = tokio::time::timeout(Duration::from_secs(30), inbox.notified()).await;
+        failed.expect("the failure wakes the loop");
+        let why = inbox.failure().expect("a reason");
+        assert!(why.contains("UDP socket"), "{why}");
     }
 }

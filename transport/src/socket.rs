@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
+use rustix::net::sockopt;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::trains::{TRAIN_BYTES_MAX, Trains, packets_of};
@@ -35,6 +36,9 @@ impl TrainSocket {
         socket.set_nonblocking(true)?;
         socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
         socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
+        // Beyond the limits of the system, where this process may (CAP_NET_ADMIN); elsewhere they stay.
+        let _ = sockopt::set_socket_recv_buffer_size_force(&socket, SOCKET_BUFFER_BYTES);
+        let _ = sockopt::set_socket_send_buffer_size_force(&socket, SOCKET_BUFFER_BYTES);
         note_small_buffers(&socket)?;
         socket.bind(&SockAddr::from(listen))?;
         Ok(TrainSocket {

@@ -15,8 +15,8 @@ const FREE_BYTES_WARN: u64 = 8 << 30;
 const CERTIFICATE_S_WARN: u64 = crate::certificate_watch::WARN_S;
 const NOFILE_WARN: u64 = 1_024;
 const MEMLOCK_BYTES_WARN: u64 = 8 << 20;
-/// What the transport asks for; the kernel gives twice the maximum at most.
-const SOCKET_BYTES_WARN: u64 = 1 << 20;
+/// What the transport asks for.
+const SOCKET_BYTES_WARN: u64 = 4 << 20;
 const CLOCK_OFFSET_MS_WARN: f64 = 50.0;
 /// Slower than a hard disk.
 const SYNC_US_SLOW: f64 = 30_000.0;
@@ -301,7 +301,7 @@ mod tests {
                 facts.sync.p50_us = 40_000.0
             }),
             (false, "rmem_max", |facts| {
-                facts.rmem_max_bytes = Some(212_992)
+                facts.rmem_max_bytes = Some((4 << 20) - 1)
             }),
             (false, "MTU of 1500", |facts| {
                 facts.interface = Some(Interface {
