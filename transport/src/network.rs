@@ -146,13 +146,14 @@ mod tests {
     use synod_engine::ids::ClusterId;
 
     use super::*;
-    use crate::{Identity, Limits, MTU_MAX_DEFAULT, make_certificates};
+    use crate::{AuthorityKey, Identity, Limits, MTU_MAX_DEFAULT, make_certificates};
 
     #[tokio::test]
     async fn a_socket_that_is_gone_is_an_error_and_no_silence() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let (cluster, replica) = (ClusterId(7), ReplicaId(1));
-        make_certificates(directory.path(), cluster, &[replica], &[]).expect("certificates");
+        make_certificates(directory.path(), cluster, &[replica], AuthorityKey::Kept)
+            .expect("certificates");
         let file = |name: &str| directory.path().join(name);
         let identity = Identity::load(
             &file("ca.pem"),
