@@ -1,8 +1,10 @@
 //! Where groups go. Everything below this line may fail, tear or lie.
 
 mod blocking;
+mod completion;
 mod file;
 pub mod memory;
+pub mod retries;
 mod uring;
 
 use std::io;
@@ -14,6 +16,7 @@ use crate::signal::Signal;
 pub use blocking::BlockingWriter;
 pub use file::{FileBackend, Writer};
 pub use memory::{Fault, MemoryBackend, MemoryDisk};
+pub use retries::Retries;
 pub use uring::UringWriter;
 
 /// One group on its way to the disk.
@@ -48,8 +51,12 @@ pub trait Backend: Send {
     /// Queues a write; it may not move before [`Backend::flush`].
     fn start_write(&mut self, write: GroupWrite<<Self::Disk as Disk>::File>);
 
+    /// Hands on what is queued, and tries again what waits for that. Called in every turn.
     fn flush(&mut self) -> io::Result<()>;
 
     /// The next write that ended, in any order. Its buffer is free again.
     fn take_written(&mut self) -> Option<Written>;
+
+    /// What is tried again meanwhile, or was.
+    fn retries(&self) -> Retries;
 }

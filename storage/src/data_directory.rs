@@ -8,12 +8,12 @@ use std::path::Path;
 use rustix::fs::{FlockOperation, flock};
 use synod_engine::ids::Incarnation;
 
+use crate::backend::retries::is_full;
 use crate::config::{Config, Durability, Options};
 use crate::directory::{self, initialise, read_identity};
 use crate::disk::RealDisk;
 use crate::error::OpenError;
 use crate::format::{Identity, LOCK_FILE};
-use crate::keeper::is_full;
 use crate::signal::Signal;
 use crate::snapshot::{Owner, Snapshots};
 

@@ -5,9 +5,10 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use crate::backend::retries::{TRANSIENT_PAUSE, is_full, is_out_of_handles, is_transient};
 use crate::buffer::{AlignedBuffer, PAGE_BYTES};
-use crate::keeper::is_full;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
@@ -39,7 +40,27 @@ pub trait Disk: Clone + Send + 'static {
     fn path(&self, name: &str) -> PathBuf;
 }
 
-/// A directory of the operating system.
+/// How long a call is tried again that may succeed in a moment. Whoever asked may try again from the start after that.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Makes a call until it does not fail in passing, but no longer than [`PATIENCE`]. Not for a sync: one that failed may
+/// have dropped what it was to make durable.
+fn patiently<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let started = Instant::now();
+    loop {
+        match call() {
+            Err(error)
+                if (is_transient(&error) || is_out_of_handles(&error))
+                    && started.elapsed() < PATIENCE =>
+            {
+                std::thread::sleep(TRANSIENT_PAUSE);
+            }
+            done => return done,
+        }
+    }
+}
+
+/// A directory of the operating system. Its calls may take their time, and are made beside the loop.
 #[derive(Clone)]
 pub struct RealDisk {
     directory: Arc<PathBuf>,
@@ -117,7 +138,7 @@ impl Disk for RealDisk {
 
     fn list(&self) -> io::Result<Vec<(String, u64)>> {
         let mut files = Vec::new();
-        for item in fs::read_dir(self.directory.as_path())? {
+        for item in patiently(|| fs::read_dir(self.directory.as_path()))? {
             let item = item?;
             let metadata = match item.metadata() {
                 Ok(metadata) => metadata,
@@ -146,15 +167,16 @@ impl Disk for RealDisk {
         if self.direct && matches!(mode, OpenMode::Segment | OpenMode::CreateSegment) {
             options.custom_flags(rustix::fs::OFlags::DIRECT.bits() as i32);
         }
-        options.open(self.path(name)).map(Arc::new)
+        patiently(|| options.open(self.path(name))).map(Arc::new)
     }
 
     fn read_at(&self, file: &Arc<File>, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        file.read_exact_at(buffer, offset)
+        patiently(|| file.read_exact_at(buffer, offset))
     }
 
     fn write_at(&self, file: &Arc<File>, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        file.write_all_at(bytes, offset)
+        // From its start again: the same bytes at the same place.
+        patiently(|| file.write_all_at(bytes, offset))
     }
 
     fn sync(&self, file: &Arc<File>) -> io::Result<()> {
@@ -162,18 +184,18 @@ impl Disk for RealDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.path(from), self.path(to))
+        patiently(|| fs::rename(self.path(from), self.path(to)))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.path(name))
+        patiently(|| fs::remove_file(self.path(name)))
     }
 
     fn sync_directory(&self) -> io::Result<()> {
         if !self.syncs {
             return Ok(());
         }
-        File::open(self.directory.as_path())?.sync_all()
+        patiently(|| File::open(self.directory.as_path()))?.sync_all()
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use synod_engine::ids::{ClusterId, ReplicaId};
 
+use crate::backend::retries::is_passing;
 use crate::buffer::AlignedBuffer;
 use crate::disk::{Disk, OpenMode};
 use crate::format::{PAGE, SegmentHeader, SegmentIdentity, Sequence};
@@ -16,6 +17,8 @@ use crate::format::{PAGE, SegmentHeader, SegmentIdentity, Sequence};
 const ZERO_BYTES: usize = 256 << 10;
 /// How long the keeper rests on a full disk before it tries again, in naps, so that a closing WAL waits for one only.
 const NAPS_WHILE_FULL: u32 = 20;
+/// How often a job is tried in place of a thread that would wait.
+const TRIES_IN_PLACE_MAX: u32 = 3;
 const NAP: Duration = Duration::from_millis(5);
 
 /// What the keeper is asked to do.
@@ -32,7 +35,7 @@ pub enum Job {
 pub enum Outcome<F> {
     Prepared(Prepared<F>),
     Dropped(Dropped),
-    /// The disk is full. Nothing of the attempt is left, and a later one may succeed.
+    /// The disk is full, or no file handle is free. Nothing of the attempt is left, and a later one may succeed.
     NoRoom(String),
     Failed(String),
 }
@@ -66,6 +69,15 @@ pub struct Prepared<F> {
 pub enum Trouble {
     NoRoom(io::Error),
     Failed(io::Error),
+}
+
+impl Trouble {
+    fn of(error: io::Error) -> Trouble {
+        match is_passing(&error) {
+            true => Trouble::NoRoom(error),
+            false => Trouble::Failed(error),
+        }
+    }
 }
 
 /// A recycled file.
@@ -106,7 +118,7 @@ pub struct Keeper<D: Disk> {
 impl<D: Disk> Keeper<D> {
     pub fn run(&mut self, job: Job) -> Outcome<D::File> {
         match job {
-            Job::Renew(sequence) => match self.renew(sequence) {
+            Job::Renew(sequence) => match self.until_it_passes(|keeper| keeper.renew(sequence)) {
                 Ok(prepared) => Outcome::Prepared(prepared),
                 Err(error) => Outcome::Failed(self.told(job, &error)),
             },
@@ -118,10 +130,34 @@ impl<D: Disk> Keeper<D> {
                     Outcome::NoRoom(self.told(job, &error))
                 }
             },
-            Job::Recycle(sequence) => match self.recycle(sequence) {
+            Job::Recycle(sequence) => match self.until_it_passes(|keeper| keeper.recycle(sequence))
+            {
                 Ok(dropped) => Outcome::Dropped(dropped),
                 Err(error) => Outcome::Failed(self.told(job, &error)),
             },
+        }
+    }
+
+    /// Tries again what may succeed later, unless the WAL closes. Each of these jobs can be done again from its start.
+    fn until_it_passes<T>(
+        &mut self,
+        mut attempt: impl FnMut(&mut Self) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let mut tries = 0;
+        loop {
+            // In place nothing changes while this waits.
+            let tries_left = self.paces || tries < TRIES_IN_PLACE_MAX;
+            tries += 1;
+            match attempt(self) {
+                Err(error)
+                    if is_passing(&error)
+                        && tries_left
+                        && !self.hints.stop.load(Ordering::Relaxed) =>
+                {
+                    self.rest();
+                }
+                done => return done,
+            }
         }
     }
 
@@ -149,22 +185,23 @@ impl<D: Disk> Keeper<D> {
         })
     }
 
-    /// Makes the next segment. A full disk leaves everything as it was before.
+    /// Makes the next segment. A full disk, or no free file handle, leaves everything as it was before.
     pub fn prepare(&mut self) -> Result<Prepared<D::File>, Trouble> {
-        let source = self.take_ready_file().map_err(Trouble::Failed)?;
+        let source = self.take_ready_file().map_err(Trouble::of)?;
         let (tried, origin) = match &source {
             Some(source) => (self.reuse(source), Origin::Recycled),
             None => (self.make(), Origin::New),
         };
         let (file, identity) = match tried {
             Ok(made) => made,
-            Err(error) if is_full(&error) => {
+            Err(error) if is_passing(&error) => {
                 self.tidy(source).map_err(Trouble::Failed)?;
                 return Err(Trouble::NoRoom(error));
             }
             Err(error) => return Err(Trouble::Failed(error)),
         };
-        self.disk.sync_directory().map_err(Trouble::Failed)?;
+        // If this has to wait, the next attempt replaces the file by another one of the same name.
+        self.disk.sync_directory().map_err(Trouble::of)?;
         let sequence = self.next;
         self.next = sequence.next();
         Ok(Prepared {
@@ -198,6 +235,8 @@ impl<D: Disk> Keeper<D> {
             return Ok(());
         }
         match self.disk.remove(&self.next.temporary_name()) {
+            // The next attempt removes it.
+            Err(error) if is_passing(&error) => Ok(()),
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             Ok(()) | Err(_) => Ok(()),
         }
@@ -216,14 +255,22 @@ impl<D: Disk> Keeper<D> {
     /// The name goes, durably, before the file may get a new header: a segment's header never changes under it.
     fn recycle(&mut self, sequence: Sequence) -> io::Result<Dropped> {
         let ready = sequence.ready_name();
-        self.disk.rename(&sequence.segment_name(), &ready)?;
-        self.disk.sync_directory()?;
-        self.ready_files.push_back(ready);
+        if !self.ready_files.contains(&ready) {
+            match self.disk.rename(&sequence.segment_name(), &ready) {
+                // By an earlier attempt, after which the directory could not be synced.
+                Err(error)
+                    if error.kind() == io::ErrorKind::NotFound && self.has_full_size(&ready)? => {}
+                renamed => renamed?,
+            }
+            self.disk.sync_directory()?;
+            self.ready_files.push_back(ready);
+        }
         let mut deleted = 0;
         // More than one if the limit was lowered, or a crash came between a rename and its removal.
         while self.ready_files.len() > self.ready_files_max {
-            if let Some(surplus) = self.ready_files.pop_front() {
-                self.disk.remove(&surplus)?;
+            if let Some(surplus) = self.ready_files.front() {
+                self.disk.remove(surplus)?;
+                self.ready_files.pop_front();
                 deleted += 1;
             }
         }
@@ -235,11 +282,12 @@ impl<D: Disk> Keeper<D> {
 
     /// A recycled file of the right size with a readable header; others are removed.
     fn take_ready_file(&mut self) -> io::Result<Option<Source<D::File>>> {
-        while let Some(name) = self.ready_files.pop_front() {
+        while let Some(name) = self.ready_files.front().cloned() {
             if self.has_full_size(&name)?
                 && let Some(identity) = self.identity_of(&name)?
             {
                 let file = self.disk.open(&name, OpenMode::Segment)?;
+                self.ready_files.pop_front();
                 return Ok(Some(Source {
                     name,
                     file,
@@ -247,6 +295,7 @@ impl<D: Disk> Keeper<D> {
                 }));
             }
             self.disk.remove(&name)?;
+            self.ready_files.pop_front();
         }
         Ok(None)
     }
@@ -291,7 +340,14 @@ impl<D: Disk> Keeper<D> {
 
     /// Zeros on disk, not promised ones: an unwritten extent would cost a metadata update at each group.
     fn zero_filled(&self, name: &str) -> io::Result<D::File> {
-        let file = self.disk.open(name, OpenMode::CreateSegment)?;
+        let file = match self.disk.open(name, OpenMode::CreateSegment) {
+            // Of an attempt that could not be tidied up.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.disk.remove(name)?;
+                self.disk.open(name, OpenMode::CreateSegment)?
+            }
+            opened => opened?,
+        };
         let zeros = AlignedBuffer::new(ZERO_BYTES);
         let mut at = 0;
         while at < self.segment_bytes {
@@ -310,12 +366,4 @@ impl<D: Disk> Keeper<D> {
         // The sync of the header makes them durable, before the file gets its name.
         Ok(file)
     }
-}
-
-/// Whether a later attempt may succeed without anybody's help but that of whoever frees room.
-pub fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
 }

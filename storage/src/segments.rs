@@ -293,6 +293,11 @@ impl<D: Disk> Segments<D> {
         self.hints.ready.store(ready, Ordering::Relaxed);
     }
 
+    /// Whether there was no room for the next segment when that was tried last.
+    pub fn is_full(&self) -> bool {
+        self.full
+    }
+
     pub fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {
         let counts = &self.counts;
         report("wal_segments", counts.begun);
@@ -303,7 +308,6 @@ impl<D: Disk> Segments<D> {
         report("wal_segments_live", self.live.len() as u64);
         report("wal_segments_ready", self.prepared.len() as u64);
         report("wal_waits_for_segment", counts.waits);
-        report("wal_disk_full", u64::from(self.full));
         report("wal_disk_full_tries", counts.refused_for_room);
     }
 }

@@ -10,7 +10,7 @@ use synod_engine::ids::{Lsn, Slot};
 use synod_engine::message::Record;
 use synod_engine::seams::{Wal, WalFailed, WalRead};
 
-use crate::backend::{Backend, GroupWrite};
+use crate::backend::{Backend, GroupWrite, Retries};
 use crate::config::{
     GROUP_BYTES_MAX, IN_FLIGHT_BYTES_MAX, READ_RUNS_MAX, READ_SLOTS_MAX, READS_IN_FLIGHT_MAX,
     RECORD_BYTES_MAX,
@@ -61,6 +61,10 @@ pub struct WalCore<B: Backend> {
     read: VecDeque<ReadDone>,
 
     failed: Option<WalFailed>,
+    /// What the backend tries again.
+    retries: Retries,
+    /// A write waits for room, and the operator was told.
+    full: bool,
     notes: Notes,
     counts: Counts,
 }
@@ -104,7 +108,6 @@ impl<B: Backend> WalCore<B> {
 
     /// Starts groups as long as something waits and the depth allows it.
     fn pump(&mut self) {
-        let mut started = false;
         while !self.pending.is_empty() && self.failed.is_none() {
             let deep = self.in_flight.len() >= self.writes_in_flight_max
                 || self.in_flight_bytes >= IN_FLIGHT_BYTES_MAX;
@@ -122,9 +125,11 @@ impl<B: Backend> WalCore<B> {
             if !self.start_group() {
                 break;
             }
-            started = true;
         }
-        if started && let Err(error) = self.backend.flush() {
+        // In every turn, for a write may wait to be tried again.
+        if self.failed.is_none()
+            && let Err(error) = self.backend.flush()
+        {
             self.fail_at("submitting a write to", &error);
         }
     }
@@ -245,9 +250,30 @@ impl<B: Backend> WalCore<B> {
             }
         }
         self.advance();
+        self.note_room();
         if let Err(what) = self.segments.collect() {
             self.fail(what);
         }
+    }
+
+    /// Tells the operator when writes begin to wait for room, and when there is room again. Meanwhile the log stands
+    /// still as on a disk that hangs.
+    fn note_room(&mut self) {
+        let full = self.retries.is_full();
+        if full == self.full {
+            return;
+        }
+        self.full = full;
+        let group = self.in_flight.iter().find(|group| !group.done);
+        let sequence = group.map_or(self.durable_sequence, |group| group.sequence);
+        let path = self.backend.disk().path(&sequence.segment_name());
+        let path = path.display();
+        self.notes.add(match full {
+            true => format!(
+                "writing {path}: no space left on its disk, or in a quota; the log waits until there is room"
+            ),
+            false => format!("writing {path}: there is room again, the log goes on"),
+        });
     }
 
     /// Only the contiguous front is durable: a group that overtook another one waits for it.
@@ -390,6 +416,9 @@ impl<B: Backend> Wal for WalCore<B> {
         report("wal_records", counts.records);
         report("wal_bytes", counts.bytes);
         self.segments.counters(report);
+        let full = self.segments.is_full() || self.full;
+        report("wal_disk_full", u64::from(full));
+        self.retries.counters(report);
         report("wal_waits_for_depth", counts.waits_for_depth);
         report("wal_reads", counts.reads);
         report("wal_reads_refused", counts.reads_refused);

@@ -14,6 +14,8 @@ pub struct Milestones {
     pub damaged_found: u64,
     /// Sessions that the agreed log evicted.
     pub sessions_evicted: u64,
+    /// Tries of writes to the WAL that found no room.
+    pub writes_without_room: u64,
 }
 
 impl Milestones {
@@ -24,6 +26,7 @@ impl Milestones {
         self.snapshots_installed += other.snapshots_installed;
         self.damaged_found += other.damaged_found;
         self.sessions_evicted += other.sessions_evicted;
+        self.writes_without_room += other.writes_without_room;
     }
 
     /// By name, as they are printed.
@@ -35,6 +38,7 @@ impl Milestones {
             ("snapshots-installed", self.snapshots_installed),
             ("damaged-snapshots-found", self.damaged_found),
             ("sessions-evicted", self.sessions_evicted),
+            ("writes-without-room", self.writes_without_room),
         ]
         .into_iter()
     }

@@ -52,9 +52,13 @@ impl SimulatedWal {
         self.0.borrow_mut().core.backend_mut().bytes_under_way(i)
     }
 
-    /// Ends the `i`-th write under way.
-    pub fn complete(&self, i: usize) {
-        self.0.borrow_mut().core.backend_mut().complete(i);
+    /// Ends the `i`-th write under way. False if it found no room, and so stays under way in its place.
+    pub fn complete(&self, i: usize) -> bool {
+        let mut shared = self.0.borrow_mut();
+        let backend = shared.core.backend_mut();
+        let before = backend.under_way();
+        backend.complete(i);
+        backend.under_way() < before
     }
 
     pub fn claimed_durable(&self) -> Lsn {

@@ -5,6 +5,8 @@
     reason = "each test binary compiles this module and uses its own part"
 )]
 
+pub mod mount;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
@@ -219,8 +221,19 @@ impl Files {
         log: impl Into<Stdio>,
         adapt: impl FnOnce(&mut Command),
     ) -> Replica {
+        self.start_as(synod(), id, init, log, adapt)
+    }
+
+    /// `command` runs the binary, maybe below something else.
+    pub fn start_as(
+        &self,
+        mut command: Command,
+        id: u8,
+        init: bool,
+        log: impl Into<Stdio>,
+        adapt: impl FnOnce(&mut Command),
+    ) -> Replica {
         let config = self.config(id);
-        let mut command = synod();
         command.args(["replica", "--exit-with-parent", "--config"]);
         command.arg(config);
         if init {

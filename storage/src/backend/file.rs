@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use super::{Backend, BlockingWriter, GroupWrite, UringWriter, Written};
+use super::{Backend, BlockingWriter, GroupWrite, Retries, UringWriter, Written};
 use crate::buffer::AlignedBuffer;
 use crate::disk::RealDisk;
 use crate::signal::Signal;
@@ -67,6 +67,13 @@ impl Backend for FileBackend {
         match &mut self.writer {
             Writer::Uring(uring) => uring.take_written(),
             Writer::Blocking(blocking) => blocking.take_written(),
+        }
+    }
+
+    fn retries(&self) -> Retries {
+        match &self.writer {
+            Writer::Uring(uring) => uring.retries(),
+            Writer::Blocking(blocking) => blocking.retries(),
         }
     }
 }

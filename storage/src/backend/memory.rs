@@ -10,6 +10,7 @@ use std::io;
 
 use synod_engine::ids::Slot;
 
+use super::retries::{Retries, is_full};
 use super::{Backend, GroupWrite, Written};
 use crate::buffer::AlignedBuffer;
 use crate::config::Options;
@@ -29,6 +30,9 @@ pub struct MemoryBackend {
     written: VecDeque<Written>,
     /// Writes stay under way until [`MemoryBackend::complete`].
     holds: bool,
+    retries: Retries,
+    /// Those of the writes under way that found no room.
+    waiting: Vec<u64>,
 }
 
 impl MemoryBackend {
@@ -41,6 +45,8 @@ impl MemoryBackend {
             under_way: VecDeque::new(),
             written: VecDeque::new(),
             holds: false,
+            retries: Retries::default(),
+            waiting: Vec::new(),
         }
     }
 
@@ -82,13 +88,22 @@ impl MemoryBackend {
         self.under_way.get(i).map_or(0, |write| write.bytes)
     }
 
-    /// Ends the `i`-th write under way: its sectors are durable, unless the disk fails it.
+    /// Ends the `i`-th write under way: its sectors are durable, unless the disk fails it. One that finds no room stays
+    /// under way, in its place.
     pub fn complete(&mut self, i: usize) {
-        let write = self
-            .under_way
-            .remove(i)
-            .expect("no such write is under way");
-        let outcome = self.disk.finish_group(&write.file, write.ticket);
+        let write = &self.under_way[i];
+        let ticket = write.ticket;
+        let outcome = self.disk.finish_group(&write.file, ticket);
+        let mut waits = self.waiting.contains(&ticket);
+        self.waiting.retain(|other| *other != ticket);
+        if outcome.as_ref().is_err_and(is_full) {
+            self.retries.note_full(&mut waits);
+            self.waiting.push(ticket);
+            return;
+        }
+        self.retries.note_room(&mut waits);
+        let write = self.under_way.remove(i);
+        let write = write.expect("no such write is under way");
         self.written.push_back(Written {
             ticket: write.ticket,
             outcome,
@@ -120,10 +135,20 @@ impl Backend for MemoryBackend {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        while !self.holds && !self.under_way.is_empty() {
-            self.complete(0);
+        if !self.holds {
+            let mut at = 0;
+            for _ in 0..self.under_way.len() {
+                let before = self.under_way.len();
+                self.complete(at);
+                // What found no room is tried again by the next call.
+                at += usize::from(self.under_way.len() == before);
+            }
         }
         Ok(())
+    }
+
+    fn retries(&self) -> Retries {
+        self.retries.clone()
     }
 
     fn take_written(&mut self) -> Option<Written> {

@@ -110,6 +110,8 @@ impl<B: Backend> WalCore<B> {
             reads_in_flight: 0,
             read: VecDeque::new(),
             failed: None,
+            retries: backend.retries(),
+            full: false,
             notes,
             counts: Counts::default(),
             backend,

@@ -4,7 +4,7 @@ use synod_engine::ids::{Ballot, ClusterId, ReplicaId};
 
 use super::*;
 use crate::backend::memory::MemoryFile;
-use crate::backend::{MemoryBackend, MemoryDisk, Written};
+use crate::backend::{MemoryBackend, MemoryDisk, Retries, Written};
 use crate::buffer::AlignedBuffer;
 use crate::config::Options;
 use crate::directory::{initialise, read_identity};
@@ -40,6 +40,10 @@ impl Backend for Broken {
             true => Err(std::io::Error::other("the ring is gone")),
             false => self.disk.flush(),
         }
+    }
+
+    fn retries(&self) -> Retries {
+        Retries::default()
     }
 
     fn take_written(&mut self) -> Option<Written> {

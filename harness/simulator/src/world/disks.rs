@@ -12,6 +12,9 @@ use super::event::{Event, Mending};
 
 const MS: u64 = 1_000_000;
 
+/// When a write without room is tried again.
+const ROOM_TRIED_NS: u64 = 100_000_000;
+
 impl<S: Seams> World<S> {
     /// Gives each write that the last turn started its time.
     pub(super) fn start_writes(&mut self, at: ReplicaId) {
@@ -57,8 +60,12 @@ impl<S: Seams> World<S> {
         let Some(place) = running.writes.iter().position(|known| *known == write) else {
             return;
         };
-        running.writes.remove(place);
-        running.wal.complete(place);
+        if running.wal.complete(place) {
+            running.writes.remove(place);
+        } else {
+            member.milestones.writes_without_room += 1;
+            self.schedule(now + ROOM_TRIED_NS, Event::Written { at, life, write });
+        }
         self.turn_soon(at);
     }
 
@@ -103,6 +110,8 @@ impl<S: Seams> World<S> {
         let random = &mut self.faults[fault as usize];
         let longest = random.one_of(&[50, 1_000, 6_000]) * MS;
         let lasts = MS + random.below(longest);
+        // On some file systems every write takes new room, on others only what grows.
+        let copies = fault == Fault::DiskFull && random.below(2) == 0;
         let now = self.now;
         match fault {
             Fault::DiskStall => {
@@ -119,10 +128,18 @@ impl<S: Seams> World<S> {
             }
             Fault::DiskFull => {
                 self.strikes.note(fault);
-                self.trace_line(format_args!("the disk of {replica} is full for {lasts} ns"));
+                let how = if copies {
+                    ", for overwriting as well"
+                } else {
+                    ""
+                };
+                self.trace_line(format_args!(
+                    "the disk of {replica} is full for {lasts} ns{how}"
+                ));
                 let member = self.member_mut(replica);
                 member.disk_is_full = true;
                 member.disk.fill(true);
+                member.disk.copies_on_write(copies);
                 member.snapshots.fill(true);
                 let mending = Mending::Room(replica);
                 self.schedule(now + 3 * lasts, Event::Mend { mending });

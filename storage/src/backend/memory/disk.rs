@@ -44,6 +44,8 @@ struct State {
     power_off_at: Option<u64>,
     /// No file can be made or grow.
     full: bool,
+    /// And nothing can be overwritten, as where each write takes new room.
+    copies_on_write: bool,
 }
 
 /// Shared between the two views and between copies of a disk until one of them changes: a crash copies no file.
@@ -98,6 +100,11 @@ impl MemoryDisk {
     /// From now on there is no room for new files, or there is again. What exists can be overwritten all the time.
     pub fn fill(&self, full: bool) {
         self.state().full = full;
+    }
+
+    /// Whether overwriting takes room as well, as on a file system that copies on write.
+    pub fn copies_on_write(&self, copies: bool) {
+        self.state().copies_on_write = copies;
     }
 
     /// Sectors and name changes that a crash now may lose.
@@ -195,6 +202,7 @@ impl MemoryDisk {
     pub(super) fn finish_group(&self, file: &MemoryFile, ticket: u64) -> io::Result<()> {
         let mut state = self.state();
         let bytes_whole = usize::MAX;
+        state.take_room(state.copies_on_write)?;
         state.change(bytes_whole)?;
         state.files[file.0].settle(|write| write.ticket == Some(ticket));
         Ok(())
@@ -326,7 +334,7 @@ impl Disk for MemoryDisk {
     fn write_at(&self, file: &MemoryFile, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.state();
         let grows = state.files[file.0].now.len() < offset as usize + bytes.len();
-        state.take_room(grows)?;
+        state.take_room(grows || state.copies_on_write)?;
         let faulty = state.change(bytes.len());
         let power_is_on = state.power_off_at.is_none_or(|at| state.changes < at);
         if power_is_on || state.power_off_at == Some(state.changes) {
