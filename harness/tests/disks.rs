@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 
 use common::mount::{Mount, tool};
 use common::{Files, Finished, directory, one_at_a_time, wait_until};
+use rustix::fs::{IFlags, ioctl_getflags};
 
 fn log_at(path: &Path) -> File {
     let mut options = OpenOptions::new();
@@ -100,6 +101,44 @@ fn putting(files: &Files, keys: std::ops::Range<u32>) -> JoinHandle<Finished> {
             &lines,
         )
     })
+}
+
+#[test]
+fn on_btrfs_the_log_is_overwritten_in_place_and_the_start_tells_where_it_is_not() {
+    let _turn = one_at_a_time();
+    let directory = directory();
+    let mount = match Mount::new(directory.path(), &["mkfs.btrfs", "-q"], DISK_BYTES) {
+        Ok(mount) => mount,
+        Err(why) => return println!("skipped: no btrfs on a loop device: {why}"),
+    };
+    let files = Files::make(mount.path(), 1);
+    files.configure("[storage]\nsegment_bytes = 4194304\n");
+    let backend = |init| {
+        let mut command = common::synod();
+        command.args(["replica", "--exit-with-parent", "--config"]);
+        command.arg(files.config(1)).stdin(Stdio::piped());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        if init {
+            command.arg("--init");
+        }
+        // Waiting closes its stdin, so it goes as soon as it is ready.
+        let child = command.spawn().expect("the binary starts");
+        let output = child.wait_with_output().expect("our child");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (String::from_utf8_lossy(&output.stdout).into_owned(), said)
+    };
+    let is_copied = |path: &Path| {
+        let flags = ioctl_getflags(File::open(path).expect("it is there"));
+        !flags.expect("btrfs has flags").contains(IFlags::NOCOW)
+    };
+    let (ready, said) = backend(true);
+    assert!(ready.contains("no copy-on-write"), "{ready}{said}");
+    assert!(!is_copied(&files.data(1).join("wal-0000000000000001.seg")));
+    assert!(!said.contains("chattr"), "{said}");
+    tool(&["chattr", "-C", files.data(1).to_str().expect("utf-8")]).expect("e2fsprogs");
+    let (ready, said) = backend(false);
+    assert!(ready.contains("with copy-on-write"), "{ready}{said}");
+    assert!(said.contains("chattr +C"), "{said}");
 }
 
 /// Where each write takes new room, a prepared segment reserves nothing, and any write may find none.

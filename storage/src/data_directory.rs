@@ -13,6 +13,7 @@ use crate::config::{Config, Durability, Options};
 use crate::directory::{self, initialise, read_identity};
 use crate::disk::RealDisk;
 use crate::error::OpenError;
+use crate::file_system::overwrite_in_place;
 use crate::format::{Identity, LOCK_FILE};
 use crate::signal::Signal;
 use crate::snapshot::{Owner, Snapshots};
@@ -97,6 +98,8 @@ fn make(
         .and_then(|()| sync_parent(directory))
         .map_err(OpenError::io("making", directory.clone()))?;
     let _lock = lock(directory)?;
+    // Where that is refused the log works all the same, and its opening tells.
+    let _ = overwrite_in_place(directory);
     let disk = RealDisk::new(directory, false, true);
     let direct = disk.try_direct().is_ok();
     how(&RealDisk::new(directory, direct, true), &config.options())

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 
 use synod_engine::ids::{Ballot, Incarnation, Lsn, Slot};
 use synod_engine::message::Record;
@@ -12,6 +13,7 @@ use crate::config::{BackendChoice, Config, Durability};
 use crate::data_directory::DataDirectory;
 use crate::disk::RealDisk;
 use crate::error::OpenError;
+use crate::file_system::{FileSystem, copies_on_write};
 use crate::format::Identity;
 use crate::notes::Notes;
 use crate::recovery::{Hole, Replayed};
@@ -63,7 +65,8 @@ impl DataDirectory {
             signal,
         } = self;
         let mut notes = Vec::new();
-        let (backend, name) = choose_backend(&config, &plain, &identity, &signal, &mut notes)?;
+        let (backend, mut name) = choose_backend(&config, &plain, &identity, &signal, &mut notes)?;
+        name.push_str(note_copying(&config.directory, &mut notes));
         if identity.segment_bytes != config.segment_bytes {
             notes.push(format!(
                 "segments have {} bytes as initialised, the configured {} is ignored",
@@ -146,6 +149,22 @@ impl Wal for FileWal {
     }
 }
 
+/// What belongs to the name of the backend, because figures depend on it.
+fn note_copying(directory: &Path, notes: &mut Vec<String>) -> &'static str {
+    match copies_on_write(directory) {
+        None => "",
+        Some(false) => ", no copy-on-write",
+        Some(true) => {
+            notes.push(format!(
+                "{}: its file system copies what is overwritten, which makes each write dearer and lets it find no \
+                 room; `--init` turns that off for a directory that it makes, `chattr +C` for files made from then on",
+                directory.display()
+            ));
+            ", with copy-on-write"
+        }
+    }
+}
+
 fn describe_losses(opened: &Opened, notes: &mut Vec<String>) {
     notes.extend(opened.holes.iter().take(HOLE_NOTES_MAX).map(describe_hole));
     if opened.holes.len() > HOLE_NOTES_MAX {
@@ -220,6 +239,9 @@ fn uring(
     signal: &Signal,
     notes: &mut Vec<String>,
 ) -> io::Result<(FileBackend, &'static str)> {
+    if let Some(why) = FileSystem::of(&config.directory).refuses_uring() {
+        return Err(io::Error::other(why));
+    }
     let syncs = config.durability == Durability::Sync;
     // Without syncs the page cache is the point; with them, writes go around it.
     let disk = plain.like(syncs, syncs);

@@ -25,6 +25,7 @@ pub mod wal;
 
 mod data_directory;
 mod directory;
+mod file_system;
 mod file_wal;
 mod index;
 mod keeper;
