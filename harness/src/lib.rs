@@ -30,6 +30,7 @@ pub mod log;
 mod manual;
 mod matrix;
 pub mod node;
+pub mod open_files;
 mod output;
 mod own_folder;
 pub mod parent;
@@ -70,6 +71,7 @@ pub fn main() -> ExitCode {
         Err(error) => return failure::report_parse(&error),
     };
     log::start();
+    open_files::raise();
     let code = run(cli);
     log::flush();
     code

@@ -20,6 +20,7 @@ use crate::environment::Disk;
 use crate::failure::usage;
 use crate::log;
 use crate::node::{self, Node, Opened};
+use crate::open_files;
 use crate::replica_file::ReplicaSettings;
 
 /// More than any message has besides what its limit counts.
@@ -27,6 +28,11 @@ const FRAME_HEAD_BYTES: usize = 1_024;
 
 pub fn run(arguments: &ReplicaArguments) -> anyhow::Result<()> {
     let settings = ReplicaSettings::read(&arguments.config)?;
+    // The active segment, those before it with writes under way, and those that are ready; one socket for everybody.
+    open_files::check(
+        1 + settings.storage.writes_in_flight_max + settings.storage.segments_ready,
+        1,
+    )?;
     make_directory(&settings, arguments)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

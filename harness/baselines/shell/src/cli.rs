@@ -112,6 +112,7 @@ fn run_program<F: clap::Args>(
         return ExitCode::SUCCESS;
     }
     synod_harness::log::start();
+    synod_harness::open_files::raise();
     tracing::info!("{library}: {how}");
     match run(cli, serve) {
         Ok(()) => ExitCode::SUCCESS,
