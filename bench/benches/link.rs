@@ -7,7 +7,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use synod_engine::ids::{ClusterId, ReplicaId};
 use synod_engine::seams::{Arrival, Frame, Lane, Network};
 use synod_transport::{
-    AuthorityKey, Identity, Inbox, Limits, MTU_MAX_DEFAULT, QuicNetwork, TransportConfig,
+    AuthorityKey, Identity, Inbox, Limits, MTU_MAX_DEFAULT, QuicNetwork, Resolver, TransportConfig,
     make_certificates, start,
 };
 
@@ -32,7 +32,8 @@ impl Pair {
             cluster: CLUSTER,
             replica: replicas[index],
             listen: addresses[index],
-            peers: vec![(replicas[1 - index], addresses[1 - index])],
+            peers: vec![(replicas[1 - index], addresses[1 - index].into())],
+            resolver: Resolver::default(),
             identity: identity(directory.path(), index + 1),
             mtu_max: MTU_MAX_DEFAULT,
             limits: Limits::default(),

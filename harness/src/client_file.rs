@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use synod_engine::ids::{ClusterId, ReplicaId};
-use synod_transport::{ClientConfig, Identity, Revoked, mtu_of_paths};
+use synod_transport::{Address, ClientConfig, Identity, Resolver, Revoked, mtu_of_paths};
 
 use crate::certs::{parse_cluster, random_u64};
 use crate::client::arguments::ClientArguments;
@@ -36,7 +36,7 @@ pub struct Certificates {
 pub struct ClientFile {
     pub cluster: String,
     pub deadline_ms: Option<u64>,
-    pub replicas: BTreeMap<String, SocketAddr>,
+    pub replicas: BTreeMap<String, Address>,
     pub certificates: Certificates,
 }
 
@@ -67,15 +67,22 @@ impl Certificates {
 }
 
 /// `{"1" = "127.0.0.1:7001", …}` as ids and addresses, in order.
-pub fn replicas(
-    table: &BTreeMap<String, SocketAddr>,
-) -> anyhow::Result<Vec<(ReplicaId, SocketAddr)>> {
+pub fn replicas<A: Clone + Into<Address>>(
+    table: &BTreeMap<String, A>,
+) -> anyhow::Result<Vec<(ReplicaId, Address)>> {
     let mut replicas = Vec::new();
     for (id, address) in table {
-        replicas.push((replica_id(id)?, *address));
+        replicas.push((replica_id(id)?, address.clone().into()));
     }
     replicas.sort_by_key(|(id, _)| *id);
     Ok(replicas)
+}
+
+/// For a file of those that may name hosts.
+pub fn addressed(table: &BTreeMap<String, SocketAddr>) -> BTreeMap<String, Address> {
+    let each = table.iter();
+    each.map(|(id, address)| (id.clone(), (*address).into()))
+        .collect()
 }
 
 pub fn replica_id(text: &str) -> anyhow::Result<ReplicaId> {
@@ -131,7 +138,7 @@ pub fn resolve(arguments: &ClientArguments) -> anyhow::Result<ClientConfig> {
     };
     if replicas.is_empty() {
         return Err(usage(
-            "--replica ID=ADDRESS:PORT is missing (or --config with it)",
+            "--replica ID=HOST:PORT is missing (or --config with it)",
         ));
     }
     let deadline_ms = arguments
@@ -145,15 +152,20 @@ pub fn resolve(arguments: &ClientArguments) -> anyhow::Result<ClientConfig> {
 }
 
 /// A client of its own: its token is random, because no two clients may share one.
-pub fn client_config(
+pub fn client_config<A: Into<Address>>(
     cluster: ClusterId,
-    replicas: Vec<(ReplicaId, SocketAddr)>,
+    replicas: Vec<(ReplicaId, A)>,
     identity: Identity,
 ) -> anyhow::Result<ClientConfig> {
+    let each = replicas.into_iter();
+    let replicas: Vec<_> = each.map(|(id, at)| (id, at.into())).collect();
+    // Where a name leads is not known yet.
+    let known = replicas.iter().filter_map(|(_, at)| at.socket());
     Ok(ClientConfig {
         cluster,
-        mtu_max: mtu_of_paths(replicas.iter().map(|(_, address)| *address)),
+        mtu_max: mtu_of_paths(known),
         replicas,
+        resolver: Resolver::default(),
         identity,
         deadline: Duration::from_millis(DEADLINE_MS_DEFAULT),
         outstanding_max: OUTSTANDING_MAX_DEFAULT,
@@ -161,12 +173,12 @@ pub fn client_config(
     })
 }
 
-fn replica_flag(text: &str) -> anyhow::Result<(ReplicaId, SocketAddr)> {
+fn replica_flag(text: &str) -> anyhow::Result<(ReplicaId, Address)> {
     let (id, address) = text
         .split_once('=')
-        .ok_or_else(|| usage(format!("--replica {text}: expected ID=ADDRESS:PORT")))?;
+        .ok_or_else(|| usage(format!("--replica {text}: expected ID=HOST:PORT")))?;
     let address = address
         .parse()
-        .map_err(|_| usage(format!("--replica {text}: `{address}` is not ADDRESS:PORT")))?;
+        .map_err(|error| usage(format!("--replica {text}: {error}")))?;
     Ok((replica_id(id)?, address))
 }

@@ -12,7 +12,9 @@ use synod_engine::recovery::{Hole, OnDisk, Recovery};
 use synod_engine::seams::{Arrival, Network, SnapshotInfo, StateMachine};
 use synod_engine::snapshot::{Restored, Restoring};
 use synod_storage::{DataDirectory, FileSnapshots, FileWal, Notes, OpenReport, Replayed};
-use synod_transport::{Inbox, Limits, QuicNetwork, TransportConfig, memory_budget, mtu_of_paths};
+use synod_transport::{
+    Inbox, Limits, QuicNetwork, Resolver, TransportConfig, memory_budget, mtu_of_paths,
+};
 
 use crate::certificate_watch;
 use crate::cli::{DurabilityChoice, MachineChoice, ReplicaArguments};
@@ -276,6 +278,7 @@ pub fn listen(settings: &ReplicaSettings, limits: Limits) -> anyhow::Result<(Qui
         replica: settings.engine.replica,
         listen: file.listen,
         peers: settings.peers.clone(),
+        resolver: Resolver::default(),
         identity: file.certificates.load()?,
         mtu_max: file
             .mtu_max
@@ -310,7 +313,8 @@ fn fitted(mut limits: Limits, settings: &ReplicaSettings) -> Limits {
 
 /// Who is reached by this replica's interfaces: its peers, or else those who come to where it listens.
 fn peers_or_self(settings: &ReplicaSettings) -> Vec<SocketAddr> {
-    let peers: Vec<_> = settings.peers.iter().map(|(_, peer)| *peer).collect();
+    let peers = settings.peers.iter();
+    let peers: Vec<_> = peers.filter_map(|(_, peer)| peer.socket()).collect();
     match peers.is_empty() {
         true => vec![settings.file.listen],
         false => peers,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use synod_engine::config::{Config, Limits, Timers};
 use synod_engine::ids::{ClusterId, ReplicaId};
 use synod_storage as storage;
+use synod_transport::{Address, Family};
 
 use crate::certs::parse_cluster;
 use crate::cli::{BackendChoice, DurabilityChoice, MachineChoice};
@@ -22,6 +23,7 @@ pub struct ReplicaFile {
     /// The cluster id, in hexadecimal.
     pub cluster: String,
     pub replica: u8,
+    /// What this replica binds. Others find it where `peers` says, which may be another address or a name.
     pub listen: SocketAddr,
     /// The data directory; a relative path counts from the directory of this file.
     pub data: PathBuf,
@@ -40,7 +42,7 @@ pub struct ReplicaFile {
     #[serde(default)]
     pub seed: u64,
     /// Every replica of the cluster, this one as well: the table is the same everywhere.
-    pub peers: BTreeMap<String, SocketAddr>,
+    pub peers: BTreeMap<String, Address>,
     pub certificates: Certificates,
     #[serde(default, skip_serializing_if = "TimersTable::is_empty")]
     pub timers: TimersTable,
@@ -132,7 +134,7 @@ pub struct ReplicaSettings {
     pub cluster: ClusterId,
     pub file: ReplicaFile,
     /// The other replicas.
-    pub peers: Vec<(ReplicaId, SocketAddr)>,
+    pub peers: Vec<(ReplicaId, Address)>,
     pub engine: Config,
     pub storage: storage::Config,
 }
@@ -181,6 +183,7 @@ impl ReplicaSettings {
             ));
         }
         peers.retain(|(id, _)| *id != own);
+        check_families(file.listen, &peers)?;
         let mut engine = Config::new(own, replicas, file.seed);
         file.timers.apply(&mut engine.timers);
         file.limits.apply(&mut engine.limits);
@@ -195,6 +198,22 @@ impl ReplicaSettings {
             file,
         })
     }
+}
+
+/// A socket that cannot reach a peer would dial it for ever. What is behind a name is seen when it is dialled.
+fn check_families(listen: SocketAddr, peers: &[(ReplicaId, Address)]) -> Result<(), String> {
+    let family = Family::of_listener(listen.ip());
+    for (id, address) in peers {
+        if address.socket().is_some_and(|at| !family.reaches(at)) {
+            let port = listen.port();
+            return Err(format!(
+                "listen = \"{listen}\" is of another address family than peer {} at {address}: \
+                 listen = \"[::]:{port}\" is for both, or give all of them addresses of one family",
+                id.0
+            ));
+        }
+    }
+    Ok(())
 }
 
 impl ReplicaFile {
@@ -380,6 +399,20 @@ key = "replica-1.key"
     }
 
     #[test]
+    fn peers_may_have_names_and_listen_be_another_address() {
+        let named = GOOD.replace("127.0.0.1:7002", "r2.example:7002");
+        let settings = read(&named).unwrap();
+        assert_eq!(settings.peers[0].1.to_string(), "r2.example:7002");
+        for listen in ["0.0.0.0:7001", "[::]:7001"] {
+            let elsewhere = named.replace(
+                "listen = \"127.0.0.1:7001\"",
+                &format!("listen = \"{listen}\""),
+            );
+            assert_eq!(read(&elsewhere).unwrap().file.listen.to_string(), listen);
+        }
+    }
+
+    #[test]
     fn what_a_trim_drops_is_recycled() {
         let recycled = |limits: &str| {
             let settings = read(&format!("{GOOD}{limits}")).unwrap();
@@ -407,6 +440,14 @@ key = "replica-1.key"
             ),
             (GOOD.replace("3 = ", "9 = "), "must be 1 to 3"),
             (GOOD.replace("3 = ", "x = "), "`x` is not a replica id"),
+            (
+                GOOD.replace("127.0.0.1:7002", "[::1]:7002"),
+                "another address family than peer 2 at [::1]:7002: listen = \"[::]:7001\"",
+            ),
+            (
+                GOOD.replace("127.0.0.1:7002", "r 2:7002"),
+                "replica.toml:8: `r 2:7002`: `r 2` is neither",
+            ),
             (
                 GOOD.replace("127.0.0.1:7001\"\ndata", "nowhere\"\ndata"),
                 "replica.toml:4: ",

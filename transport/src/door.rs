@@ -76,8 +76,11 @@ pub struct Place {
 
 impl Door {
     /// `peers` are those that dial this replica.
-    pub fn new(limits: Limits, peers: impl Iterator<Item = (ReplicaId, SocketAddr)>) -> Door {
-        let peers = peers.map(|(peer, address)| (peer, [Some(address), None]));
+    pub fn new(
+        limits: Limits,
+        peers: impl Iterator<Item = (ReplicaId, Option<SocketAddr>)>,
+    ) -> Door {
+        let peers = peers.map(|(peer, address)| (peer, [address, None]));
         let state = State {
             peers: peers.collect(),
             ..State::default()
@@ -134,6 +137,13 @@ impl Door {
     pub fn met(&self, peer: ReplicaId, address: SocketAddr) {
         if let Some(known) = self.lock().peers.get_mut(&peer) {
             known[1] = Some(address);
+        }
+    }
+
+    /// `peer` should come from `address`: that is what its name says now.
+    pub fn expect(&self, peer: ReplicaId, address: SocketAddr) {
+        if let Some(known) = self.lock().peers.get_mut(&peer) {
+            known[0] = Some(address);
         }
     }
 
@@ -198,7 +208,7 @@ mod tests {
             stranger_handshakes_max: 16,
             ..Limits::default()
         };
-        let peer = (ReplicaId(1), PEER.parse().expect("an address"));
+        let peer = (ReplicaId(1), Some(PEER.parse().expect("an address")));
         Arc::new(Door::new(limits, [peer].into_iter()))
     }
 

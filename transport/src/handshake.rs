@@ -15,6 +15,7 @@ use crate::close::{self, CloseCode};
 use crate::hello::{HELLO_BYTES, Hello, HelloError};
 use crate::holder::{ClientIdentity, Holder};
 use crate::identity::{certificate_carries, client_of, replica_name};
+use crate::lookup::LookupFailed;
 use crate::reader::{FrameReader, ReadFailed};
 
 /// How long TLS takes at most where nothing else is configured, and after it the Hello. A peer that comes up later is
@@ -54,6 +55,8 @@ pub struct Local {
 pub enum HandshakeFailed {
     #[error("no answer within {} ms", .0.as_millis())]
     TimedOut(Duration),
+    #[error(transparent)]
+    Lookup(#[from] LookupFailed),
     #[error("cannot dial: {0}")]
     Dial(#[from] quinn::ConnectError),
     #[error("{0}")]
@@ -77,6 +80,7 @@ impl HandshakeFailed {
             HandshakeFailed::Connection(error) => close::is_lasting(error),
             HandshakeFailed::Hello(_) | HandshakeFailed::Certificate { .. } => true,
             HandshakeFailed::TimedOut(_)
+            | HandshakeFailed::Lookup(_)
             | HandshakeFailed::Dial(_)
             | HandshakeFailed::Read(_)
             | HandshakeFailed::Write(_)

@@ -6,6 +6,7 @@
 // Only `harness` speaks to people, and without waiting for them.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+mod address;
 mod authority;
 mod backoff;
 mod certificate;
@@ -28,6 +29,7 @@ mod identity;
 mod inbox;
 mod limits;
 mod link;
+mod lookup;
 mod mesh;
 mod network;
 mod notices;
@@ -46,6 +48,7 @@ use std::net::SocketAddr;
 
 use synod_engine::ids::{ClusterId, ReplicaId};
 
+pub use address::Address;
 pub use authority::Life;
 pub use certificate::{Certificate, Fingerprint, Revoked};
 pub use certificates::{AuthorityKey, CertificateSet, certificates_in, make_certificates};
@@ -58,6 +61,7 @@ pub use holder::{ClientIdentity, Holder};
 pub use identity::{Identity, IdentityError, replica_name};
 pub use inbox::{Inbox, InboxShared};
 pub use limits::{Limits, memory_budget};
+pub use lookup::{Family, Resolver};
 pub use network::{QuicNetwork, start};
 pub use path::mtu_of_paths;
 pub use raw::RawClient;
@@ -74,7 +78,9 @@ pub struct TransportConfig {
     pub replica: ReplicaId,
     pub listen: SocketAddr,
     /// Every other replica of the cluster.
-    pub peers: Vec<(ReplicaId, SocketAddr)>,
+    pub peers: Vec<(ReplicaId, Address)>,
+    /// Finds what is behind names.
+    pub resolver: Resolver,
     pub identity: Identity,
     pub mtu_max: u16,
     pub limits: Limits,

@@ -28,11 +28,14 @@ use crate::identity::Identity;
 use crate::inbox::InboxShared;
 use crate::limits::Limits;
 use crate::link::Link;
+use crate::lookup::Lookup;
 use crate::notices::{self, Notices};
 use crate::tls;
 
 /// Answers to strangers between two turns of everybody else.
 const REFUSALS_IN_A_ROW: u32 = 16;
+/// How often the names of peers that dial this replica are looked up.
+const EXPECT_AGAIN: Duration = Duration::from_secs(10);
 
 pub struct Mesh {
     endpoint: Endpoint,
@@ -90,7 +93,10 @@ impl Mesh {
             seed: config.seed,
             links,
             diallers: diallers.iter().map(|(peer, _)| *peer).collect(),
-            door: Arc::new(Door::new(config.limits.clone(), diallers.into_iter())),
+            door: Arc::new(Door::new(
+                config.limits.clone(),
+                diallers.iter().map(|(peer, at)| (*peer, at.socket())),
+            )),
             gateway: Gateway::new(
                 Arc::clone(inbox),
                 Arc::clone(counters),
@@ -207,11 +213,11 @@ impl Mesh {
     }
 
     /// Keeps the link to a peer that this replica dials.
-    pub async fn keep_dialling(self: Arc<Mesh>, peer: ReplicaId, address: SocketAddr) {
+    pub async fn keep_dialling(self: Arc<Mesh>, peer: ReplicaId, mut lookup: Lookup) {
         let link = Arc::clone(self.link(peer).expect("every peer has a link"));
         let mut backoff = Backoff::new(self.seed ^ (u64::from(peer.0) << 32));
         loop {
-            let delay_max = match self.dial(peer, address).await {
+            let delay_max = match self.dial(peer, &mut lookup).await {
                 Ok(connection) => {
                     backoff.reset();
                     link.run(connection).await;
@@ -221,8 +227,9 @@ impl Mesh {
                     self.counters.handshake_failures.add(1);
                     let why = notices::words(&error);
                     link.notices().warn(format!(
-                        "cannot reach replica {} at {address}: {why}",
-                        peer.0
+                        "cannot reach replica {} at {}: {why}",
+                        peer.0,
+                        lookup.address()
                     ));
                     // An attempt that timed out has waited enough: the next first packet goes out soon, so that
                     // a peer that comes back is reached soon.
@@ -239,7 +246,36 @@ impl Mesh {
         }
     }
 
+    /// The door knows where a peer that dials this replica comes from, also if it has a name and moves.
+    pub async fn keep_expecting(self: Arc<Mesh>, peer: ReplicaId, mut lookup: Lookup) {
+        loop {
+            if let Ok(addresses) = lookup.addresses().await {
+                self.door.expect(peer, addresses[0]);
+            }
+            tokio::time::sleep(EXPECT_AGAIN).await;
+        }
+    }
+
+    /// Tries every address of the peer.
     async fn dial(
+        &self,
+        peer: ReplicaId,
+        lookup: &mut Lookup,
+    ) -> Result<PeerConnection, HandshakeFailed> {
+        let mut failed = None;
+        for address in lookup.addresses().await? {
+            match self.dial_at(peer, address).await {
+                Ok(connection) => {
+                    lookup.reached(address);
+                    return Ok(connection);
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
+        Err(failed.expect("a lookup finds at least one address"))
+    }
+
+    async fn dial_at(
         &self,
         peer: ReplicaId,
         address: SocketAddr,

@@ -14,6 +14,7 @@ use crate::close::CloseCode;
 use crate::counters::Counters;
 use crate::drops::Drops;
 use crate::inbox::Inbox;
+use crate::lookup::{Family, Lookup};
 use crate::mesh::Mesh;
 use crate::outqueue::OutQueue;
 use crate::renewal::Renewal;
@@ -50,9 +51,14 @@ pub fn start(config: TransportConfig) -> Result<(QuicNetwork, Inbox), TransportE
     })?;
     let mut tasks = vec![tokio::spawn(Arc::clone(&mesh).accept()).abort_handle()];
     for (peer, address) in &config.peers {
+        let family = Family::of_listener(local_addr.ip());
+        let lookup = Lookup::new(address.clone(), family, config.resolver.clone());
         if *peer > config.replica {
-            let dialling = Arc::clone(&mesh).keep_dialling(*peer, *address);
+            let dialling = Arc::clone(&mesh).keep_dialling(*peer, lookup);
             tasks.push(tokio::spawn(dialling).abort_handle());
+        } else if address.socket().is_none() {
+            let expecting = Arc::clone(&mesh).keep_expecting(*peer, lookup);
+            tasks.push(tokio::spawn(expecting).abort_handle());
         }
     }
     let network = QuicNetwork {
@@ -165,6 +171,7 @@ mod tests {
             replica,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             peers: Vec::new(),
+            resolver: crate::Resolver::default(),
             identity: identity.expect("an identity"),
             mtu_max: MTU_MAX_DEFAULT,
             limits: Limits::default(),

@@ -28,11 +28,7 @@ pub struct TrainSocket {
 
 impl TrainSocket {
     pub fn bind(listen: SocketAddr, mtu_max: u16) -> io::Result<TrainSocket> {
-        let socket = Socket::new(
-            Domain::for_address(listen),
-            Type::DGRAM,
-            Some(Protocol::UDP),
-        )?;
+        let socket = open(listen)?;
         socket.set_nonblocking(true)?;
         socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
         socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
@@ -47,6 +43,16 @@ impl TrainSocket {
             trains: Trains::default(),
         })
     }
+}
+
+/// Whatever net.ipv6.bindv6only says: `[::]` is for both families.
+fn open(listen: SocketAddr) -> io::Result<Socket> {
+    let domain = Domain::for_address(listen);
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    if listen.is_ipv6() {
+        socket.set_only_v6(!listen.ip().is_unspecified())?;
+    }
+    Ok(socket)
 }
 
 /// Linux reports twice what it grants for payload, and caps silently at `net.core.rmem_max` and `wmem_max`.
@@ -124,6 +130,19 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_socket_on_all_addresses_of_ipv6_is_for_both_families() {
+        let only_v6 = |listen: &str| {
+            let listen = listen.parse().expect("an address");
+            open(listen).and_then(|socket| socket.only_v6())
+        };
+        match only_v6("[::]:0") {
+            Ok(only) => assert!(!only),
+            Err(error) => return eprintln!("skipped, there is no IPv6 here: {error}"),
+        }
+        assert!(only_v6("[::1]:0").expect("there is IPv6"));
+    }
 
     const SEGMENT: usize = 8_952;
 

@@ -14,7 +14,7 @@ use common::{CLUSTER, Cluster, identity};
 use synod_engine::client::ClientMessage;
 use synod_engine::ids::ReplicaId;
 use synod_engine::seams::{Arrival, Network};
-use synod_transport::{Limits, RawClient, TransportConfig, memory_budget, start};
+use synod_transport::{Limits, RawClient, Resolver, TransportConfig, memory_budget, start};
 
 /// Names the directory of the certificates, and says that this is the replica.
 const ROLE: &str = "SYNOD_BUDGET_TEST_DIRECTORY";
@@ -56,6 +56,7 @@ fn replica() {
             replica: ReplicaId(1),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             peers: Vec::new(),
+            resolver: Resolver::default(),
             identity: identity(directory.as_ref(), "replica-1"),
             mtu_max: 1_452,
             limits: limits(),

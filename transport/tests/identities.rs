@@ -86,7 +86,7 @@ async fn a_wrong_replica_at_an_address_is_noticed_by_the_dialler() {
     let (_two, _inbox) = cluster.start(2);
     // Replica 1's address is given as that of replica 2.
     let mut config = cluster.client(1);
-    config.replicas = vec![(ReplicaId(1), cluster.address(2))];
+    config.replicas = vec![(ReplicaId(1), cluster.address(2).into())];
     let error = refused(config).await;
     assert!(
         error.contains("replica 1 at") && error.contains("name"),

@@ -290,7 +290,7 @@ async fn misconfiguration_is_named() {
     );
 
     let mut twice = cluster.config(2, Limits::default());
-    twice.peers.push((TWO, cluster.address(2)));
+    twice.peers.push((TWO, cluster.address(2).into()));
     let error = synod_transport::start(twice)
         .err()
         .expect("it is its own peer");

@@ -132,7 +132,7 @@ impl ChaosPlan {
                 true => *listen.insert(*address),
                 false => found_at(*peer),
             };
-            peers.insert(peer.0.to_string(), at);
+            peers.insert(peer.0.to_string(), at.into());
         }
         ReplicaFile {
             cluster: layout.cluster.to_string(),

@@ -24,7 +24,7 @@ pub struct ClientArguments {
     /// The cluster id in hexadecimal
     #[arg(long, value_name = "HEX")]
     pub cluster: Option<String>,
-    /// A replica, as ID=ADDRESS:PORT; once per replica
+    /// A replica, as ID=HOST:PORT, an address or a name; once per replica
     #[arg(long = "replica", value_name = "ID=ADDR")]
     pub replicas: Vec<String>,
     /// Give up a command after this many milliseconds

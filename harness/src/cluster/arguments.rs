@@ -122,7 +122,8 @@ An inventory, cluster.toml:\n\
 \x20 port = 7400                                # UDP, one per replica; the default. etcd, ZooKeeper, NATS: 3 TCP each\n\
 \x20 [[host]]\n\
 \x20 name = \"a\"\n\
-\x20 address = \"10.0.0.1\"                       # where replicas and clients reach it\n\
+\x20 address = \"10.0.0.1\"                       # where replicas and clients reach it; a name if it may move\n\
+\x20 listen = \"0.0.0.0\"                         # optional: if the host does not have that address itself (NAT)\n\
 \x20 ssh = { user = \"bench\", port = 22, identity = \"~/.ssh/bench\" }   # all optional, as is address\n\
 \x20 roles = [\"replica\", \"client\"]\n\
 \x20 data = \"/var/lib/synod\"                    # a directory that is there, on the disk to be used\n\

@@ -1,11 +1,14 @@
 //! `cluster.toml`: the machines of a cluster, and what each is for.
 
+mod families;
+
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use synod_engine::ids::{REPLICAS_MAX, ReplicaId};
+use synod_transport::{Address, Family};
 use toml::Spanned;
 
 use crate::cluster::cpus::Cpus;
@@ -36,6 +39,8 @@ pub struct HostEntry {
     pub name: String,
     /// Where replicas and clients reach the replicas of this host.
     pub address: IpAddr,
+    /// What they listen on there: another address if the host does not have `address` itself.
+    pub listen: IpAddr,
     pub connection: Connection,
     pub roles: Vec<Role>,
     /// An existing directory; everything of ours is in a folder of our own inside it.
@@ -67,13 +72,15 @@ pub enum Role {
     Client,
 }
 
-/// Which host a replica runs on, and where it listens.
+/// Which host a replica runs on, and where it is found.
 #[derive(Clone, Debug)]
 pub struct ReplicaPlace {
     pub id: ReplicaId,
     /// An index into [`Inventory::hosts`].
     pub host: usize,
     pub address: SocketAddr,
+    /// The same by the name that the inventory gives, so that the host may move.
+    pub advertised: Address,
 }
 
 #[derive(Deserialize)]
@@ -91,6 +98,7 @@ struct InventoryFile {
 struct HostFile {
     name: String,
     address: String,
+    listen: Option<IpAddr>,
     #[serde(default)]
     connection: ConnectionKind,
     ssh: Option<SshFile>,
@@ -153,18 +161,25 @@ impl Inventory {
             hosts: Vec::new(),
             replicas: Vec::new(),
         };
-        for host in file.host {
+        let addresses = families::resolve(&file.host)?;
+        for (host, address) in file.host.into_iter().zip(addresses) {
             let at = host.span().start;
             let entry = host.into_inner();
             inventory
-                .add(entry, base, port)
+                .add(entry, address, base, port)
                 .map_err(|mistake| mistake.at(at))?;
         }
         inventory.check()?;
         Ok(inventory)
     }
 
-    fn add(&mut self, file: HostFile, base: &Path, port: u16) -> Result<(), Mistake> {
+    fn add(
+        &mut self,
+        file: HostFile,
+        address: IpAddr,
+        base: &Path,
+        port: u16,
+    ) -> Result<(), Mistake> {
         check_name("name of a host", &file.name)?;
         let name = &file.name;
         if self.hosts.iter().any(|other| other.name == *name) {
@@ -174,7 +189,6 @@ impl Inventory {
         }
         let replicas = replica_count(&file)?;
         // Hosts that are one machine share its ports.
-        let address = resolve(name, &file.address)?;
         let taken: usize = self
             .hosts
             .iter()
@@ -193,6 +207,7 @@ impl Inventory {
                 id,
                 host: self.hosts.len(),
                 address: SocketAddr::new(address, *port),
+                advertised: Address::of_host(&file.address, *port)?,
             });
         }
         if !file.data.is_absolute() {
@@ -202,8 +217,16 @@ impl Inventory {
             )
             .into());
         }
+        let listen = file.listen.unwrap_or(address);
+        if !Family::of_listener(listen).reaches(SocketAddr::new(address, port)) {
+            let remedy = "listen = \"::\" is for both";
+            return Err(
+                format!("listen = \"{listen}\" of host {name} is of another address family than {address}: {remedy}").into(),
+            );
+        }
         self.hosts.push(HostEntry {
             address,
+            listen,
             connection: connection(&file, base)?,
             cpus: match &file.cpus {
                 Some(text) => {
@@ -345,20 +368,6 @@ fn check_name(what: &str, name: &str) -> Result<(), Mistake> {
         return Err(format!("{what} `{name}`: that word means whichever host leads").into());
     }
     Ok(())
-}
-
-fn resolve(name: &str, address: &str) -> Result<IpAddr, Mistake> {
-    if let Ok(address) = address.parse() {
-        return Ok(address);
-    }
-    let found = (address, 0)
-        .to_socket_addrs()
-        .ok()
-        .and_then(|mut all| all.next());
-    found.map(|found| found.ip()).ok_or_else(|| {
-        let remedy = "write its IP address, or add it to /etc/hosts";
-        format!("address `{address}` of host {name} cannot be resolved: {remedy}").into()
-    })
 }
 
 /// `~/` as the shell reads it.

@@ -77,6 +77,11 @@ impl Placed {
         format!("replica-{}", self.id.0)
     }
 
+    /// What it binds on its host.
+    pub fn listen(&self) -> SocketAddr {
+        SocketAddr::new(self.host().entry.listen, self.address.port())
+    }
+
     pub fn host(&self) -> &Arc<Host> {
         &self.folder.host
     }

@@ -40,7 +40,7 @@ impl Server {
     pub async fn start(folder: &Folder, executable: &str, token: u64) -> anyhow::Result<Server> {
         let entry = &folder.host.entry;
         let ports: Vec<String> = entry.ports.iter().map(u16::to_string).collect();
-        let (address, token) = (entry.address.to_string(), token.to_string());
+        let (address, token) = (entry.listen.to_string(), token.to_string());
         let ports = ports.join(",");
         let mut words = vec![
             executable,

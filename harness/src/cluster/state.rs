@@ -5,13 +5,12 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use synod_engine::ids::ClusterId;
-use synod_transport::AuthorityKey;
+use synod_transport::{Address, AuthorityKey};
 
 use crate::client_file::{Certificates, ClientFile};
 use crate::cluster::inventory::Inventory;
@@ -36,7 +35,7 @@ pub struct State {
 pub struct Started {
     pub name: String,
     pub cluster: String,
-    pub replicas: BTreeMap<String, SocketAddr>,
+    pub replicas: BTreeMap<String, Address>,
 }
 
 impl State {
@@ -165,10 +164,10 @@ fn gone(result: std::io::Result<()>) -> std::io::Result<()> {
 }
 
 /// Every replica's address, by its id.
-pub fn replica_table(inventory: &Inventory) -> BTreeMap<String, SocketAddr> {
+pub fn replica_table(inventory: &Inventory) -> BTreeMap<String, Address> {
     let places = inventory.replicas.iter();
     places
-        .map(|place| (place.id.0.to_string(), place.address))
+        .map(|place| (place.id.0.to_string(), place.advertised.clone()))
         .collect()
 }
 

@@ -158,7 +158,7 @@ fn replica_file(replica: &Placed, started: &Started, arguments: &UpArguments) ->
     ReplicaFile {
         cluster: started.cluster.clone(),
         replica: replica.id.0,
-        listen: replica.address,
+        listen: replica.listen(),
         data: replica.name().into(),
         state_machine: arguments.state_machine,
         durability: arguments.durability,

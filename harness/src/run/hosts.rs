@@ -17,7 +17,7 @@ use serde::Serialize;
 use synod_engine::ids::ReplicaId;
 
 use crate::certs::random_u64;
-use crate::client_file::{Certificates, ClientFile};
+use crate::client_file::{Certificates, ClientFile, addressed};
 use crate::cluster::findings::Findings;
 use crate::cluster::fleet::{Fleet, all, each};
 use crate::cluster::folder::{Executable, Folder};
@@ -307,12 +307,13 @@ pub fn replica_parcels(
     let client = toml::to_string(&ClientFile {
         cluster: layout.cluster.to_string(),
         deadline_ms: None,
-        replicas: layout.table(),
+        replicas: addressed(&layout.table()),
         certificates: relative("client"),
     })?;
     let mut parcels = Parcels::default();
     for replica in replicas {
         let mut file = file_of(replica.id);
+        file.listen = replica.listen();
         file.data = replica.name().into();
         file.certificates = relative(&replica.name());
         toml_file::write(&layout.replica_config(replica.id), &file)?;

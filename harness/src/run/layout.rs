@@ -17,7 +17,7 @@ use synod_engine::ids::{ClusterId, ReplicaId};
 use synod_transport::AuthorityKey;
 
 use crate::certs::draw_cluster;
-use crate::client_file::Certificates;
+use crate::client_file::{Certificates, addressed};
 use crate::failure::usage;
 use crate::interrupt;
 use crate::links::Emulator;
@@ -191,7 +191,7 @@ impl Layout {
             idle_spin_us: None,
             // Different for each replica, so that their back-offs are.
             seed: plan.seed.wrapping_mul(64).wrapping_add(u64::from(id.0)),
-            peers: table,
+            peers: addressed(&table),
             certificates: self.certificates(&format!("replica-{}", id.0)),
             timers: plan.timers(),
             limits: LimitsTable {
@@ -208,7 +208,7 @@ impl Layout {
             let mut file = self.replica_file(plan, *id);
             for (peer, address) in &self.addresses {
                 let address = emulator.address(*id, *peer).unwrap_or(*address);
-                file.peers.insert(peer.0.to_string(), address);
+                file.peers.insert(peer.0.to_string(), address.into());
             }
             toml_file::write(&self.replica_config(*id), &file)?;
         }

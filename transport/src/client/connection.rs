@@ -3,23 +3,25 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use quinn::{ConnectionError, Endpoint};
+use quinn::ConnectionError;
 use synod_engine::client::ServerMessage;
 use synod_engine::ids::ReplicaId;
 
 use super::core::{QUEUE_BYTES_LIMIT, Shared, has_room};
+use super::endpoints::Endpoints;
 use crate::backoff::{self, Backoff};
 use crate::close::{self, CloseCode};
 use crate::handshake::{self, ClientConnection, HandshakeFailed, Local, bounded, greet_gateway};
+use crate::lookup::Lookup;
 use crate::notices;
 use crate::outqueue::OutQueue;
 use crate::reader::{FrameReader, ReadFailed};
 
 /// Where one replica is, and how to introduce oneself.
 pub struct Dialler {
-    pub endpoint: Endpoint,
+    pub endpoints: Endpoints,
     pub config: quinn::ClientConfig,
-    pub address: SocketAddr,
+    pub lookup: Lookup,
     pub replica: ReplicaId,
     pub local: Local,
     pub seed: u64,
@@ -46,7 +48,7 @@ impl Refused {
 }
 
 impl Dialler {
-    pub async fn keep_connected(self, shared: Arc<Shared>) {
+    pub async fn keep_connected(mut self, shared: Arc<Shared>) {
         let mut backoff = Backoff::new(self.seed);
         loop {
             let (reason, refused) = match self.dial().await {
@@ -79,15 +81,25 @@ impl Dialler {
         }
     }
 
-    async fn dial(&self) -> Result<ClientConnection, HandshakeFailed> {
-        let connection = handshake::dial(
-            &self.endpoint,
-            &self.config,
-            self.address,
-            self.local,
-            self.replica,
-        )
-        .await?;
+    /// Tries every address of the replica.
+    async fn dial(&mut self) -> Result<ClientConnection, HandshakeFailed> {
+        let mut failed = None;
+        for address in self.lookup.addresses().await? {
+            match self.dial_at(address).await {
+                Ok(connection) => {
+                    self.lookup.reached(address);
+                    return Ok(connection);
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
+        Err(failed.expect("a lookup finds at least one address"))
+    }
+
+    async fn dial_at(&self, address: SocketAddr) -> Result<ClientConnection, HandshakeFailed> {
+        let endpoint = self.endpoints.of(address);
+        let connection =
+            handshake::dial(endpoint, &self.config, address, self.local, self.replica).await?;
         let greeting = greet_gateway(connection.clone(), self.local, self.replica);
         bounded(&connection, self.local.timeout, greeting).await
     }

@@ -5,12 +5,12 @@
 
 mod connection;
 mod core;
+mod endpoints;
 mod error;
 mod routing;
 mod runs;
 pub mod session;
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,11 +22,14 @@ use tokio::task::AbortHandle;
 
 use self::connection::Dialler;
 use self::core::{Mode, Ready, Shared};
+use self::endpoints::Endpoints;
 use self::session::{Session, SessionConfig, SubmitError};
+use crate::address::Address;
 use crate::close::CloseCode;
 use crate::endpoint::{self, Role};
 use crate::handshake::{HANDSHAKE_MS, Local};
 use crate::identity::Identity;
+use crate::lookup::{Lookup, Resolver};
 
 pub use self::error::ClientError;
 pub use self::session::{OUTSTANDING_BYTES_MAX, REQUEST_BYTES_MAX, SessionFailed};
@@ -41,7 +44,9 @@ const CLOSE_WAIT: Duration = Duration::from_millis(300);
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
     pub cluster: ClusterId,
-    pub replicas: Vec<(ReplicaId, SocketAddr)>,
+    pub replicas: Vec<(ReplicaId, Address)>,
+    /// Finds what is behind names.
+    pub resolver: Resolver,
     pub identity: Identity,
     /// Per command, and for opening the session.
     pub deadline: Duration,
@@ -288,26 +293,14 @@ impl Client {
     fn spawn(&mut self) -> Result<(), ClientError> {
         let config = self.config.clone();
         let dialling = endpoint::client_config(&config.identity, Role::Client, config.mtu_max)?;
-        // One socket for each address family in use, not one for each replica.
-        let mut sockets: [Option<Endpoint>; 2] = [None, None];
+        let endpoints = Endpoints::bind(&config)?;
+        self.endpoints = endpoints.all();
         for (replica, address) in &config.replicas {
-            let (at, any) = match address {
-                SocketAddr::V4(_) => (0, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))),
-                SocketAddr::V6(_) => (1, SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))),
-            };
-            let endpoint = match &sockets[at] {
-                Some(endpoint) => endpoint.clone(),
-                None => {
-                    let endpoint = endpoint::bind(any, &config.identity, config.mtu_max, false)?;
-                    self.endpoints.push(endpoint.clone());
-                    sockets[at] = Some(endpoint.clone());
-                    endpoint
-                }
-            };
+            let (family, resolver) = (endpoints.family(), config.resolver.clone());
             let dialler = Dialler {
-                endpoint,
+                endpoints: endpoints.clone(),
                 config: dialling.clone(),
-                address: *address,
+                lookup: Lookup::new(address.clone(), family, resolver),
                 replica: *replica,
                 local: Local {
                     cluster: config.cluster,

@@ -9,8 +9,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use synod_engine::ids::{ClusterId, ReplicaId};
 use synod_engine::seams::{Arrival, Frame, Network};
 use synod_transport::{
-    AuthorityKey, ClientConfig, Identity, Inbox, Limits, MTU_MAX_DEFAULT, QuicNetwork,
-    TransportConfig, TransportError, make_certificates, start,
+    Address, AuthorityKey, ClientConfig, Identity, Inbox, Limits, MTU_MAX_DEFAULT, QuicNetwork,
+    Resolver, TransportConfig, TransportError, make_certificates, start,
 };
 
 pub const CLUSTER: ClusterId = ClusterId(0x5e1f);
@@ -46,7 +46,8 @@ impl Cluster {
             cluster: CLUSTER,
             replica: id,
             listen: self.address(replica),
-            peers: peers.copied().collect(),
+            peers: peers.map(|(peer, at)| (*peer, (*at).into())).collect(),
+            resolver: Resolver::default(),
             identity: identity(self.directory.path(), &format!("replica-{replica}")),
             mtu_max: MTU_MAX_DEFAULT,
             limits,
@@ -70,7 +71,8 @@ impl Cluster {
     pub fn client(&self, seed: u64) -> ClientConfig {
         ClientConfig {
             cluster: CLUSTER,
-            replicas: self.addresses.clone(),
+            replicas: addressed(&self.addresses),
+            resolver: Resolver::default(),
             identity: identity(self.directory.path(), "client"),
             deadline: HANG,
             outstanding_max: 4096,
@@ -78,6 +80,11 @@ impl Cluster {
             seed,
         }
     }
+}
+
+pub fn addressed(addresses: &[(ReplicaId, SocketAddr)]) -> Vec<(ReplicaId, Address)> {
+    let each = addresses.iter();
+    each.map(|(id, at)| (*id, (*at).into())).collect()
 }
 
 pub fn identity(directory: &Path, who: &str) -> Identity {

@@ -193,6 +193,12 @@ fn listen(
         // What is left for QUIC are the clients.
         TransportChoice::Tcp => std::mem::take(&mut settings.peers),
     };
+    let mut addresses = Vec::new();
+    for (peer, address) in peers {
+        let named = || usage(format!("peer {} at {address}: over TCP it needs an IP address", peer.0));
+        addresses.push((peer, address.socket().ok_or_else(named)?));
+    }
+    let peers = addresses;
     let (clients, inbox) = replica::listen(settings, limits.clone())?;
     let config = TcpConfig {
         cluster: settings.cluster,

@@ -112,3 +112,24 @@ fn each_mistake_is_named_with_its_line() {
         assert!(!error.contains('\n'));
     }
 }
+
+#[test]
+fn a_host_may_be_found_elsewhere_than_it_listens() {
+    let with = |listen: &str| {
+        let line = format!("address = \"10.0.0.1\"\nlisten = \"{listen}\"");
+        read(&GOOD.replace("address = \"10.0.0.1\"", &line))
+    };
+    for listen in ["0.0.0.0", "192.168.1.5", "::"] {
+        let inventory = with(listen).unwrap();
+        assert_eq!(inventory.hosts[0].listen.to_string(), listen);
+        assert_eq!(inventory.hosts[0].address.to_string(), "10.0.0.1");
+    }
+    let error = with("fd00::1").unwrap_err();
+    assert!(
+        error.contains("cluster.toml:3: ") && error.contains("address family"),
+        "{error}"
+    );
+    // A name stays a name in what replicas and clients are told.
+    let named = read(&GOOD.replace("10.0.0.1", "localhost")).unwrap();
+    assert_eq!(named.replicas[0].advertised.to_string(), "localhost:7500");
+}

@@ -358,6 +358,7 @@ mod tests {
             id: ReplicaId(id),
             host,
             address: address.parse().unwrap(),
+            advertised: address.parse().unwrap(),
         }
     }
 
