@@ -183,6 +183,11 @@ impl Fetches {
         self.pause = None;
     }
 
+    /// Whether an answer is being waited for.
+    pub fn waits(&self) -> bool {
+        self.ranges.iter().any(|range| range.values.is_none())
+    }
+
     /// When [`Fetches::next`] can next have a question that it has not now.
     pub fn deadline(&self) -> Time {
         let waiting = self.ranges.iter().filter(|range| range.values.is_none());

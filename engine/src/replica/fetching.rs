@@ -22,6 +22,19 @@ impl Replica {
                 false
             }
         };
+        self.take_answers(now, before, out);
+        let commit_index = self.slots.commit_index();
+        // Still behind: the next part at once, not after a pause.
+        if asked {
+            self.catch_up(now, 0, out);
+        }
+        if commit_index > before {
+            self.continue_phase1(now, out);
+        }
+    }
+
+    /// Learns what was answered and goes on behind the commit index, which was `before` when this turn of things began.
+    fn take_answers(&mut self, now: Time, before: Slot, out: &mut Output) {
         while let Some((from, values)) = self.fetches.take(self.slots.commit_index()) {
             self.learn(now, from, values, out);
         }
@@ -30,13 +43,6 @@ impl Replica {
         if commit_index > before {
             self.learner.progressed(now, commit_index);
             self.end_mending();
-        }
-        // Still behind: the next part at once, not after a pause.
-        if asked {
-            self.catch_up(now, 0, out);
-        }
-        if commit_index > before {
-            self.continue_phase1(now, out);
         }
     }
 
@@ -82,6 +88,9 @@ impl Replica {
             // The disk has to catch up first.
             return self.fetches.pause(own, look_again_at);
         }
+        // The stream may have brought what answers that are here were waiting for.
+        self.take_answers(now, held, out);
+        let held = self.slots.commit_index();
         let goal = through.min(self.learner.known());
         let ranges_max = self.config.limits.fetches_max;
         while let Some(question) = self.fetches.next(now, held, goal, ranges_max) {
@@ -104,6 +113,10 @@ impl Replica {
                 self.learner.lower(known, held);
             }
             return self.fetches.pause(own, look_again_at);
+        }
+        if !self.fetches.waits() {
+            // Nothing is asked for and nothing will come: it must not wake for that without end.
+            self.fetches.pause(own, look_again_at);
         }
     }
 

@@ -9,7 +9,7 @@ use synod_engine::ids::{ReplicaId, Slot, Time};
 use synod_engine::message::{HeartbeatRole, Message, Value};
 
 use super::ballot;
-use super::one::{One, chosen, config, heartbeat};
+use super::one::{One, accept, chosen, config, heartbeat, value};
 
 const FULL: usize = 1_000;
 const RETRY_NS: u64 = 40;
@@ -158,4 +158,37 @@ fn a_replica_far_behind_has_several_fetches_under_way_and_none_at_the_leader() {
         assert!(matches!(outgoing.message, Message::Fetch(_)));
     }
     assert_eq!(one.replica.commit_index(), Slot(4));
+}
+
+#[test]
+fn an_answer_that_waits_for_what_the_stream_brings_is_taken_then() {
+    let mut config = config(3);
+    config.limits.fetch_bytes_max = 2;
+    let mut one = One::new(config);
+    let leader = ballot(1, 2);
+    let hear_both = |one: &mut One| {
+        one.hear(2, heartbeat(leader, HeartbeatRole::Leading, 6));
+        one.hear(3, heartbeat(leader, HeartbeatRole::Following, 6));
+    };
+    hear_both(&mut one);
+    one.at(200);
+    hear_both(&mut one);
+    one.tick();
+    one.hear(3, chosen(1, &["a", "b"]));
+    // Slots 3 to 6 are asked for one by one; all but the first of them are answered, and that one comes by itself.
+    for slot in 4..=6 {
+        one.hear(3, chosen(slot, &["x"]));
+    }
+    assert_eq!(one.replica.commit_index(), Slot(2));
+    one.hear(2, accept(leader, 3, 3, value("c")));
+    for ms in 0..500 {
+        one.at(300 + ms);
+        hear_both(&mut one);
+        one.tick();
+        assert!(
+            one.replica.deadline() > Time(one.now),
+            "it spins at {ms} ms"
+        );
+    }
+    assert_eq!(one.replica.commit_index(), Slot(6));
 }
