@@ -26,6 +26,8 @@ pub struct Retention {
     due_at_bytes: u64,
     /// The record of the newest floor, until it is durable.
     trimming: Option<(Lsn, Slot)>,
+    /// A peer needs a snapshot that reaches so far: what it asked for can't be read.
+    wanted: Option<Slot>,
     installed: Slot,
     pub counters: Counters,
 }
@@ -63,6 +65,7 @@ impl Retention {
                 .max(newest)
                 .saturating_sub(replayed_bytes),
             trimming: None,
+            wanted: None,
             installed: Slot::ZERO,
             counters: Counters::default(),
         }
@@ -71,7 +74,15 @@ impl Retention {
     /// Whether a snapshot is due. Behind a large one the next is due later, so that snapshots write no more than the
     /// WAL does.
     pub fn due(&self, appended_bytes: u64, commit_index: Slot) -> bool {
-        appended_bytes >= self.due_at_bytes && self.newest().slot < commit_index
+        let newest = self.newest().slot;
+        let is_wanted = self.wanted.is_some_and(|slot| newest < slot);
+        (appended_bytes >= self.due_at_bytes || is_wanted) && newest < commit_index
+    }
+
+    /// A peer asked for `slot`, which can be read from nowhere here: the next snapshot is due, however little was
+    /// written since the last one.
+    pub fn want(&mut self, slot: Slot) {
+        self.wanted = self.wanted.max(Some(slot));
     }
 
     /// The newest complete one; of slot zero and no bytes if there is none.
@@ -85,6 +96,7 @@ impl Retention {
 
     /// A snapshot that this replica took begins: the distance to the next one is counted from here.
     pub fn begun(&mut self, limits: &Limits, appended_bytes: u64) {
+        self.wanted = None;
         let distance = limits.snapshot_distance_bytes.max(self.newest().bytes);
         self.due_at_bytes = appended_bytes.saturating_add(distance);
     }

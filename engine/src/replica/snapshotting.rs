@@ -89,6 +89,10 @@ impl Replica {
     /// unreadable. It gets the beginning of the newest snapshot instead.
     pub fn offer_snapshot(&mut self, now: Time, to: ReplicaId, from: Slot, out: &mut Output) {
         if self.retention.newest().slot < from {
+            // None covers it yet. The peer asks again, and nobody else may be there to help it.
+            if from <= self.slots.commit_index() {
+                self.retention.want(from);
+            }
             return;
         }
         let fetch = FetchSnapshot {

@@ -364,3 +364,21 @@ fn a_follower_says_its_last_acknowledgement_again_with_each_heartbeat() {
     assert_eq!(one.at(30).tick(), [acknowledged]);
     assert!(one.told.is_some());
 }
+
+#[test]
+fn a_slot_that_can_be_read_nowhere_makes_a_snapshot_due() {
+    let mut one = with_chosen(5, 0);
+    let mut out = synod_engine::output::Output::default();
+    let mut offer = |one: &mut One, from| {
+        let now = synod_engine::ids::Time(one.now);
+        one.replica
+            .offer_snapshot(now, ReplicaId(2), Slot(from), &mut out);
+        one.replica.snapshot_due()
+    };
+    assert!(!offer(&mut one, 6), "what is not chosen is no reason");
+    assert!(offer(&mut one, 3));
+    one.replica.snapshot_begun();
+    assert!(!one.replica.snapshot_due());
+    one.replica.snapshot_failed();
+    assert!(offer(&mut one, 3), "it is asked for again, and tried again");
+}
