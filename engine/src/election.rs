@@ -89,6 +89,8 @@ impl Election {
             && !std::mem::replace(&mut self.leader_is_excused, true)
         {
             *at = at.plus(gap_ns);
+            // Never due while the leader lives, or it would wake for nothing until then.
+            self.stand_at = self.stand_at.plus(gap_ns);
         }
     }
 

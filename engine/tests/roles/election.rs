@@ -363,3 +363,25 @@ fn a_follower_that_holds_all_that_is_asked_for_is_asked_before_the_leader() {
     // Neither holds it all: still rather the one with time.
     assert_eq!(source(101), Some(3));
 }
+
+#[test]
+fn one_that_slept_waits_for_its_leader_as_long_as_before_and_is_due_no_earlier() {
+    let (config, mut election) = heard(0, [searching(), searching()]);
+    let timeout = config.timers.election_timeout_ns;
+    election.on_leader(Time(0), ballot(1, 2), &config);
+    election.heartbeat_sent(Time(0), HeartbeatRole::Following, &config);
+    let gap = 10 * timeout;
+    let now = Time(gap + 1);
+    assert_eq!(election.live_leader(now, &config), None);
+    election.slept(gap);
+    assert_eq!(election.live_leader(now, &config), Some(ballot(1, 2)));
+    election.heartbeat_sent(now, HeartbeatRole::Following, &config);
+    assert!(!election.should_stand(now, &config, candidacy()));
+    assert!(
+        election.deadline(&config, true) > now,
+        "it wakes for nothing"
+    );
+    // Once only: who sleeps again has not heard anything since.
+    election.slept(gap);
+    assert_eq!(election.live_leader(now.plus(gap), &config), None);
+}
