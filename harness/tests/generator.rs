@@ -2,11 +2,12 @@
 
 mod common;
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
-use common::{Finished, directory, one_at_a_time, run, synod, wait_until};
+use common::{Finished, directory, one_at_a_time, run, synod};
 use rustix::process::{Pid, Signal, kill_process};
 
 const STOPPED: Duration = Duration::from_millis(800);
@@ -37,32 +38,36 @@ fn arguments<'a>(load: &[&'a str], out: &'a str) -> Vec<&'a str> {
 /// A run in whose window the load is stopped for a while.
 fn disturbed(load: &[&str]) -> Finished {
     let out = directory();
-    let child = synod()
+    let mut child = synod()
         .args(arguments(load, out.path().to_str().expect("utf-8")))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .expect("the binary starts");
-    let results = out.path().join("test");
-    wait_until("no load begins", || load_of(out.path()).is_some());
-    // Its window is from one to five seconds after it has connected.
-    std::thread::sleep(Duration::from_millis(2_500));
-    let load = load_of(out.path()).expect("it runs for five seconds");
+    let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let mut lines = lines.map_while(Result::ok);
+    let mut stderr = String::new();
+    // The first second of the window is over when it is told, and three are left.
+    for line in lines.by_ref() {
+        stderr.push_str(&format!("{line}\n"));
+        if line.contains(" measured ") {
+            break;
+        }
+    }
+    let Some(load) = load_of(out.path()) else {
+        panic!("no load runs: {stderr}");
+    };
     kill_process(load, Signal::STOP).expect("it is of our run");
     std::thread::sleep(STOPPED);
     kill_process(load, Signal::CONT).expect("it is of our run");
-    let finished = finish(child);
-    assert!(results.join("result.json").exists(), "{}", finished.stderr);
-    finished
-}
-
-fn finish(child: Child) -> Finished {
+    stderr.extend(lines.map(|line| format!("{line}\n")));
     let output = child.wait_with_output().expect("our child");
+    assert!(out.path().join("test/result.json").exists(), "{stderr}");
     Finished {
         code: output.status.code(),
         stdout: String::from_utf8(output.stdout).expect("utf-8"),
-        stderr: String::from_utf8(output.stderr).expect("utf-8"),
+        stderr,
     }
 }
 
