@@ -8,6 +8,7 @@ pub mod arguments;
 mod battle;
 mod client;
 mod damage;
+mod disks;
 pub mod fault;
 mod history;
 mod hosts;
@@ -20,6 +21,7 @@ mod processes;
 pub mod random;
 mod schedule;
 mod shared;
+mod stalls;
 mod table;
 mod timeline;
 mod victims;
@@ -44,6 +46,7 @@ use crate::run::write_json;
 use crate::toml_file;
 use arguments::ChaosArguments;
 use battle::{Field, bombard};
+use disks::Disks;
 use judge::judge;
 use outcome::{Measured, Outcome};
 use plan::ChaosPlan;
@@ -67,7 +70,12 @@ pub fn run(arguments: &ChaosArguments) -> anyhow::Result<()> {
     let plan = ChaosPlan::new(arguments)?;
     interrupt::listen()?;
     let mut layout = match &plan.inventory {
-        None => Layout::prepare(&plan.place())?,
+        None => {
+            for left_out in plan.left_out_here() {
+                progress.step(&format!("left out: {left_out}"));
+            }
+            Layout::prepare(&plan.place())?
+        }
         Some(path) => {
             let left_out = plan.left_out();
             if !left_out.is_empty() {
@@ -143,6 +151,8 @@ async fn experiment(
     layout: &Layout,
     progress: &Arc<Progress>,
 ) -> anyhow::Result<(Measured, Timeline)> {
+    // First, so that they go last, after every process that writes there.
+    let _disks = Disks::make(layout, &plan.faults, progress)?;
     let proxy = Proxy::bind(&layout.addresses, plan.seed)?;
     for (id, _) in &layout.addresses {
         let file = plan.replica_file(layout, *id, |peer| proxy.address(*id, peer));

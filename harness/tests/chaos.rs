@@ -71,6 +71,34 @@ fn killed_stopped_and_cut_off_replicas_lose_nothing() {
     assert!(doctored.complaint().contains("is not linearizable"));
 }
 
+/// Standing still is no failure: the others go on, and whoever stood still is complete soon after.
+#[test]
+fn disks_and_log_readers_that_stand_still_cost_time_only() {
+    let _turn = one_at_a_time();
+    let out = directory();
+    let mut faults = vec!["hung-log-reader", "frozen-disk", "slow-disk"];
+    let refused = chaos(out.path(), &["--faults", "frozen-disk", "--seconds", "5"]);
+    if !refused.stderr.contains("too short") {
+        println!("skipped in part: {}", refused.stderr);
+        faults.truncate(1);
+    }
+    let list = faults.join(",");
+    let arguments = ["--faults", &list, "--seconds", "16", "--seed", "5"];
+    let finished = chaos(out.path(), &arguments);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    let result = finished.json();
+    assert_eq!(result["ok"], true);
+    for fault in faults {
+        assert!(result["strikes"][fault].as_u64() >= Some(1), "{fault}");
+    }
+    for key in ["lost", "duplicated", "disordered", "diverged"] {
+        assert_eq!(result[key], 0, "{key}: {}", finished.stderr);
+    }
+    let mounts = std::fs::read_to_string("/proc/mounts").expect("proc is mounted");
+    let out = out.path().to_str().expect("utf-8");
+    assert!(!mounts.contains(out), "a disk stays mounted: {mounts}");
+}
+
 #[test]
 fn who_stays_away_beyond_the_trim_floor_comes_back_by_a_snapshot() {
     let _turn = one_at_a_time();

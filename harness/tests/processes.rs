@@ -52,6 +52,12 @@ const CHAOS: Experiment<'_> = Experiment {
     processes: 4,
 };
 
+/// Itself and three replicas, and a guard for each of their disks, all of which name the results.
+const CHAOS_ON_DISKS: Experiment = Experiment {
+    arguments: &["chaos", "--seconds", "300", "--faults", "frozen-disk"],
+    processes: 7,
+};
+
 /// Starts an experiment and waits until its processes are there.
 fn start(experiment: &Experiment<'_>, out: &Path) -> Child {
     let child = begin(experiment, out);
@@ -214,6 +220,66 @@ fn a_killed_chaos_leaves_no_process_behind_not_even_a_stopped_one() {
     child.kill().expect("our child");
     child.wait().expect("our child");
     wait_until("a process stays", || processes_of(out.path()).is_empty());
+}
+
+/// Even one whose disk is frozen at that moment, which nothing but a thaw lets end.
+#[test]
+fn a_killed_chaos_leaves_no_disk_behind_not_even_a_frozen_one() {
+    let _turn = one_at_a_time();
+    let out = directory();
+    let asked = synod()
+        .args([
+            "chaos",
+            "--faults",
+            "frozen-disk",
+            "--seconds",
+            "5",
+            "--out",
+        ])
+        .arg(out.path())
+        .output()
+        .expect("the binary starts");
+    let said = String::from_utf8_lossy(&asked.stderr).into_owned();
+    if said.contains("it takes root") || said.contains("loop devices") || said.contains("installed")
+    {
+        return println!("skipped: {said}");
+    }
+    let mut child = start(&CHAOS_ON_DISKS, out.path());
+    let timeline = out.path().join("test");
+    wait_until("no disk is ever frozen", || {
+        // A file cannot be made on a frozen file system; one that is refused at once is not of that kind.
+        timeline.join("data").exists() && frozen(out.path())
+    });
+    child.kill().expect("our child");
+    child.wait().expect("our child");
+    wait_until("a process stays", || processes_of(out.path()).is_empty());
+    let mounts = std::fs::read_to_string("/proc/mounts").expect("proc is mounted");
+    let out = out.path().to_str().expect("utf-8");
+    assert!(!mounts.contains(out), "a disk stays mounted: {mounts}");
+}
+
+/// Whether a process of the experiment waits for its disk, uninterruptibly, now and a while later.
+fn frozen(out: &Path) -> bool {
+    let waiting = || -> Vec<String> {
+        let ids = processes_of(out).into_iter();
+        ids.flat_map(|id| threads_of(&id))
+            .filter(|stat| {
+                let stat = std::fs::read_to_string(stat).unwrap_or_default();
+                stat.contains(") D ")
+            })
+            .collect()
+    };
+    let before = waiting();
+    std::thread::sleep(Duration::from_millis(100));
+    waiting().iter().any(|thread| before.contains(thread))
+}
+
+fn threads_of(id: &str) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{id}/task"));
+    let tasks = tasks.into_iter().flatten().flatten();
+    tasks
+        .map(|task| format!("{}/stat", task.path().display()))
+        .collect()
 }
 
 /// A guard of a program that knows nothing of it, and names `mark`. Waiting for the guard would close its stdin, which

@@ -54,3 +54,15 @@ fn flip_at(path: &Path, offset: u64) -> anyhow::Result<()> {
     };
     flip().with_context(|| format!("{}: cannot be damaged", path.display()))
 }
+
+/// Takes away everything in a directory, which itself may be where a file system is mounted.
+pub fn empty(directory: &Path) -> std::io::Result<()> {
+    for item in std::fs::read_dir(directory)? {
+        let item = item?;
+        match item.file_type()?.is_dir() {
+            true => std::fs::remove_dir_all(item.path())?,
+            false => std::fs::remove_file(item.path())?,
+        }
+    }
+    Ok(())
+}

@@ -3,6 +3,8 @@
 use clap::ValueEnum;
 use serde::Serialize;
 
+use super::disks;
+
 /// What can be done to a cluster. Processes and network have one fault each at a time at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -22,6 +24,12 @@ pub enum Fault {
     Away,
     /// One stopped replica loses its data, and is restarted with --readmit
     Wipe,
+    /// The disk of one replica stands still for 0.5 to 3 s; takes root, for a file system on a loop device
+    FrozenDisk,
+    /// The disk of one replica stands still again and again, for 60 ms each time; takes root as well
+    SlowDisk,
+    /// Nobody reads the log of one replica, whose pipe is full
+    HungLogReader,
     /// One replica is cut off from the others both ways
     Partition,
     /// One replica, or one link, is cut in one direction
@@ -59,7 +67,7 @@ impl Lane {
 
 impl Fault {
     /// What happens if nothing else is asked for.
-    pub const ALL: [Fault; 15] = [
+    pub const ALL: [Fault; 18] = [
         Fault::Kill,
         Fault::KillAll,
         Fault::Stop,
@@ -67,6 +75,9 @@ impl Fault {
         Fault::Corrupt,
         Fault::Away,
         Fault::Wipe,
+        Fault::FrozenDisk,
+        Fault::SlowDisk,
+        Fault::HungLogReader,
         Fault::Partition,
         Fault::OneWay,
         Fault::Partial,
@@ -85,7 +96,10 @@ impl Fault {
             | Fault::DiskFull
             | Fault::Corrupt
             | Fault::Away
-            | Fault::Wipe => Lane::Processes,
+            | Fault::Wipe
+            | Fault::FrozenDisk
+            | Fault::SlowDisk
+            | Fault::HungLogReader => Lane::Processes,
             Fault::Partition
             | Fault::OneWay
             | Fault::Partial
@@ -111,9 +125,26 @@ impl Fault {
             Fault::Away => Some("it takes a look at the trim floors for which ssh is too slow"),
             Fault::Corrupt | Fault::Wipe => Some("only files of this machine are damaged"),
             Fault::Strangers => Some("strangers come only to doors of this machine"),
+            Fault::FrozenDisk | Fault::SlowDisk => {
+                Some("only file systems of this machine are made and frozen")
+            }
+            Fault::HungLogReader => Some("only logs of this machine are left unread"),
             Fault::Duplicate | Fault::Delay | Fault::Clog => {
                 Some("the packet filter of a host drops packets, and does nothing else to them")
             }
+        }
+    }
+
+    /// Whether the replicas must write to file systems that can be made to stand still.
+    pub fn needs_loop_disks(self) -> bool {
+        matches!(self, Fault::FrozenDisk | Fault::SlowDisk)
+    }
+
+    /// Why it is not done on this machine, if it is not.
+    pub fn not_here(self) -> Option<String> {
+        match self.needs_loop_disks() {
+            true => disks::impossible(),
+            false => None,
         }
     }
 
@@ -126,6 +157,7 @@ impl Fault {
             // At least so long, and until it is beyond the trim floor.
             Fault::Away => 300..900,
             Fault::DiskFull | Fault::Corrupt | Fault::Wipe => 100..800,
+            Fault::FrozenDisk | Fault::SlowDisk | Fault::HungLogReader => 500..3_000,
             Fault::Partition | Fault::OneWay | Fault::Partial => 500..4_000,
             Fault::Loss | Fault::Duplicate | Fault::Delay | Fault::Strangers => 1_000..4_000,
             Fault::Clog => 200..1_500,

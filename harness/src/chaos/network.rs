@@ -175,7 +175,10 @@ fn change(planned: &Planned, replicas: u8, leader: Option<ReplicaId>) -> Change 
         | Fault::Corrupt
         | Fault::Away
         | Fault::Wipe
-        | Fault::Strangers => one(format!("{title} cut off"), touching(&all, victim), CUT),
+        | Fault::Strangers
+        | Fault::FrozenDisk
+        | Fault::SlowDisk
+        | Fault::HungLogReader => one(format!("{title} cut off"), touching(&all, victim), CUT),
     }
 }
 

@@ -54,13 +54,20 @@ impl ChaosPlan {
             None => random_u64()? % 1_000_000_000,
         };
         let on_hosts = arguments.inventory.is_some();
-        let possible = |fault: &Fault| !on_hosts || fault.not_on_hosts().is_none();
+        let hindrance = |fault: Fault| match on_hosts {
+            true => fault.not_on_hosts().map(str::to_owned),
+            false => fault.not_here(),
+        };
+        let possible = |fault: &Fault| hindrance(*fault).is_none();
         let mut faults = match &arguments.faults[..] {
             [] => Fault::ALL.into_iter().filter(possible).collect(),
             chosen => chosen.to_vec(),
         };
         if let Some(refused) = faults.iter().find(|fault| !possible(fault)) {
-            let why = refused.not_on_hosts().unwrap_or_default();
+            let why = hindrance(*refused).unwrap_or_default();
+            if !on_hosts {
+                return Err(usage(format!("--faults {}: {why}", refused.name())));
+            }
             let instead: Vec<String> = Fault::ALL
                 .iter()
                 .filter(|fault| possible(fault))
@@ -98,6 +105,13 @@ impl ChaosPlan {
             .map(|fault| fault.name())
             .collect();
         names.join(", ")
+    }
+
+    /// What this machine cannot do, and why.
+    pub fn left_out_here(&self) -> Vec<String> {
+        let all = Fault::ALL.into_iter();
+        all.filter_map(|fault| Some(format!("{}: {}", fault.name(), fault.not_here()?)))
+            .collect()
     }
 
     /// Where the replicas of an inventory listen.

@@ -75,9 +75,13 @@ impl<V: Victims> Processes<'_, V> {
                 });
             }
             Fault::Stop => self.cluster.stop_for(victim, lasts).await?,
-            Fault::DiskFull | Fault::Corrupt | Fault::Away | Fault::Wipe => {
-                self.cluster.harm_disk(planned, victim).await?
-            }
+            Fault::DiskFull
+            | Fault::Corrupt
+            | Fault::Away
+            | Fault::Wipe
+            | Fault::FrozenDisk
+            | Fault::SlowDisk
+            | Fault::HungLogReader => self.cluster.harm_disk(planned, victim).await?,
             Fault::Partition
             | Fault::OneWay
             | Fault::Partial

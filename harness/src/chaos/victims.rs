@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::damage;
 use super::fault::Fault;
 use super::schedule::Planned;
+use super::stalls;
 use crate::run::cluster::Cluster;
 use crate::run::layout::last_line;
 use crate::run::process::describe;
@@ -98,6 +99,9 @@ impl Victims for Cluster<'_> {
             Fault::Corrupt => corrupt(self, victim, lasts, planned.draw).await,
             Fault::Away => away(self, victim, lasts).await,
             Fault::Wipe => wipe(self, victim, lasts).await,
+            Fault::FrozenDisk => stalls::frozen_disk(self, victim, lasts).await,
+            Fault::SlowDisk => stalls::slow_disk(self, victim, lasts).await,
+            Fault::HungLogReader => stalls::hung_log_reader(self, victim, lasts).await,
             Fault::Kill
             | Fault::KillAll
             | Fault::Stop
@@ -213,7 +217,7 @@ async fn of_others(cluster: &Cluster<'_>, victim: ReplicaId, name: &str) -> Vec<
 }
 
 /// Zero for whoever does not answer.
-async fn counter_of(cluster: &Cluster<'_>, id: ReplicaId, name: &str) -> u64 {
+pub async fn counter_of(cluster: &Cluster<'_>, id: ReplicaId, name: &str) -> u64 {
     let status = cluster.statuses(&[id]).await.unwrap_or_default();
     let status = status.get(&id).and_then(|status| status.get(name));
     status.copied().unwrap_or(0)
@@ -229,8 +233,7 @@ async fn wipe(
     }
     end_cleanly(cluster, victim).await?;
     let data = cluster.layout.replica_data(victim);
-    std::fs::remove_dir_all(&data)
-        .with_context(|| format!("{} cannot be removed", data.display()))?;
+    damage::empty(&data).with_context(|| format!("{} cannot be emptied", data.display()))?;
     sleep(lasts).await;
     cluster.start_with(victim, &["--readmit"]).await?;
     let back = converged(cluster).await?;
@@ -240,14 +243,14 @@ async fn wipe(
     ))
 }
 
-async fn end_cleanly(cluster: &mut Cluster<'_>, victim: ReplicaId) -> anyhow::Result<()> {
+pub async fn end_cleanly(cluster: &mut Cluster<'_>, victim: ReplicaId) -> anyhow::Result<()> {
     let ended = cluster.process(victim)?.terminate().await?;
     anyhow::ensure!(ended, "replica {} did not end by SIGTERM", victim.0);
     Ok(())
 }
 
 /// Waits until every replica has applied what any of them had when this was asked.
-async fn converged(cluster: &mut Cluster<'_>) -> anyhow::Result<bool> {
+pub async fn converged(cluster: &mut Cluster<'_>) -> anyhow::Result<bool> {
     let since = Instant::now();
     let mut goal = 0;
     while since.elapsed() < CONVERGE_MAX {

@@ -1,6 +1,8 @@
 //! The replicas of a run, each a process of its own, and the client that asks them how they are.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,6 +98,17 @@ impl<'a> Cluster<'a> {
     /// Starts one replica that is not running, with `flags` added.
     pub async fn start_with(&mut self, id: ReplicaId, flags: &[&str]) -> anyhow::Result<()> {
         *self.process(id)? = start_replica(self.layout, self.program, id, flags)?;
+        wait_ready(self.process(id)?).await?;
+        Ok(())
+    }
+
+    /// Starts one replica that is not running; its log goes into `log` instead of its file.
+    pub async fn start_logging_to(&mut self, id: ReplicaId, log: OwnedFd) -> anyhow::Result<()> {
+        let config = self.layout.replica_config(id);
+        let arguments = ["replica", "--exit-with-parent", "--config"].map(OsStr::new);
+        let arguments = arguments.into_iter().chain([config.as_os_str()]);
+        let (name, file) = (format!("replica {}", id.0), self.layout.replica_log(id));
+        *self.process(id)? = Process::start_logging_to(&name, arguments, &file, log)?;
         wait_ready(self.process(id)?).await?;
         Ok(())
     }

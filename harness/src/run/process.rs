@@ -4,6 +4,8 @@
 //! handle is dropped, which covers every error and ctrl-C.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -73,6 +75,19 @@ impl Process {
         })
     }
 
+    /// Starts this same executable; what it logs goes to `stderr`, and reaches `log` in some other way.
+    pub fn start_logging_to<'a>(
+        name: &str,
+        arguments: impl Iterator<Item = &'a OsStr>,
+        log: &Path,
+        stderr: OwnedFd,
+    ) -> anyhow::Result<Process> {
+        let executable = std::env::current_exe().context("this executable has no path")?;
+        let mut command = Command::new(executable);
+        command.args(arguments);
+        Process::spawn_with(command, name, log, Stdio::piped(), stderr.into())
+    }
+
     pub fn launch(launch: Launch<'_>) -> anyhow::Result<Process> {
         let mut command = Command::new(launch.program);
         command.args(launch.arguments).envs(launch.environment);
@@ -97,7 +112,7 @@ impl Process {
     }
 
     fn spawn(
-        mut command: Command,
+        command: Command,
         name: &str,
         log: &Path,
         logs_stdout: bool,
@@ -114,10 +129,20 @@ impl Process {
                 .into(),
             false => Stdio::piped(),
         };
+        Process::spawn_with(command, name, log, stdout, log_file.into())
+    }
+
+    fn spawn_with(
+        mut command: Command,
+        name: &str,
+        log: &Path,
+        stdout: Stdio,
+        stderr: Stdio,
+    ) -> anyhow::Result<Process> {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(stdout)
-            .stderr(log_file)
+            .stderr(stderr)
             .kill_on_drop(true)
             // A ctrl-C in the terminal is ours to handle, in our order.
             .process_group(0)
