@@ -19,10 +19,11 @@ const ANSWER_GOOD: Duration = Duration::from_secs(1);
 const ANSWER_ADDRESSES_MAX: usize = 16;
 
 type Answer = io::Result<Vec<SocketAddr>>;
+type Resolve = dyn Fn(&str, u16) -> Answer + Send + Sync;
 
 /// Finds the addresses of a host. It may take its time: it is called on a thread of its own.
 #[derive(Clone)]
-pub struct Resolver(Arc<dyn Fn(&str, u16) -> Answer + Send + Sync>);
+pub struct Resolver(Arc<Resolve>);
 
 impl Resolver {
     pub fn new(resolve: impl Fn(&str, u16) -> Answer + Send + Sync + 'static) -> Resolver {
