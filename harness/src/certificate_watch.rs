@@ -35,7 +35,7 @@ pub fn start(certificates: Certificates, renewal: Renewal) -> anyhow::Result<()>
     let watch = Watch {
         certificates,
         renewal,
-        tried: stamps.clone(),
+        tried: stamps,
         seen: stamps,
         end: EndNotice::default(),
     };
@@ -83,7 +83,7 @@ impl Watch {
         let stamps = stamps(&self.certificates);
         // Certificate and key are two files: whoever replaces both is given the time to finish.
         let settled = stamps == self.seen;
-        self.seen.clone_from(&stamps);
+        self.seen = stamps;
         if asked || (settled && stamps != self.tried) {
             self.tried = stamps;
             self.take_in();
