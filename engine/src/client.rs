@@ -17,7 +17,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::codec::DecodeError;
-use crate::ids::{Ballot, CommandNumber, ReplicaId, SessionId};
+use crate::ids::{Ballot, CommandNumber, Owner, ReplicaId, SessionId};
 
 /// Bytes of a request's header, kind not counted.
 pub const REQUEST_HEADER_BYTES: usize = 32;
@@ -135,14 +135,29 @@ pub enum Reason {
 
 impl Request {
     /// The entry of a batch that opens a session with `token`.
-    pub fn open(token: u64) -> Request {
+    pub fn open(token: u64, owner: Owner) -> Request {
         Request {
             session: SessionId::NONE,
             first: CommandNumber(token),
+            acknowledged: CommandNumber(owner.0),
+            count: 0,
+            commands: Bytes::new(),
+        }
+    }
+
+    /// The entry of a batch that keeps a session which nothing was done for lately, though its client is there.
+    pub fn touch(session: SessionId) -> Request {
+        Request {
+            session,
+            first: CommandNumber(0),
             acknowledged: CommandNumber(0),
             count: 0,
             commands: Bytes::new(),
         }
+    }
+
+    pub fn touches(&self) -> bool {
+        self.count == 0 && self.first.0 == 0 && self.acknowledged.0 == 0
     }
 
     /// The entry of a batch that closes a session. It names the token as well: nothing else has it by mistake.

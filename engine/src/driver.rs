@@ -192,6 +192,7 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
                 }
                 Err(_) => self.counters.frames_malformed += 1,
             },
+            Arrival::ClientNamed { client, owner } => self.door.named(client, owner),
             Arrival::Client { client, .. } if self.is_expelled(client) => {}
             Arrival::Client { client, frame } => match ClientMessage::decode(frame) {
                 Ok(ClientMessage::Open { token }) => self.open(now, client, token),
@@ -231,7 +232,8 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
     }
 
     fn open(&mut self, now: Time, client: ClientId, token: u64) {
-        let request = Request::open(token);
+        let owner = self.door.owner(client);
+        let request = Request::open(token, owner);
         if !self.serves() {
             self.door.counters.refused_not_leader += 1;
             self.refuse(client, SessionId::NONE, request.first, Reason::NotLeader);
@@ -243,7 +245,12 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
             Opening::Refused
         };
         match opening {
-            Opening::New => self.admit(now, request),
+            Opening::New => {
+                for session in self.door.to_touch(owner, &self.state.sessions) {
+                    self.admit(now, Request::touch(session));
+                }
+                self.admit(now, request);
+            }
             Opening::UnderWay => {}
             Opening::Refused => {
                 self.refuse_busy(client, SessionId::NONE, request.first);
@@ -470,6 +477,7 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
         report("sessions", self.state.sessions.len() as u64);
         report("sessions_opened", sessions.sessions_opened);
         report("sessions_evicted", sessions.sessions_evicted);
+        report("sessions_refused", sessions.sessions_refused);
         report("sessions_closed", sessions.sessions_closed);
         report("requests_admitted", door.requests_admitted);
         report("requests_repeated", door.requests_repeated);

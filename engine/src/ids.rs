@@ -44,6 +44,10 @@ pub struct Incarnation(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(pub u64);
 
+/// Who a client is, as its certificate says: a hash of the name there. 0 for one without a name of its own.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Owner(pub u64);
+
 /// The identity of a cluster, drawn at random when it is made.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClusterId(pub u128);
@@ -104,6 +108,14 @@ impl SessionId {
     pub const NONE: SessionId = SessionId(0);
     /// Marks what the log says about its members; no client ever has it.
     pub const MEMBERS: SessionId = SessionId(u64::MAX);
+}
+
+impl Owner {
+    pub const UNNAMED: Owner = Owner(0);
+
+    pub fn named(name: &str) -> Owner {
+        Owner(xxhash_rust::xxh3::xxh3_64(name.as_bytes()))
+    }
 }
 
 impl Incarnation {
@@ -238,6 +250,7 @@ debug_as_number!(
     SessionId "session",
     CommandNumber "#",
     ClientId "client",
+    Owner "owner",
     Incarnation "incarnation",
     Time "t"
 );

@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes};
 
 use crate::client::{LENGTH_BYTES, REQUEST_HEADER_BYTES, Reason, Refused, Request, ServerMessage};
 use crate::config::Limits;
-use crate::ids::{ClientId, CommandNumber, SessionId, Slot};
+use crate::ids::{ClientId, CommandNumber, Owner, SessionId, Slot};
 use crate::pace::{Pace, Share};
 use crate::sessions::{Applied, SESSION_OUTSTANDING_MAX, SESSIONS_MAX, Sessions};
 
@@ -20,6 +20,8 @@ const OPENINGS_MAX: usize = 256;
 pub const REPEATED_BYTES_PER_TURN_MAX: usize = 4 << 20;
 /// What handing on one frame costs besides its bytes, in bytes.
 const FRAME_COST_BYTES: usize = 64;
+/// How long a client waits that finds too many sessions open, in microseconds.
+const CROWDED_RETRY_US: u32 = 100_000;
 /// How long a client waits whose repeats are too many for this turn, in microseconds.
 const REPEAT_RETRY_US: u32 = 2_000;
 
@@ -35,6 +37,10 @@ pub struct Door {
     routes: HashMap<SessionId, ClientId>,
     /// The same by connection, each of which has one session.
     attached: HashMap<ClientId, SessionId>,
+    /// Names of connected clients that have one.
+    owners: HashMap<ClientId, Owner>,
+    /// Sessions that are being kept from eviction.
+    touching: HashSet<SessionId>,
     /// Sessions whose end was taken in and is not applied yet.
     closing: HashSet<SessionId>,
     /// Who waits for a session to be opened, by token.
@@ -128,6 +134,24 @@ impl Door {
                 Attaching::Refused(Reason::UnknownSession)
             }
         }
+    }
+
+    pub fn named(&mut self, client: ClientId, owner: Owner) {
+        self.owners.insert(client, owner);
+    }
+
+    pub fn owner(&self, client: ClientId) -> Owner {
+        self.owners.get(&client).copied().unwrap_or_default()
+    }
+
+    /// Sessions whose clients are connected and that one more session of `owner` could drive out: they are to be
+    /// touched before it is opened. A client that has nothing to say is alive all the same.
+    pub fn to_touch(&mut self, owner: Owner, sessions: &Sessions) -> Vec<SessionId> {
+        let opens = self.opening.len();
+        let routes = &self.routes;
+        let mut live = sessions.live_victims(owner, opens, |id| routes.contains_key(&id));
+        live.retain(|session| self.touching.insert(*session));
+        live
     }
 
     fn route_to(&mut self, session: SessionId, client: ClientId) {
@@ -267,7 +291,24 @@ impl Door {
                 };
                 Some((client, ServerMessage::Refused(refused).encode()))
             }
-            Applied::Skipped => None,
+            Applied::Crowded => {
+                let client = self.opening.remove(&request.first.0)?;
+                self.counters.refused_busy += 1;
+                let refused = Refused {
+                    session: SessionId::NONE,
+                    expected: request.first,
+                    reason: Reason::Busy {
+                        retry_after_us: CROWDED_RETRY_US,
+                    },
+                };
+                Some((client, ServerMessage::Refused(refused).encode()))
+            }
+            Applied::Skipped => {
+                if request.count == 0 {
+                    self.touching.remove(&session);
+                }
+                None
+            }
         }
     }
 
@@ -292,6 +333,7 @@ impl Door {
         {
             self.routes.remove(&session);
         }
+        self.owners.remove(&client);
         self.opening.retain(|_, route| *route != client);
     }
 
@@ -300,6 +342,7 @@ impl Door {
         self.next.clear();
         self.opening.clear();
         self.closing.clear();
+        self.touching.clear();
     }
 
     /// Once per turn. Drops what belongs to sessions that no longer exist, once that has become the larger part.

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::ids::{ClientId, Lsn, ReplicaId, Slot};
+use crate::ids::{ClientId, Lsn, Owner, ReplicaId, Slot};
 use crate::message::{Record, Value};
 use crate::reply::Reply;
 
@@ -154,9 +154,22 @@ impl Frame {
 /// What came in from the network, still encoded, without its length prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Arrival {
-    Peer { from: ReplicaId, frame: Bytes },
-    Client { client: ClientId, frame: Bytes },
-    ClientGone { client: ClientId },
+    Peer {
+        from: ReplicaId,
+        frame: Bytes,
+    },
+    Client {
+        client: ClientId,
+        frame: Bytes,
+    },
+    /// Comes before the first frame of a client, unless that has no name of its own.
+    ClientNamed {
+        client: ClientId,
+        owner: Owner,
+    },
+    ClientGone {
+        client: ClientId,
+    },
 }
 
 /// Links to peers and clients. It may drop frames (a full queue, a broken link; counted), but never reorders

@@ -4,23 +4,31 @@
 //! after `n - 1`. A repeated command is answered from the cached replies, one that would leave a gap is skipped
 //! (its client sends the missing one again). Sessions are opened by a slot of the log and evicted by log position,
 //! never by a clock, so that every replica decides alike (after RIFL, Lee et al., SOSP 2015).
+//!
+//! Where there are too many, one goes of the owner who has most of them: one that was never used before one that was
+//! used little before all others, and of each kind the longest idle. Nobody loses one that was active lately to another
+//! one of the same owner: then none is opened.
 
+mod rank;
 mod walk;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::ops::Bound;
+use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 
 use crate::client::Request;
-use crate::ids::{CommandNumber, SessionId, Slot};
+use crate::ids::{CommandNumber, Owner, SessionId, Slot};
 use crate::reply::{RepliesFrame, Scratch};
 use crate::seams::StateMachine;
 
+pub use rank::LITTLE_COMMANDS;
+use rank::{Rank, Ranks};
 use walk::Walk;
 
 /// Sessions at most. These limits decide what executes, so they are constants: equal on every replica.
 pub const SESSIONS_MAX: usize = 4096;
+/// A session that did something in so many last slots makes no room for another one of its owner.
+pub const RECENT_SLOTS: u64 = 256;
 /// Commands of one session whose replies its client has not acknowledged.
 pub const SESSION_OUTSTANDING_MAX: u64 = 65_536;
 /// Bytes of cached replies of one session; the oldest go first.
@@ -31,12 +39,11 @@ pub const REPLY_BYTES_MAX: usize = 256 << 20;
 #[derive(Clone, Debug, Default)]
 pub struct Sessions {
     table: HashMap<SessionId, Session>,
-    /// Every session by the slot that last did anything for it: the longest idle comes first.
-    idle: BTreeSet<(Slot, SessionId)>,
-    /// No session up to here, in the order of `idle`, has cached replies. It decides how much work is done, never which
-    /// replies go, so it is not part of a snapshot.
-    emptied: (Slot, SessionId),
+    ranks: Ranks,
     reply_bytes: usize,
+    /// Sessions by the slot that last did anything for them, the longest idle first, as they were when all of them did
+    /// something earlier than the slot of that moment: those that changed since are later than all that did not.
+    longest_idle: VecDeque<(Slot, SessionId)>,
     /// How many snapshots began: a session with the number of the present one is not the walk's any more.
     walks: u64,
     walk: Option<Walk>,
@@ -51,6 +58,7 @@ pub struct Counters {
     pub unknown_skipped: u64,
     pub sessions_opened: u64,
     pub sessions_evicted: u64,
+    pub sessions_refused: u64,
     pub sessions_closed: u64,
     /// Sessions looked at to make room for the replies of others.
     pub sessions_emptied: u64,
@@ -60,6 +68,7 @@ pub struct Counters {
 struct Session {
     /// What its client drew when it opened the session: whoever knows it may send here.
     token: u64,
+    owner: Owner,
     /// The last command that executed.
     last: CommandNumber,
     /// The client has the reply of every command below this one.
@@ -94,6 +103,8 @@ pub enum Applied {
     Executed(Bytes),
     Opened(SessionId),
     Closed,
+    /// No session was opened: there are too many, and all that would go were active lately.
+    Crowded,
     /// Nothing new executed.
     Skipped,
     /// The session is not open any more.
@@ -161,6 +172,29 @@ impl Sessions {
         Some(Kept { from, frames })
     }
 
+    /// Sessions that would go soon if `opens` more were opened for `owner`, and that `is_live` knows to have a client.
+    pub fn live_victims(
+        &self,
+        owner: Owner,
+        opens: usize,
+        is_live: impl Fn(SessionId) -> bool,
+    ) -> Vec<SessionId> {
+        let too_many = (self.table.len() + opens).saturating_sub(SESSIONS_MAX);
+        let mut live = Vec::new();
+        let mut others = 0;
+        for rank in self.ranks.of(self.ranks.greediest(owner)) {
+            if others >= too_many {
+                break;
+            }
+            if is_live(rank.session) {
+                live.push(rank.session);
+            } else {
+                others += 1;
+            }
+        }
+        live
+    }
+
     /// Applies the `index`-th request of a slot's batch.
     pub fn apply<M: StateMachine>(
         &mut self,
@@ -170,95 +204,90 @@ impl Sessions {
         machine: &mut M,
         scratch: &mut Scratch,
     ) -> Applied {
-        if request.session == SessionId::NONE {
-            return Applied::Opened(self.open(slot, index, request.first.0));
+        let id = request.session;
+        if id == SessionId::NONE {
+            return self.open(slot, index, request);
         }
-        let Some(session) = self.table.get_mut(&request.session) else {
+        let Some(session) = self.table.get_mut(&id) else {
             self.counters.unknown_skipped += u64::from(request.count);
             return Applied::Unknown;
         };
-        if request.count == 0 {
-            return if request.closes(session.token) {
-                self.remove(request.session);
-                self.counters.sessions_closed += 1;
-                Applied::Closed
-            } else {
-                Applied::Skipped
-            };
+        if request.closes(session.token) {
+            self.remove(id);
+            self.counters.sessions_closed += 1;
+            return Applied::Closed;
+        }
+        if request.count == 0 && !request.touches() {
+            return Applied::Skipped;
         }
         if let Some(walk) = &mut self.walk {
-            walk.save(self.walks, request.session, session);
+            walk.save(self.walks, id, session);
         }
-        if session.active != slot {
-            self.idle.remove(&(session.active, request.session));
-            self.idle.insert((slot, request.session));
-            session.active = slot;
+        let before = session.rank(id);
+        session.active = slot;
+        let cached = session.reply_bytes;
+        let applied = session.execute(request, machine, scratch, &mut self.counters);
+        self.reply_bytes = self.reply_bytes + session.reply_bytes - cached;
+        let after = session.rank(id);
+        self.ranks.replace(before, after);
+        if self.reply_bytes > REPLY_BYTES_MAX {
+            self.bound_replies(slot);
         }
-        session.acknowledged = session.acknowledged.max(request.acknowledged);
-        self.reply_bytes -= session.drop_replies(request.acknowledged);
-        let next = session.last.plus(1);
-        if request.first > next {
-            self.counters.gaps_skipped += u64::from(request.count);
-            return Applied::Skipped;
-        }
-        let repeated = (next.0 - request.first.0).min(u64::from(request.count));
-        self.counters.duplicates_skipped += repeated;
-        let fresh = u64::from(request.count) - repeated;
-        if fresh == 0 {
-            return Applied::Skipped;
-        }
-        let mut frame = RepliesFrame::new(scratch, request.session, next);
-        for command in request.iter().skip(repeated as usize) {
-            frame.push(|reply| machine.apply(command, reply));
-        }
-        let frame = frame.finish();
-        self.counters.commands_applied += fresh;
-        session.last = next.plus(fresh as u32 - 1);
-        self.reply_bytes += frame.len();
-        self.reply_bytes -= session.remember(frame.clone());
-        if self.emptied >= (slot, request.session) {
-            self.emptied = (slot.previous(), SessionId::MEMBERS);
-        }
-        self.bound_replies();
-        Applied::Executed(frame)
+        applied
     }
 
-    /// Drops the cached replies of the longest idle sessions until the rest fits. A retry of theirs is refused. It goes
-    /// on where it stopped the last time: once the cache is full that is after each request, and thousands of sessions
-    /// may be idle and emptied.
-    fn bound_replies(&mut self) {
-        if self.reply_bytes <= REPLY_BYTES_MAX {
-            return;
-        }
-        let after = (Bound::Excluded(self.emptied), Bound::Unbounded);
-        for (active, id) in self.idle.range(after) {
+    /// Drops the cached replies of the longest idle sessions until the rest fits. A retry of theirs is told that it was
+    /// executed, and no more.
+    fn bound_replies(&mut self, slot: Slot) {
+        while self.reply_bytes > REPLY_BYTES_MAX {
+            let Some((active, id)) = self.longest_idle.pop_front() else {
+                self.find_longest_idle(slot);
+                continue;
+            };
             self.counters.sessions_emptied += 1;
-            self.emptied = (*active, *id);
-            let session = self
-                .table
-                .get_mut(id)
-                .expect("every session in the index exists");
+            let Some(session) = self.table.get_mut(&id).filter(|s| s.active == active) else {
+                continue;
+            };
+            if session.reply_bytes == 0 {
+                continue;
+            }
             if let Some(walk) = &mut self.walk {
-                walk.save(self.walks, *id, session);
+                walk.save(self.walks, id, session);
             }
             self.reply_bytes -= session.drop_replies(CommandNumber(u64::MAX));
-            if self.reply_bytes <= REPLY_BYTES_MAX {
-                return;
-            }
         }
     }
 
-    fn open(&mut self, slot: Slot, index: usize, token: u64) -> SessionId {
+    /// Those that did something in the present slot may still do more in it, so they are only looked at where there are
+    /// no others.
+    fn find_longest_idle(&mut self, slot: Slot) {
+        let holding = self
+            .table
+            .iter()
+            .filter(|(_, session)| session.reply_bytes > 0);
+        let all = holding.map(|(id, session)| (session.active, *id));
+        let mut idle: Vec<_> = all.clone().filter(|(active, _)| *active < slot).collect();
+        if idle.is_empty() {
+            idle = all.min().into_iter().collect();
+        }
+        idle.sort_unstable();
+        self.longest_idle = idle.into();
+    }
+
+    fn open(&mut self, slot: Slot, index: usize, request: &Request) -> Applied {
         assert!(
             index < 1 << SessionId::OPENS_PER_SLOT_BITS,
             "a batch holds at most 65536 requests"
         );
-        if self.table.len() >= SESSIONS_MAX {
-            self.evict();
+        let owner = Owner(request.acknowledged.0);
+        if self.table.len() >= SESSIONS_MAX && !self.evict(slot, owner) {
+            self.counters.sessions_refused += 1;
+            return Applied::Crowded;
         }
         let id = session_id(slot, index);
         let session = Session {
-            token,
+            token: request.first.0,
+            owner,
             last: CommandNumber(0),
             acknowledged: CommandNumber(0),
             active: slot,
@@ -266,23 +295,29 @@ impl Sessions {
             reply_bytes: 0,
             walk: self.walks,
         };
+        self.ranks.insert(session.rank(id));
         self.table.insert(id, session);
-        self.idle.insert((slot, id));
         self.counters.sessions_opened += 1;
-        id
+        Applied::Opened(id)
     }
 
-    /// Evicts the session that was idle longest by log position; ties go by id, so that all replicas agree.
-    fn evict(&mut self) {
-        if let Some((_, id)) = self.idle.first().copied() {
-            self.remove(id);
-            self.counters.sessions_evicted += 1;
+    /// Makes room for a session of `owner`, if one may go.
+    fn evict(&mut self, slot: Slot, owner: Owner) -> bool {
+        let greediest = self.ranks.greediest(owner);
+        let Some(rank) = self.ranks.of(greediest).next() else {
+            return false;
+        };
+        if greediest == owner && slot.0 < rank.active.0 + RECENT_SLOTS {
+            return false;
         }
+        self.remove(rank.session);
+        self.counters.sessions_evicted += 1;
+        true
     }
 
     fn remove(&mut self, id: SessionId) {
         let mut session = self.table.remove(&id).expect("only open ones are removed");
-        self.idle.remove(&(session.active, id));
+        self.ranks.remove(session.rank(id));
         if let Some(walk) = &mut self.walk {
             walk.save(self.walks, id, &mut session);
         }
@@ -296,6 +331,42 @@ pub fn session_id(slot: Slot, index: usize) -> SessionId {
 }
 
 impl Session {
+    fn rank(&self, session: SessionId) -> Rank {
+        Rank::new(self.owner, self.last, self.active, session)
+    }
+
+    /// Executes what is next of a request, and caches the replies.
+    fn execute<M: StateMachine>(
+        &mut self,
+        request: &Request,
+        machine: &mut M,
+        scratch: &mut Scratch,
+        counters: &mut Counters,
+    ) -> Applied {
+        self.acknowledged = self.acknowledged.max(request.acknowledged);
+        self.drop_replies(request.acknowledged);
+        let next = self.last.plus(1);
+        if request.first > next {
+            counters.gaps_skipped += u64::from(request.count);
+            return Applied::Skipped;
+        }
+        let repeated = (next.0 - request.first.0).min(u64::from(request.count));
+        counters.duplicates_skipped += repeated;
+        let fresh = u64::from(request.count) - repeated;
+        if fresh == 0 {
+            return Applied::Skipped;
+        }
+        let mut frame = RepliesFrame::new(scratch, request.session, next);
+        for command in request.iter().skip(repeated as usize) {
+            frame.push(|reply| machine.apply(command, reply));
+        }
+        let frame = frame.finish();
+        counters.commands_applied += fresh;
+        self.last = next.plus(fresh as u32 - 1);
+        self.remember(frame.clone());
+        Applied::Executed(frame)
+    }
+
     /// Drops the cached replies of commands below `end` and returns their bytes.
     fn drop_replies(&mut self, end: CommandNumber) -> usize {
         let mut dropped = 0;
@@ -310,8 +381,8 @@ impl Session {
         dropped
     }
 
-    /// Caches the replies of the commands that executed last, and returns the bytes of older ones that had to go.
-    fn remember(&mut self, frame: Bytes) -> usize {
+    /// Caches the replies of the commands that executed last; older ones may have to go.
+    fn remember(&mut self, frame: Bytes) {
         self.reply_bytes += frame.len();
         self.replies.push_back(Cached {
             end: self.last.plus(1),
@@ -323,7 +394,6 @@ impl Session {
             dropped += oldest.frame.len();
         }
         self.reply_bytes -= dropped;
-        dropped
     }
 }
 

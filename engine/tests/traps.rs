@@ -18,6 +18,7 @@ use synod_engine::output::Output;
 use synod_engine::recovery::{OnDisk, Recovery};
 use synod_engine::replica::{Input, Replay};
 use synod_engine::seams::Arrival;
+use synod_engine::sessions::SESSIONS_MAX;
 use synod_engine::snapshot::NoSnapshots;
 
 #[test]
@@ -297,4 +298,28 @@ fn garbage_from_peers_and_clients_is_counted_and_changes_nothing() {
     lone.finish_disk();
     lone.turn(Vec::new());
     assert!(matches!(&lone.replies()[..], [ServerMessage::Replies(_)]));
+}
+
+#[test]
+fn a_quiet_session_survives_more_visitors_than_there_may_be_sessions() {
+    let mut lone = Lone::new(|_| {});
+    let quiet = lone.open();
+    for visitor in 0..SESSIONS_MAX as u64 + 300 {
+        let open = ClientMessage::Open {
+            token: 1_000 + visitor,
+        };
+        let client = ClientId(100 + visitor);
+        lone.turn(vec![Arrival::Client {
+            client,
+            frame: open.encode().slice(4..),
+        }]);
+        lone.finish_disk();
+        lone.turn(vec![Arrival::ClientGone { client }]);
+    }
+    lone.replies();
+    lone.send(request(quiet, 1, 16));
+    lone.finish_disk();
+    lone.turn(Vec::new());
+    assert!(matches!(&lone.replies()[..], [ServerMessage::Replies(_)]));
+    assert_eq!(lone.driver.state().sessions.len(), SESSIONS_MAX);
 }

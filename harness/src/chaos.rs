@@ -10,6 +10,7 @@ mod client;
 mod damage;
 mod disks;
 pub mod fault;
+mod flood;
 mod history;
 mod hosts;
 mod judge;

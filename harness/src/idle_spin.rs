@@ -55,7 +55,7 @@ impl IdleSpin {
 fn length(arrival: &Arrival) -> usize {
     match arrival {
         Arrival::Peer { frame, .. } | Arrival::Client { frame, .. } => frame.len(),
-        Arrival::ClientGone { .. } => 0,
+        Arrival::ClientNamed { .. } | Arrival::ClientGone { .. } => 0,
     }
 }
 

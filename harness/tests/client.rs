@@ -2,6 +2,9 @@
 
 mod common;
 
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+
 use common::{Files, directory, one_at_a_time, run, run_with_input};
 
 #[test]
@@ -109,4 +112,47 @@ fn damage_in_the_wal_is_named_by_file_and_offset_and_refused_where_it_is_at_the_
     assert_ne!(started.code, Some(0));
     assert!(names_the_place(started.complaint()), "{}", started.stderr);
     assert!(started.complaint().contains("--readmit"));
+}
+
+#[test]
+fn visitors_leave_no_sessions_behind_and_a_quiet_one_goes_on() {
+    const VISITORS: u64 = 20;
+    let _turn = one_at_a_time();
+    let directory = directory();
+    let files = Files::make(directory.path(), 1);
+    let _replica = files.start(1, true);
+    let config = files.client_config();
+    let mut quiet = Command::new(env!("CARGO_BIN_EXE_synod"))
+        .arg("client")
+        .arg("--config")
+        .arg(&config)
+        .arg("repl")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut input = quiet.stdin.take().expect("a pipe");
+    let mut output = BufReader::new(quiet.stdout.take().expect("a pipe")).lines();
+    let mut ask = |line: &str| {
+        writeln!(input, "{line}").expect("it reads");
+        output.next().expect("an answer").expect("utf-8")
+    };
+    assert_eq!(ask("put a 1"), "ok");
+    for _ in 0..VISITORS {
+        assert_eq!(files.client(&["get", "a"]).stdout, "1\n");
+    }
+    let status = files.client(&["status"]).stdout;
+    let counter = |name: &str| -> u64 {
+        let line = status.lines().find_map(|line| {
+            let (found, value) = line.strip_prefix("replica 1 ")?.split_once(' ')?;
+            (found == name).then(|| value.parse().expect("a number"))
+        });
+        line.unwrap_or_else(|| panic!("no {name} in {status}"))
+    };
+    assert_eq!(counter("sessions_opened"), VISITORS + 1);
+    assert_eq!(counter("sessions_closed"), VISITORS);
+    assert_eq!(counter("sessions"), 1);
+    assert_eq!(ask("get a"), "1");
+    drop(input);
+    assert!(quiet.wait().expect("it ends").success());
 }

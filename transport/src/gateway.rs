@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use quinn::Connection;
 use synod_engine::client::{ClientMessage, Reason, Refused, ServerMessage};
-use synod_engine::ids::{ClientId, CommandNumber, SessionId};
+use synod_engine::ids::{ClientId, CommandNumber, Owner, SessionId};
 
 use crate::close::CloseCode;
 use crate::counters::Counters;
@@ -114,9 +114,11 @@ impl Gateway {
 
     /// Disconnects a client whose frames are no messages.
     pub fn expel(&self, client: ClientId) {
-        if let Some(link) = self.lock().clients.remove(&client) {
+        let mut state = self.lock();
+        if let Some(link) = state.clients.get(&client) {
             self.violation(&link.connection, "its frames are no messages");
         }
+        state.remove(client);
     }
 
     pub fn clients(&self) -> usize {
@@ -132,6 +134,7 @@ impl Gateway {
     /// Serves one client until its connection ends.
     pub async fn serve(&self, client: ClientConnection, identity: ClientIdentity) {
         let connection = client.connection;
+        let owner = identity.name().map(Owner::named);
         let Some((id, queue)) = self.register(connection.clone(), identity) else {
             self.counters.gateway_over_limit_clients.add(1);
             let reason = format!(
@@ -141,6 +144,9 @@ impl Gateway {
             return CloseCode::ClientsMax.close(&connection, &reason);
         };
         self.counters.gateway_accepted.add(1);
+        if let Some(owner) = owner {
+            self.inbox.push_client_named(id, owner);
+        }
         let mut send = client.send;
         tokio::select! {
             _ = queue.write_to(&mut send, |_| ()) => {}

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use synod_engine::client::ClientMessage;
-use synod_engine::ids::{ClientId, ReplicaId};
+use synod_engine::ids::{ClientId, Owner, ReplicaId};
 use synod_engine::seams::{Arrival, Lane};
 use tokio::sync::Notify;
 
@@ -187,6 +187,14 @@ impl InboxShared {
         true
     }
 
+    /// Whose client it is, before its first frame. Always taken in, like its end.
+    pub fn push_client_named(&self, client: ClientId, owner: Owner) {
+        self.lock()
+            .rest
+            .push(Arrival::ClientNamed { client, owner });
+        self.news.notify_one();
+    }
+
     /// Always taken in: there are at most `clients_max` of them between two drains, give or take reconnects.
     pub fn push_client_gone(&self, client: ClientId) {
         {
@@ -244,7 +252,7 @@ impl State {
         let gone = std::mem::take(&mut self.gone);
         self.rest.retain(|arrival| match arrival {
             Arrival::Client { client, .. } => !gone.contains(client),
-            Arrival::Peer { .. } | Arrival::ClientGone { .. } => true,
+            Arrival::Peer { .. } | Arrival::ClientNamed { .. } | Arrival::ClientGone { .. } => true,
         });
     }
 

@@ -79,7 +79,7 @@ impl Echo {
                     Arrival::ClientGone { .. } => {
                         self.switches.gone.fetch_add(1, Ordering::Relaxed);
                     }
-                    Arrival::Peer { .. } => {}
+                    Arrival::ClientNamed { .. } | Arrival::Peer { .. } => {}
                 }
             }
             self.network.flush();
@@ -347,9 +347,12 @@ async fn one_client_over_the_limit_is_turned_away_with_the_reason() {
         leader(1, 1),
     );
     let first = connect(&cluster, 1).await;
-    let mut config = cluster.client(2);
-    config.deadline = std::time::Duration::from_secs(1);
+    let config = cluster.client(2);
+    // It is told at once, not at its deadline.
+    let deadline = config.deadline;
+    let begun = std::time::Instant::now();
     let error = Client::connect(config).await.err().expect("turned away");
+    assert!(begun.elapsed() < deadline / 2, "{:?}", begun.elapsed());
     assert!(error.to_string().contains("clients_max"), "{error}");
     assert!(switches.over_limit.load(Ordering::Relaxed) >= 1);
     // The place becomes free again.

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::ids::{CommandNumber, SessionId, Slot};
+use crate::ids::{CommandNumber, Owner, SessionId, Slot};
 
 use super::{Cached, SESSION_REPLY_BYTES_MAX, SESSIONS_MAX, Session, Sessions};
 
@@ -38,7 +38,7 @@ impl Sessions {
         self.walks += 1;
         self.walk = Some(Walk {
             // In an order that is the same everywhere: the bytes must not depend on a hash map's.
-            ids: self.idle.iter().map(|(_, id)| *id).collect(),
+            ids: self.ranks.iter().map(|rank| rank.session).collect(),
             saved: VecDeque::new(),
             saved_bytes: 0,
         });
@@ -85,7 +85,7 @@ impl Sessions {
             let Some((id, session)) = Session::take(&mut sessions) else {
                 return false;
             };
-            self.idle.insert((session.active, id));
+            self.ranks.insert(session.rank(id));
             self.reply_bytes += session.reply_bytes;
             let known = self.table.insert(id, session);
             if known.is_some() || self.table.len() > SESSIONS_MAX {
@@ -97,7 +97,7 @@ impl Sessions {
 }
 
 impl Session {
-    const HEADER_BYTES: usize = 5 * 8 + 4;
+    const HEADER_BYTES: usize = 6 * 8 + 4;
     const CACHED_HEADER_BYTES: usize = 8 + 4;
 
     fn encoded_bytes(&self) -> usize {
@@ -107,6 +107,7 @@ impl Session {
     fn put(&self, id: SessionId, out: &mut BytesMut) {
         out.put_u64_le(id.0);
         out.put_u64_le(self.token);
+        out.put_u64_le(self.owner.0);
         out.put_u64_le(self.last.0);
         out.put_u64_le(self.acknowledged.0);
         out.put_u64_le(self.active.0);
@@ -125,6 +126,7 @@ impl Session {
         let id = SessionId(from.get_u64_le());
         let mut session = Session {
             token: from.get_u64_le(),
+            owner: Owner(from.get_u64_le()),
             last: CommandNumber(from.get_u64_le()),
             acknowledged: CommandNumber(from.get_u64_le()),
             active: Slot(from.get_u64_le()),

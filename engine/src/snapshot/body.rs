@@ -9,7 +9,7 @@ use crate::members::Members;
 use super::RestoreError;
 
 const MAGIC: &[u8; 8] = b"SYNOSNAP";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 const SESSIONS: u8 = 1;
 const MACHINE: u8 = 2;

@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use synod_engine::client::{REQUEST_HEADER_BYTES, Reason, Request, ServerMessage};
 use synod_engine::config::Limits;
-use synod_engine::ids::{ClientId, CommandNumber, SessionId, Slot};
+use synod_engine::ids::{ClientId, CommandNumber, Owner, SessionId, Slot};
 use synod_engine::intake::{
     Admission, Attaching, Closing, Counters, Door, Opening, REPEATED_BYTES_PER_TURN_MAX,
 };
@@ -51,7 +51,7 @@ impl Fixture {
             has_room: true,
             slot: 0,
         };
-        fixture.execute(&Request::open(1));
+        fixture.execute(&Request::open(1, Owner::UNNAMED));
         fixture.attach(CLIENT, fixture.session, 1);
         fixture
     }
@@ -338,7 +338,10 @@ fn so_many_commands_may_be_outstanding_and_no_more() {
 /// The session of `token` is open: who is told.
 fn opened(door: &mut Door, token: u64) -> Option<ClientId> {
     let session = session_id(Slot(1_000), token as usize);
-    let answer = door.answer(&Request::open(token), Applied::Opened(session));
+    let answer = door.answer(
+        &Request::open(token, Owner::UNNAMED),
+        Applied::Opened(session),
+    );
     answer.map(|(client, _)| client)
 }
 
@@ -396,7 +399,7 @@ fn a_new_leadership_starts_from_what_has_executed() {
 #[test]
 fn what_belongs_to_sessions_that_are_gone_is_dropped_once_it_is_the_larger_part() {
     let mut fixture = Fixture::new();
-    let opened = |fixture: &mut Fixture| match fixture.execute(&Request::open(1)) {
+    let opened = |fixture: &mut Fixture| match fixture.execute(&Request::open(1, Owner::UNNAMED)) {
         Applied::Opened(session) => {
             fixture.attach(CLIENT, session, 1);
             session
@@ -456,4 +459,61 @@ fn so_many_bytes_are_sent_again_in_one_turn_and_the_rest_comes_back_later() {
     assert!(sent < REPEATED_BYTES_PER_TURN_MAX + frame.len(), "{sent}");
     fixture.door.tidy(&fixture.sessions);
     assert!(matches!(fixture.admit(1, 1), Admission::Repeat(_)));
+}
+
+#[test]
+fn who_is_connected_is_kept_though_it_says_nothing_and_others_come_and_go() {
+    let mut fixture = Fixture::new();
+    let quiet = fixture.session;
+    let mut touched = 0;
+    for visitor in 0..2 * SESSIONS_MAX as u64 {
+        let client = ClientId(100 + visitor);
+        assert_eq!(fixture.door.opening(visitor, client), Opening::New);
+        for session in fixture.door.to_touch(Owner::UNNAMED, &fixture.sessions) {
+            assert_eq!(session, quiet);
+            touched += 1;
+            // As long as it is on its way it is not taken in again.
+            let again = fixture.door.to_touch(Owner::UNNAMED, &fixture.sessions);
+            assert!(again.is_empty());
+            let touch = Request::touch(session);
+            let applied = fixture.execute(&touch);
+            assert_eq!(fixture.door.answer(&touch, applied), None);
+        }
+        let open = Request::open(visitor, Owner::UNNAMED);
+        let applied = fixture.execute(&open);
+        fixture.door.answer(&open, applied);
+        fixture.door.client_gone(client);
+    }
+    assert_eq!(fixture.sessions.len(), SESSIONS_MAX);
+    assert_eq!(fixture.sessions.last(quiet), Some(CommandNumber(0)));
+    // Once each time that it comes to be the first to go.
+    assert_eq!(touched, 2);
+    // Of a session without a client nothing is known.
+    fixture.door.client_gone(CLIENT);
+    assert!(
+        fixture
+            .door
+            .to_touch(Owner::UNNAMED, &fixture.sessions)
+            .is_empty()
+    );
+}
+
+#[test]
+fn who_finds_no_room_among_active_sessions_is_told_to_come_back() {
+    let mut fixture = Fixture::new();
+    fixture.door.opening(7, CLIENT);
+    let open = Request::open(7, Owner::UNNAMED);
+    let (client, frame) = fixture
+        .door
+        .answer(&open, Applied::Crowded)
+        .expect("it waits");
+    assert_eq!(client, CLIENT);
+    match ServerMessage::decode(frame.slice(4..)) {
+        Ok(ServerMessage::Refused(refused)) => {
+            assert_eq!(refused.session, SessionId::NONE);
+            assert!(matches!(refused.reason, Reason::Busy { .. }));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(fixture.door.opening(7, CLIENT), Opening::New);
 }

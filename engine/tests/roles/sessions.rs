@@ -3,11 +3,12 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use synod_engine::client::Request;
-use synod_engine::ids::{CommandNumber, SessionId, Slot};
+use synod_engine::ids::{CommandNumber, Owner, SessionId, Slot};
 use synod_engine::reply::{REPLIES_BYTES_MAX, Reply, Scratch};
 use synod_engine::seams::StateMachine;
 use synod_engine::sessions::{
-    Applied, Counters, REPLY_BYTES_MAX, SESSION_REPLY_BYTES_MAX, SESSIONS_MAX, Sessions, session_id,
+    Applied, Counters, LITTLE_COMMANDS, RECENT_SLOTS, REPLY_BYTES_MAX, SESSION_REPLY_BYTES_MAX,
+    SESSIONS_MAX, Sessions, session_id,
 };
 
 /// Bytes of a frame of one reply besides the reply.
@@ -115,7 +116,7 @@ fn a_session_is_named_by_the_place_in_the_log_that_opened_it() {
 }
 
 #[test]
-fn the_longest_idle_session_goes_when_there_are_too_many() {
+fn the_longest_idle_session_that_was_never_used_goes_when_there_are_too_many() {
     let mut fixture = Fixture::default();
     assert!(fixture.sessions.is_empty());
     let (first, second) = (fixture.open(), fixture.open());
@@ -133,8 +134,9 @@ fn the_longest_idle_session_goes_when_there_are_too_many() {
     assert_eq!(fixture.sessions.len(), SESSIONS_MAX);
     assert_eq!(fixture.sessions.last(second), None);
     assert_eq!(fixture.sessions.last(first), Some(CommandNumber(1)));
+    // One that was used outlives all that never were.
     fixture.open();
-    assert_eq!(fixture.sessions.last(first), None);
+    assert_eq!(fixture.sessions.last(first), Some(CommandNumber(1)));
     let counted = Counters {
         commands_applied: 1,
         duplicates_skipped: 1,
@@ -238,4 +240,58 @@ fn making_room_for_replies_looks_at_each_idle_session_once() {
     let looked_at = fixture.sessions.counters.sessions_emptied;
     let most = (idle.len() + busy.len()) as u64 + 2 * rounds;
     assert!(looked_at <= most, "{looked_at} of {most}");
+}
+
+fn open_for(fixture: &mut Fixture, owner: u64) -> Applied {
+    fixture.slot += 1;
+    let open = Request::open(7, Owner(owner));
+    let slot = Slot(fixture.slot);
+    fixture
+        .sessions
+        .apply(slot, 0, &open, &mut Zeros, &mut fixture.scratch)
+}
+
+#[test]
+fn little_used_sessions_go_before_much_used_ones_and_none_that_was_active_lately() {
+    let mut fixture = Fixture::default();
+    let (much, little) = (fixture.open(), fixture.open());
+    fixture.apply(much, 1, &[0; LITTLE_COMMANDS as usize]);
+    fixture.apply(little, 1, &[0; LITTLE_COMMANDS as usize - 1]);
+    let rest: Vec<SessionId> = (2..SESSIONS_MAX).map(|_| fixture.open()).collect();
+    for session in &rest {
+        fixture.apply(*session, 1, &[0; LITTLE_COMMANDS as usize]);
+    }
+    fixture.slot += RECENT_SLOTS;
+    let known = |fixture: &Fixture, session| fixture.sessions.last(session).is_some();
+    assert!(matches!(open_for(&mut fixture, 0), Applied::Opened(_)));
+    assert!(!known(&fixture, little) && known(&fixture, much));
+    // The one that was just opened was never used, but its client may be about to.
+    let newest = session_id(Slot(fixture.slot), 0);
+    assert_eq!(open_for(&mut fixture, 0), Applied::Crowded);
+    assert_eq!(fixture.sessions.counters.sessions_refused, 1);
+    fixture.slot += RECENT_SLOTS;
+    assert!(matches!(open_for(&mut fixture, 0), Applied::Opened(_)));
+    assert!(!known(&fixture, newest) && known(&fixture, much));
+}
+
+#[test]
+fn one_owner_that_opens_more_and_more_loses_its_own_sessions_only() {
+    let mut fixture = Fixture::default();
+    let mut modest = Vec::new();
+    for _ in 0..10 {
+        match open_for(&mut fixture, 1) {
+            Applied::Opened(session) => modest.push(session),
+            other => panic!("{other:?}"),
+        }
+    }
+    for _ in 0..2 * SESSIONS_MAX {
+        assert!(matches!(open_for(&mut fixture, 2), Applied::Opened(_)));
+    }
+    // And it keeps nobody else out, though all of its sessions may be active.
+    let late = open_for(&mut fixture, 3);
+    assert!(matches!(late, Applied::Opened(_)));
+    for session in modest {
+        assert_eq!(fixture.sessions.last(session), Some(CommandNumber(0)));
+    }
+    assert_eq!(fixture.sessions.len(), SESSIONS_MAX);
 }

@@ -130,6 +130,11 @@ impl Client {
         }
     }
 
+    /// Closes its session, and opens another one once that is over. Returns whether there is one to close.
+    pub fn leave(&mut self, now: u64) -> bool {
+        self.session.close(Time(now))
+    }
+
     /// Does everything that is due, and hands over what is to be sent.
     pub fn act(&mut self, now: u64, mut send: impl FnMut(ReplicaId, Bytes)) {
         self.session.tick(Time(now));
@@ -259,7 +264,11 @@ impl Client {
                     self.check_replies(now, &replies, agreement, model)?;
                 }
                 // It may still come, and is waited for.
-                Event::TimedOut { .. } | Event::Closed => {}
+                Event::TimedOut { .. } => {}
+                Event::Closed => {
+                    self.abandon(now);
+                    break;
+                }
                 Event::Gone { first, count } => {
                     checked += u64::from(count);
                     self.check_gone(now, first, count, agreement, model)?;

@@ -85,9 +85,13 @@ pub enum Fault {
     DiskLimp,
     /// What carries values does not get through some links, what carries none does.
     DataCut,
+    /// A client asks for the status without end.
+    StatusFlood,
+    /// A client closes its session and opens another one.
+    Visitors,
 }
 
-const FAULTS: usize = 40;
+const FAULTS: usize = 42;
 
 impl Fault {
     pub const ALL: [Fault; FAULTS] = [
@@ -131,6 +135,8 @@ impl Fault {
         Fault::DiskFreeze,
         Fault::DiskLimp,
         Fault::DataCut,
+        Fault::StatusFlood,
+        Fault::Visitors,
     ];
 
     /// As on the command line.
@@ -176,6 +182,8 @@ impl Fault {
             Fault::DiskFreeze => "disk-freeze",
             Fault::DiskLimp => "disk-limp",
             Fault::DataCut => "data-cut",
+            Fault::StatusFlood => "status-flood",
+            Fault::Visitors => "visitors",
         }
     }
 

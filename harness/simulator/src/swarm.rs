@@ -258,6 +258,7 @@ impl Plan {
             Fault::RestartStorm | Fault::Wipe | Fault::DiskFull | Fault::SyncError => 3,
             Fault::Overload | Fault::AbandonedSession | Fault::SnapshotRot => 2,
             Fault::Eviction => 4,
+            Fault::StatusFlood | Fault::Visitors => 2,
             Fault::DiskFreeze | Fault::DiskLimp | Fault::DataCut => 2,
             Fault::BitRot | Fault::MisdirectedWrite | Fault::LostWrite => 2,
             _ => 1,

@@ -10,6 +10,7 @@ use synod_transport::Client;
 use tokio::task::JoinSet;
 
 use super::client::{ClientEnd, LoadClient};
+use super::flood;
 use super::monitor::{self, ANSWER_MAX};
 use super::network;
 use super::plan::ChaosPlan;
@@ -74,23 +75,31 @@ pub async fn bombard(
     let observer = Rc::new(observer(layout)?);
     shared.start(leader);
     let load = load(plan, layout, shared)?;
+    let identity = layout.certificates("client").load()?;
+    let flooding = client_config(layout.cluster, layout.addresses.clone(), identity)?;
     let calm_from_ms = plan.schedule.calm_from_ms;
     let mut processes = Processes {
         cluster: &mut *cluster,
         layout,
         shared,
     };
-    let clients = tokio::select! {
+    let (clients, questions) = tokio::select! {
         // Both lanes end on their own; the clients may wait for a last reply after that.
         result = async {
             let network = network::run(&plan.schedule.network, calm_from_ms, wire, &layout.addresses, shared);
             let processes = processes.run(&plan.schedule.processes, calm_from_ms);
-            let ((), (), clients) = tokio::try_join!(network, processes, ends(load))?;
-            anyhow::Ok(clients)
+            let flood = async { anyhow::Ok(flood::run(flooding, shared).await) };
+            let ((), (), clients, questions) =
+                tokio::try_join!(network, processes, ends(load), flood)?;
+            anyhow::Ok((clients, questions))
         } => result?,
         () = monitor::follow(observer, plan.replicas, shared) => unreachable!("it follows for ever"),
         () = monitor::report(shared, progress) => unreachable!("it reports for ever"),
     };
+    anyhow::ensure!(questions > 0, "no replica took a question for its status");
+    progress.step(&format!(
+        "{questions} questions for the status beside the load"
+    ));
     progress.step("load done; waiting until all replicas have applied the same slots");
     let (commit_index, hashes) = settle(cluster).await?;
     Ok(Survived {

@@ -29,7 +29,7 @@ pub struct Dialler {
 
 /// Whether the replica does not want this client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refused {
+pub enum Refused {
     No,
     /// It has no place at the moment.
     Crowded,
@@ -72,7 +72,14 @@ impl Dialler {
                     (notices::words(&error), refused)
                 }
             };
-            shared.disconnected(self.replica, reason, refused == Refused::Lasting);
+            // Before a handshake a replica can't say more than that it refuses.
+            let reason = match refused {
+                Refused::Crowded if !reason.contains("clients_max") => {
+                    format!("{reason}: it serves as many clients as it may (clients_max)")
+                }
+                _ => reason,
+            };
+            shared.disconnected(self.replica, reason, refused);
             let delay_max = match refused {
                 Refused::No => backoff::DELAY_MAX,
                 Refused::Crowded | Refused::Lasting => backoff::CLIENT_REFUSED_DELAY_MAX,

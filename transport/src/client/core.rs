@@ -9,6 +9,7 @@ use synod_engine::client::{ClientMessage, Replies, ServerMessage};
 use synod_engine::ids::{CommandNumber, REPLICAS_MAX, ReplicaId, Time};
 use tokio::sync::{Notify, oneshot};
 
+use super::connection::Refused;
 use super::error::ClientError;
 use super::session::{Event, Session, SessionFailed};
 use crate::outqueue::{OutQueue, Pushed};
@@ -18,6 +19,9 @@ use crate::outqueue::{OutQueue, Pushed};
 const QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The queue itself takes a request beyond that, and status questions.
 pub const QUEUE_BYTES_LIMIT: usize = 2 * QUEUE_BYTES_MAX;
+
+/// Attempts in a row that find no place until it is said that there is none.
+const CROWDED_LOOKS: u32 = 3;
 
 pub type Status = Vec<(String, u64)>;
 
@@ -68,8 +72,11 @@ pub struct ReplicaState {
     pub queue: Option<Arc<OutQueue>>,
     pub was_up: bool,
     pub status: Vec<oneshot::Sender<Status>>,
-    /// Why the last attempt to connect failed, and whether that lasts.
-    pub failure: Option<(String, bool)>,
+    /// Why the last attempt to connect failed.
+    pub failure: Option<String>,
+    lasting: bool,
+    /// How many attempts in a row found no place.
+    crowded: u32,
 }
 
 impl Shared {
@@ -129,6 +136,7 @@ impl Shared {
         let state = core.replica(replica);
         state.queue = Some(queue);
         state.failure = None;
+        state.lasting = false;
         if std::mem::replace(&mut state.was_up, true) {
             core.reconnects += 1;
         }
@@ -138,11 +146,16 @@ impl Shared {
         self.changed.notify_waiters();
     }
 
-    pub fn disconnected(&self, replica: ReplicaId, reason: String, lasting: bool) {
+    pub fn disconnected(&self, replica: ReplicaId, reason: String, refused: Refused) {
         let mut core = self.lock();
         let state = core.replica(replica);
         state.queue = None;
-        state.failure = Some((reason, lasting));
+        state.failure = Some(reason);
+        state.lasting = refused == Refused::Lasting;
+        state.crowded = match refused {
+            Refused::Crowded => state.crowded + 1,
+            Refused::No | Refused::Lasting => 0,
+        };
         state.status.clear();
         core.session.on_disconnected(replica);
         drop(core);
@@ -181,7 +194,23 @@ impl Shared {
     }
 }
 
+impl ReplicaState {
+    /// Whether it is of no use to wait for this replica. Of one that has no place only after a second look: a client
+    /// that just left may still be counted.
+    pub fn refuses(&self) -> bool {
+        self.failure.is_some() && (self.lasting || self.crowded >= CROWDED_LOOKS)
+    }
+}
+
 impl Core {
+    /// Whether this client can't get a session as things are.
+    pub fn is_refused(&self) -> bool {
+        let mut configured = self.replicas.iter().filter(|state| state.configured);
+        let leader = self.session.leader();
+        let by_leader = leader.is_some_and(|leader| self.replicas[usize::from(leader.0)].refuses());
+        by_leader || configured.all(ReplicaState::refuses)
+    }
+
     pub fn replica(&mut self, replica: ReplicaId) -> &mut ReplicaState {
         &mut self.replicas[usize::from(replica.0)]
     }

@@ -329,9 +329,7 @@ impl Client {
                 if let Some(failure) = &core.failed {
                     return Err(failure.clone().into());
                 }
-                let mut configured = core.replicas.iter().filter(|state| state.configured);
-                let refused = configured.all(|state| matches!(state.failure, Some((_, true))));
-                if refused {
+                if core.is_refused() {
                     drop(core);
                     let detail = self.describe_failures();
                     return Err(ClientError::Connect { detail });
@@ -358,7 +356,7 @@ impl Client {
             (Some(_), _, Some(leader)) => {
                 format!("connected, replica {} leads, but no answer came", leader.0)
             }
-            (None, Some((reason, _)), _) => reason.clone(),
+            (None, Some(reason), _) => reason.clone(),
             (None, None, _) => "no answer yet".to_owned(),
         }
     }

@@ -95,6 +95,7 @@ impl<P: Protocol, M: StateMachine> Replica<P, M> {
                     self.counters.frames_malformed += 1;
                 }
             }
+            Arrival::ClientNamed { client, owner } => self.door.named(client, owner),
             Arrival::Client { client, frame } => match ClientMessage::decode(frame) {
                 Ok(ClientMessage::Request(request)) => self.request(client, request),
                 Ok(ClientMessage::Open { token }) => self.open(client, token),
@@ -144,14 +145,20 @@ impl<P: Protocol, M: StateMachine> Replica<P, M> {
 
     fn open(&mut self, client: ClientId, token: u64) {
         // What opens a session in a slot is the same for Synod: see `synod_engine::sessions`.
-        let request = Request::open(token);
+        let owner = self.door.owner(client);
+        let request = Request::open(token, owner);
         let reason = if !self.serving {
             self.door.counters.refused_not_leader += 1;
             Reason::NotLeader
         } else {
             let has_room = self.has_room_for(&request);
             match has_room.then(|| self.door.opening(token, client)) {
-                Some(Opening::New) => return self.intake.push(&request),
+                Some(Opening::New) => {
+                    for session in self.door.to_touch(owner, &self.state.sessions) {
+                        self.intake.push(&Request::touch(session));
+                    }
+                    return self.intake.push(&request);
+                }
                 Some(Opening::UnderWay) => return,
                 Some(Opening::Refused) | None => {
                     self.door.counters.refused_busy += 1;
@@ -322,6 +329,7 @@ impl<P: Protocol, M: StateMachine> Replica<P, M> {
             ("unknown_skipped", sessions.unknown_skipped),
             ("sessions_opened", sessions.sessions_opened),
             ("sessions_evicted", sessions.sessions_evicted),
+            ("sessions_refused", sessions.sessions_refused),
             ("sessions_closed", sessions.sessions_closed),
             ("requests_admitted", door.requests_admitted),
             ("requests_repeated", door.requests_repeated),

@@ -13,7 +13,7 @@ use synod_engine::client::Replies;
 use synod_engine::ids::{CommandNumber, ReplicaId, SessionId, Slot};
 use synod_engine::machine::kv::{KvCommand, KvMachine};
 use synod_engine::message::Value;
-use synod_engine::sessions::{SESSIONS_MAX, Sessions};
+use synod_engine::sessions::{RECENT_SLOTS, SESSIONS_MAX, Sessions};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::{EQUAL_STATE, EXACTLY_ONCE, LINEARIZABLE, Violation};
@@ -30,12 +30,13 @@ pub struct Model {
     values: BTreeMap<Bytes, Bytes>,
     /// The last command of each session.
     sessions: BTreeMap<SessionId, CommandNumber>,
-    /// The slot that last did anything for a session, and the session.
-    idle: BTreeSet<(Slot, SessionId)>,
-    active: BTreeMap<SessionId, Slot>,
+    /// Of each owner every session: how much it was used, and the slot that last did anything for it.
+    owned: BTreeMap<u64, BTreeSet<(u8, Slot, SessionId)>>,
+    active: BTreeMap<SessionId, (u8, Slot)>,
     evicted: BTreeSet<SessionId>,
     /// What opened each session, and those that it closed again.
     tokens: BTreeMap<SessionId, u64>,
+    owners: BTreeMap<SessionId, u64>,
     closed: BTreeSet<SessionId>,
     executed: Vec<(Executed, Slot)>,
     /// How many commands are executed after each slot.
@@ -46,7 +47,7 @@ pub struct Model {
     state_hashes: Vec<Option<u64>>,
     /// The content of the map after each slot, and of the sessions.
     contents: Vec<(u64, u64)>,
-    /// Over every session with its last command.
+    /// Over every session with its last command and its token.
     sessions_hash: u64,
     reply: BytesMut,
 }
@@ -57,10 +58,14 @@ impl Model {
         for (index, request) in batch::requests(value).into_iter().flatten().enumerate() {
             if request.session == SessionId::NONE {
                 let id = SessionId(slot.0 << 16 | index as u64);
-                self.make_room();
-                self.note_session(id, CommandNumber(0));
-                self.note_active(id, slot);
+                let owner = request.acknowledged.0;
+                if !self.make_room(owner, slot) {
+                    continue;
+                }
                 self.tokens.insert(id, request.first.0);
+                self.owners.insert(id, owner);
+                self.note_session(id, CommandNumber(0));
+                self.place(id, slot);
                 continue;
             }
             let Some(last) = self.sessions.get(&request.session).copied() else {
@@ -68,6 +73,9 @@ impl Model {
             };
             if request.count == 0 {
                 let token = self.tokens.get(&request.session).copied();
+                if request.first.0 == 0 && request.acknowledged.0 == 0 {
+                    self.place(request.session, slot);
+                }
                 let ends = request.acknowledged == CommandNumber(u64::MAX);
                 if ends && token == Some(request.first.0) {
                     self.forget(request.session);
@@ -75,7 +83,7 @@ impl Model {
                 }
                 continue;
             }
-            self.note_active(request.session, slot);
+            self.place(request.session, slot);
             for (number, command) in (request.first.0..).zip(request.iter()) {
                 let number = CommandNumber(number);
                 if self.sessions[&request.session].plus(1) != number || number <= last {
@@ -88,6 +96,7 @@ impl Model {
                     command: xxh3_64(command),
                     reply: xxh3_64(&self.reply),
                 };
+                self.place(request.session, slot);
                 self.positions
                     .insert((request.session, number), self.executed.len());
                 self.executed.push((executed, slot));
@@ -103,23 +112,51 @@ impl Model {
         self.contents.push((map, self.sessions_hash));
     }
 
-    /// The session that was idle longest by log position goes when there are too many.
-    fn make_room(&mut self) {
+    /// Where there are too many sessions, one goes of the owner who has most: never used before little used before
+    /// others, then by idle time. Unless it is of the same owner and was active lately.
+    fn make_room(&mut self, opener: u64, slot: Slot) -> bool {
         if self.sessions.len() < SESSIONS_MAX {
-            return;
+            return true;
         }
-        if let Some((_, id)) = self.idle.first().copied() {
-            self.forget(id);
-            self.evicted.insert(id);
+        let count = |owned: Option<&BTreeSet<_>>| owned.map_or(0, BTreeSet::len);
+        let own = count(self.owned.get(&opener));
+        let more = self.owned.iter().filter(|(_, owned)| owned.len() > own + 1);
+        let greediest = more.max_by_key(|(owner, owned)| (owned.len(), **owner));
+        let owner = greediest.map_or(opener, |(owner, _)| *owner);
+        let first = self.owned.get(&owner).and_then(BTreeSet::first).copied();
+        let Some((_, active, id)) = first else {
+            return false;
+        };
+        if owner == opener && slot.0 - active.0 < RECENT_SLOTS {
+            return false;
         }
+        self.forget(id);
+        self.evicted.insert(id);
+        true
+    }
+
+    /// Something was done for a session in `slot`, or it executed more.
+    fn place(&mut self, id: SessionId, slot: Slot) {
+        let used = match self.sessions[&id].0 {
+            0 => 0,
+            1..=7 => 1,
+            _ => 2,
+        };
+        let owned = self.owned.entry(self.owners[&id]).or_default();
+        if let Some((used, slot)) = self.active.insert(id, (used, slot)) {
+            owned.remove(&(used, slot, id));
+        }
+        owned.insert((used, slot, id));
     }
 
     fn forget(&mut self, id: SessionId) {
-        if let Some(active) = self.active.remove(&id) {
-            self.idle.remove(&(active, id));
+        if let Some((used, slot)) = self.active.remove(&id)
+            && let Some(owned) = self.owned.get_mut(&self.owners[&id])
+        {
+            owned.remove(&(used, slot, id));
         }
         if let Some(last) = self.sessions.remove(&id) {
-            let hash = session_hash(id, last);
+            let hash = session_hash(id, last, self.tokens[&id]);
             self.sessions_hash = self.sessions_hash.wrapping_sub(hash);
         }
     }
@@ -127,13 +164,6 @@ impl Model {
     /// Whether the agreed log closed this session.
     pub fn closed(&self, id: SessionId) -> bool {
         self.closed.contains(&id)
-    }
-
-    fn note_active(&mut self, id: SessionId, slot: Slot) {
-        if let Some(before) = self.active.insert(id, slot) {
-            self.idle.remove(&(before, id));
-        }
-        self.idle.insert((slot, id));
     }
 
     /// Whether the agreed log evicted this session.
@@ -147,11 +177,12 @@ impl Model {
 
     fn note_session(&mut self, id: SessionId, last: CommandNumber) {
         let before = self.sessions.insert(id, last);
-        let before = before.map_or(0, |before| session_hash(id, before));
+        let token = self.tokens[&id];
+        let before = before.map_or(0, |before| session_hash(id, before, token));
         self.sessions_hash = self
             .sessions_hash
             .wrapping_sub(before)
-            .wrapping_add(session_hash(id, last));
+            .wrapping_add(session_hash(id, last, token));
     }
 
     /// How many commands are executed up to `slot`.
@@ -181,7 +212,10 @@ impl Model {
             let what = format!("{replica} restores another map than the model's after {slot}");
             return Err(Violation::new(EQUAL_STATE, what));
         }
-        let hashes = sessions.iter().map(|(id, last)| session_hash(id, last));
+        let token = |id| sessions.token(id).unwrap_or_default();
+        let hashes = sessions
+            .iter()
+            .map(|(id, last)| session_hash(id, last, token(id)));
         if hashes.fold(0, u64::wrapping_add) != known {
             let what = format!("{replica} restores other sessions than the model's after {slot}");
             return Err(Violation::new(EXACTLY_ONCE, what));
@@ -279,8 +313,11 @@ fn content_hash<'a>(entries: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> u64 
     })
 }
 
-fn session_hash(id: SessionId, last: CommandNumber) -> u64 {
-    xxh3_64_with_seed(&last.0.to_le_bytes(), id.0)
+fn session_hash(id: SessionId, last: CommandNumber, token: u64) -> u64 {
+    xxh3_64_with_seed(
+        &last.0.to_le_bytes(),
+        xxh3_64_with_seed(&token.to_le_bytes(), id.0),
+    )
 }
 
 /// The key-value machine once more, from its documentation.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use synod_engine::client::{ClientMessage, ServerMessage};
 use synod_engine::codec::FRAME_PREFIX_BYTES;
-use synod_engine::ids::{ClientId, CommandNumber, ReplicaId};
+use synod_engine::ids::{ClientId, CommandNumber, Owner, ReplicaId};
 use synod_engine::seams::Arrival;
 
 use crate::checker::{LINEARIZABLE, Violation};
@@ -253,6 +253,11 @@ impl<S: Seams> World<S> {
                 let what = format!("{from} says that {session:?} is closed, and it is not");
                 self.violate(Err(Violation::new(LINEARIZABLE, what)));
             }
+            // One turn answers a client once, however often it asks.
+            ServerMessage::StatusReply(_) if !self.told_status.insert(client) => {
+                let what = format!("{from} tells {client:?} its status twice in one turn");
+                self.violate(Err(Violation::new(LINEARIZABLE, what)));
+            }
             ServerMessage::Closed { .. }
             | ServerMessage::Opened { .. }
             | ServerMessage::Leader { .. }
@@ -307,6 +312,14 @@ impl<S: Seams> World<S> {
             }
             Fault::ClientDisconnect => self.disconnect_client(index),
             Fault::SharedSession => self.share_session(index),
+            Fault::StatusFlood => self.flood_status(),
+            Fault::Visitors => {
+                if self.clients[index].leave(self.now) {
+                    self.strikes.note(fault);
+                    self.trace_line(format_args!("client {index} closes its session"));
+                    self.client_acts(index);
+                }
+            }
             _ => self.flood(),
         }
     }
@@ -364,6 +377,16 @@ impl<S: Seams> World<S> {
 
     fn open_sessions(&mut self, to: ReplicaId, token: u64, opens: u64) -> ClientId {
         let connection = self.new_connection(None, to);
+        // Half of the crowds have the certificate of the others, and the rest one of three.
+        if token % 2 == 0 {
+            let owner = Owner(1 + token / 2 % 3);
+            let life = self.member(to).life;
+            let arrival = Arrival::ClientNamed {
+                client: connection,
+                owner,
+            };
+            self.schedule(self.now, Event::Deliver { to, life, arrival });
+        }
         for i in 0..opens {
             let open = ClientMessage::Open {
                 token: token.wrapping_add(i),
@@ -371,6 +394,23 @@ impl<S: Seams> World<S> {
             self.send_to_replica(connection, open.encode().slice(FRAME_PREFIX_BYTES..));
         }
         connection
+    }
+
+    /// One connection asks for the status a thousand times, within a few turns.
+    fn flood_status(&mut self) {
+        let random = &mut self.faults[Fault::StatusFlood as usize];
+        let (questions, replica) = (random.between(100, 1_000), random.draw());
+        let to = ReplicaId(1 + (replica % u64::from(self.plan.replicas)) as u8);
+        if !self.alive(to) {
+            return;
+        }
+        self.strikes.note(Fault::StatusFlood);
+        self.trace_line(format_args!("{questions} questions for the status of {to}"));
+        let connection = self.new_connection(None, to);
+        let frame = ClientMessage::Status.encode().slice(FRAME_PREFIX_BYTES..);
+        for _ in 0..questions {
+            self.send_to_replica(connection, frame.clone());
+        }
     }
 
     /// Hundreds of sessions are opened at once, and bytes come that are no frames.

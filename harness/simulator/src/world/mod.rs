@@ -9,11 +9,11 @@ pub mod shapes;
 mod strikes;
 mod watch;
 
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 
 use bytes::Bytes;
 
-use synod_engine::ids::{ReplicaId, Slot};
+use synod_engine::ids::{ClientId, ReplicaId, Slot};
 use synod_engine::seams::{Arrival, Lane, WalFailed};
 
 use crate::checker::{Agreement, MEMORY, Model, Violation};
@@ -74,6 +74,8 @@ pub struct World<S: Seams = Honest> {
     /// Random faults are over: what is broken now stays broken, the rest works.
     healed: bool,
     opens_flooded: u64,
+    /// Clients that the turn which is being looked at told the status.
+    told_status: BTreeSet<ClientId>,
     disks: Random,
     stores: Random,
     turns: Random,
@@ -112,6 +114,7 @@ impl<S: Seams> World<S> {
             sent: Sent::default(),
             healed: false,
             opens_flooded: 0,
+            told_status: BTreeSet::new(),
             disks: Random::new(seed, stream::DISKS),
             stores: Random::new(seed, stream::STORES),
             turns: Random::new(seed, stream::TURNS),
@@ -421,6 +424,7 @@ impl<S: Seams> World<S> {
                 self.trace_frame(from, to, &frame);
                 self.transmit(from, to, lane, frame);
             }
+            self.told_status.clear();
             for (client, frame) in sent.replies.drain(..) {
                 self.reply(from, client, frame);
             }

@@ -51,6 +51,8 @@ fn is_scheduled(fault: Fault) -> bool {
         | Fault::ClientDisconnect
         | Fault::AbandonedSession
         | Fault::SharedSession
+        | Fault::StatusFlood
+        | Fault::Visitors
         | Fault::Overload
         | Fault::SnapshotRot
         | Fault::SnapshotFailure
@@ -119,6 +121,8 @@ impl<S: Seams> World<S> {
             Fault::ClientDisconnect
             | Fault::AbandonedSession
             | Fault::SharedSession
+            | Fault::StatusFlood
+            | Fault::Visitors
             | Fault::Overload => self.strike_clients(fault),
             Fault::Loss
             | Fault::Duplication
