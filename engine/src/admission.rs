@@ -8,7 +8,7 @@
 //! replica alike ([`crate::batch`]): refusing it instead would make a slot whose value may be chosen impossible to
 //! recover or to catch up on.
 
-use crate::config::{BATCH_BYTES_CEILING, Config};
+use crate::config::Config;
 use crate::ids::{Ballot, ReplicaId, ReplicaSet, Slot};
 use crate::message::{
     Accept, Accepted, Chosen, Fetch, FetchSnapshot, Heartbeat, HeartbeatRole, Message, Prepare,
@@ -33,6 +33,7 @@ pub struct Admission {
     own: ReplicaId,
     members: ReplicaSet,
     round_max: u64,
+    value_bytes_max: usize,
 }
 
 /// Why a message of a peer was dropped unread.
@@ -69,6 +70,7 @@ impl Admission {
             own: config.replica,
             members: ReplicaSet::first(config.replicas),
             round_max: round_seen.saturating_add(ROUNDS_AHEAD_MAX),
+            value_bytes_max: config.value_bytes_max,
         }
     }
 
@@ -92,7 +94,7 @@ impl Admission {
             Message::Promise(promise) => self.promise(promise),
             Message::Reject(Reject { promised }) => self.ballot(*promised),
             Message::Fetch(Fetch { from, .. }) => slot(*from),
-            Message::Chosen(chosen) => admit_chosen(chosen),
+            Message::Chosen(chosen) => self.chosen(chosen),
             Message::FetchSnapshot(fetch) => admit_fetch_snapshot(fetch),
             Message::SnapshotPart(part) => admit_part(part),
         }
@@ -102,7 +104,7 @@ impl Admission {
         self.ballot_of(from, accept.ballot)?;
         real_slot(accept.slot)?;
         slot(accept.commit_index)?;
-        value(&accept.value)
+        self.value(&accept.value)
     }
 
     fn heartbeat(&self, from: ReplicaId, heartbeat: &Heartbeat) -> Result<(), Refusal> {
@@ -142,9 +144,25 @@ impl Admission {
             if accepted.ballot > promise.ballot {
                 return Err(Refusal::Ballot);
             }
-            value(&accepted.value)?;
+            self.value(&accepted.value)?;
         }
         slot(before)
+    }
+
+    fn chosen(&self, chosen: &Chosen) -> Result<(), Refusal> {
+        real_slot(chosen.from)?;
+        if chosen.values.len() > CHOSEN_SLOTS_MAX {
+            return Err(Refusal::Count);
+        }
+        slot(Slot(chosen.from.0 + chosen.values.len() as u64))?;
+        chosen.values.iter().try_for_each(|value| self.value(value))
+    }
+
+    fn value(&self, value: &Value) -> Result<(), Refusal> {
+        if value.len() > self.value_bytes_max {
+            return Err(Refusal::Bytes);
+        }
+        Ok(())
     }
 
     fn ballot_of(&self, replica: ReplicaId, ballot: Ballot) -> Result<(), Refusal> {
@@ -165,15 +183,6 @@ impl Admission {
     }
 }
 
-fn admit_chosen(chosen: &Chosen) -> Result<(), Refusal> {
-    real_slot(chosen.from)?;
-    if chosen.values.len() > CHOSEN_SLOTS_MAX {
-        return Err(Refusal::Count);
-    }
-    slot(Slot(chosen.from.0 + chosen.values.len() as u64))?;
-    chosen.values.iter().try_for_each(value)
-}
-
 fn admit_fetch_snapshot(fetch: &FetchSnapshot) -> Result<(), Refusal> {
     let bytes = fetch.bytes as usize;
     if !(1..=PART_BYTES_MAX).contains(&bytes) {
@@ -190,13 +199,6 @@ fn admit_part(part: &SnapshotPart) -> Result<(), Refusal> {
     let end = part.offset.checked_add(part.bytes.len() as u64);
     if end.is_none_or(|end| end > part.snapshot.bytes) {
         return Err(Refusal::Slot);
-    }
-    Ok(())
-}
-
-fn value(value: &Value) -> Result<(), Refusal> {
-    if value.len() > BATCH_BYTES_CEILING {
-        return Err(Refusal::Bytes);
     }
     Ok(())
 }

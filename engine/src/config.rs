@@ -15,6 +15,8 @@ pub struct Config {
     pub quorums: Quorums,
     pub timers: Timers,
     pub limits: Limits,
+    /// The longest value that this replica's WAL takes. A longer one of a peer is refused, not written.
+    pub value_bytes_max: usize,
     /// Feeds the election back-off. Randomness is an input like any other.
     pub seed: u64,
 }
@@ -109,6 +111,7 @@ impl Config {
             quorums: Quorums::majority(replicas),
             timers: Timers::default(),
             limits: Limits::default(),
+            value_bytes_max: BATCH_BYTES_CEILING,
             seed,
         }
     }

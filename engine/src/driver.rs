@@ -1,6 +1,7 @@
 //! The event loop of one replica, generic over disk, network and application: production, simulator and
 //! micro-benchmarks run this same code.
 
+mod reporting;
 mod snapshots;
 
 use std::collections::{HashMap, VecDeque};
@@ -19,6 +20,7 @@ use crate::sessions::Applied;
 use crate::snapshot::NoSnapshots;
 use crate::state::State;
 use crate::status::StatusDesk;
+use crate::work::{Stage, Work};
 
 use snapshots::Snapshots;
 
@@ -54,6 +56,8 @@ pub struct Driver<W, N, M, S = NoSnapshots> {
     /// Frames of connected clients that were no messages.
     malformed: HashMap<ClientId, u32>,
     counters: Counters,
+    /// What had been done when this turn began.
+    before: Work,
     /// What the process around counts, for the same report.
     counted_outside: Vec<(&'static str, u64)>,
 }
@@ -61,6 +65,8 @@ pub struct Driver<W, N, M, S = NoSnapshots> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Counters {
     turns: u64,
+    messages: u64,
+    applied_bytes: u64,
     frames_malformed: u64,
     clients_expelled: u64,
     reads_dropped: u64,
@@ -102,6 +108,7 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
             status: StatusDesk::default(),
             malformed: HashMap::new(),
             counters: Counters::default(),
+            before: Work::default(),
             counted_outside: Vec::new(),
         }
     }
@@ -109,12 +116,26 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
     /// One turn: takes everything that arrived, lets the core act on it once, and hands the results on. Runs at
     /// its own pace: the more has gathered, the more one turn does.
     pub fn turn(&mut self, now: Time, arrivals: &mut Vec<Arrival>) -> Result<(), WalFailed> {
+        self.watched_turn(now, arrivals, |_| {})
+    }
+
+    /// The same; `ended` is told as each part of the turn is over, for whoever has a clock.
+    pub fn watched_turn(
+        &mut self,
+        now: Time,
+        arrivals: &mut Vec<Arrival>,
+        mut ended: impl FnMut(Stage),
+    ) -> Result<(), WalFailed> {
         self.counters.turns += 1;
+        self.before = self.done();
+        self.counters.messages += arrivals.len() as u64;
         self.note_sleep(now);
         self.take_from_store(now);
+        ended(Stage::Store);
         for arrival in arrivals.drain(..) {
             self.take(now, arrival);
         }
+        ended(Stage::Arrivals);
         self.take_durable(now)?;
         if let Some(WalRead { from, values }) = self.recalled.take() {
             let input = Input::Recalled { from, values };
@@ -124,9 +145,13 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
             self.replica.step(now, Input::Deadline, &mut self.out);
         }
         self.replica.flush(now, &mut self.out);
+        ended(Stage::Core);
         self.persist();
+        ended(Stage::Persist);
         self.replicate();
+        ended(Stage::Replicate);
         self.apply();
+        ended(Stage::Apply);
         self.announce();
         self.read_back(now)?;
         self.run_snapshots(now);
@@ -135,8 +160,10 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
         self.door.tidy(&self.state.sessions);
         self.door.pace.turn(now, self.replica.intake_bytes());
         self.serving = self.replica.serves();
+        ended(Stage::Serve);
         self.network.flush();
         self.check();
+        ended(Stage::Flush);
         Ok(())
     }
 
@@ -377,6 +404,7 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
         let malformed = self.state.values_malformed;
         for (slot, value) in self.out.chosen.drain(..) {
             let (door, network) = (&mut self.door, &mut self.network);
+            self.counters.applied_bytes += value.len() as u64;
             self.state.apply(slot, value, |request, applied| {
                 reply(door, network, request, applied);
             });
@@ -451,57 +479,6 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
         let frame = ServerMessage::StatusReply(values).encode();
         for client in waiting {
             self.network.reply(client, frame.clone());
-        }
-    }
-
-    /// Takes in what the process around this loop counted so far, for [`Driver::report`].
-    pub fn note_counter(&mut self, name: &'static str, value: u64) {
-        let mut known = self.counted_outside.iter_mut();
-        match known.find(|(other, _)| *other == name) {
-            Some((_, known)) => *known = value,
-            None => self.counted_outside.push((name, value)),
-        }
-    }
-
-    /// Every watermark and counter by its name.
-    pub fn report(&self, report: &mut dyn FnMut(&'static str, u64)) {
-        self.replica.report(report);
-        let sessions = &self.state.sessions.counters;
-        let door = &self.door.counters;
-        report("applied", self.state.applied().0);
-        report("state_hash", self.state.machine.hash());
-        report("applied_commands", sessions.commands_applied);
-        report("duplicates_skipped", sessions.duplicates_skipped);
-        report("gaps_skipped", sessions.gaps_skipped);
-        report("unknown_skipped", sessions.unknown_skipped);
-        report("sessions", self.state.sessions.len() as u64);
-        report("sessions_opened", sessions.sessions_opened);
-        report("sessions_evicted", sessions.sessions_evicted);
-        report("sessions_refused", sessions.sessions_refused);
-        report("sessions_closed", sessions.sessions_closed);
-        report("requests_admitted", door.requests_admitted);
-        report("requests_repeated", door.requests_repeated);
-        report("replies_repeated", door.replies_repeated);
-        report("refused_busy", door.refused_busy);
-        report("refused_gap", door.refused_gap);
-        report("refused_not_leader", door.refused_not_leader);
-        report("refused_unknown_session", door.refused_unknown_session);
-        report("refused_not_attached", door.refused_not_attached);
-        report("refused_over_limit", door.refused_over_limit);
-        report("values_malformed", self.state.values_malformed);
-        report("replies_dropped", self.state.scratch.replies_dropped);
-        report("sessions_emptied", sessions.sessions_emptied);
-        report("turns", self.counters.turns);
-        report("frames_malformed", self.counters.frames_malformed);
-        report("clients_expelled", self.counters.clients_expelled);
-        report("status_built", self.status.built);
-        report("status_coalesced", self.status.coalesced);
-        report("reads_dropped", self.counters.reads_dropped);
-        self.report_snapshots(report);
-        self.wal.counters(report);
-        self.network.counters(report);
-        for (name, value) in &self.counted_outside {
-            report(name, *value);
         }
     }
 

@@ -41,3 +41,4 @@ pub mod snapshot;
 pub mod state;
 pub mod status;
 pub mod tenure;
+pub mod work;

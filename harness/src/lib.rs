@@ -50,6 +50,7 @@ mod strangers;
 mod sweep;
 mod system;
 mod toml_file;
+mod turn_watch;
 mod utc;
 mod verify;
 mod wal;

@@ -5,6 +5,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use bytes::Bytes;
+use synod_engine::config::{BATCH_BYTES_CEILING, Config};
 use synod_engine::driver::Driver;
 use synod_engine::ids::{Ballot, Incarnation, Time};
 use synod_engine::machine::{KvMachine, LogMachine};
@@ -24,6 +25,7 @@ use crate::log;
 use crate::node::{self, Node, Opened};
 use crate::open_files;
 use crate::replica_file::ReplicaSettings;
+use crate::turn_watch::TurnWatch;
 
 /// More than any message has besides what its limit counts.
 const FRAME_HEAD_BYTES: usize = 1_024;
@@ -76,6 +78,7 @@ pub struct Replica<N: Network, M: StateMachine> {
     driver: Driver<FileWal, N, M, FileSnapshots>,
     /// Of the WAL and of the snapshots: lines for the operator.
     notes: [Notes; 2],
+    watch: TurnWatch,
 }
 
 /// What a data directory holds, read and ready for more.
@@ -116,7 +119,11 @@ pub fn open<N: Links, M: StateMachine + Default>(
     warn_of_losses(driver.replica());
     announce(&settings, &report);
     Ok(Opened {
-        node: Replica { driver, notes },
+        node: Replica {
+            driver,
+            notes,
+            watch: TurnWatch::new(),
+        },
         inbox,
         wal_event,
         idle_spin: settings.idle_spin(),
@@ -129,12 +136,16 @@ fn read_disk<M: StateMachine + Default>(settings: &ReplicaSettings) -> anyhow::R
     let mut storage = settings.storage.clone();
     storage.pending_bytes_max = settings.engine.wal_pending_bytes_max();
     let data = DataDirectory::open(storage).map_err(usage)?;
+    let value_bytes_max = check_values(settings, data.segment_bytes())?;
     let mut snapshots = data.open_snapshots().map_err(usage)?;
     let restored = snapshots.restore(|info, parts| restore::<M>(info, parts));
     for note in snapshots.notes().take() {
         tracing::warn!("{note}");
     }
-    let config = settings.engine.clone();
+    let config = Config {
+        value_bytes_max,
+        ..settings.engine.clone()
+    };
     let mut recovery = match restored {
         Some((info, restored)) => {
             tracing::info!(
@@ -194,7 +205,13 @@ fn restore<M: StateMachine + Default>(
 impl<N: Links, M: StateMachine> Node for Replica<N, M> {
     fn turn(&mut self, now: Time, arrivals: &mut Vec<Arrival>) -> anyhow::Result<()> {
         self.driver.note_counter("log_lines_lost", log::lost());
-        self.driver.turn(now, arrivals)?;
+        self.watch.begin();
+        let watch = &mut self.watch;
+        self.driver
+            .watched_turn(now, arrivals, |stage| watch.ended(stage))?;
+        let driver = &mut self.driver;
+        self.watch
+            .end(|name, micros| driver.note_counter(name, micros));
         for note in self.notes.iter().flat_map(Notes::take) {
             tracing::warn!("{note}");
         }
@@ -231,8 +248,33 @@ impl<N: Network, M: StateMachine> Replica<N, M> {
     }
 }
 
+/// The longest value that the segments of the data directory take, which must be a whole batch: they keep the size
+/// that they were made with, whatever the configuration says since.
+fn check_values(settings: &ReplicaSettings, segment_bytes: u64) -> anyhow::Result<usize> {
+    let longest = synod_storage::value_bytes_max(segment_bytes).min(BATCH_BYTES_CEILING);
+    let batch = settings.engine.limits.batch_bytes_max;
+    let directory = settings.storage.directory.display();
+    if batch > longest {
+        return Err(usage(format!(
+            "{directory}: segments of {segment_bytes} bytes take values of up to {longest} bytes, but batch_bytes_max \
+             is {batch}; lower batch_bytes_max, request_bytes_max and command_bytes_max on every replica, or make the \
+             data directory anew with a larger segment_bytes",
+        )));
+    }
+    if longest < BATCH_BYTES_CEILING {
+        tracing::warn!(
+            "{directory}: its segments take values of up to {longest} bytes, longer ones of a leader with another \
+             batch_bytes_max are refused: give every replica the same",
+        );
+    }
+    Ok(longest)
+}
+
 /// `--init` and `--readmit`: a data directory is only ever made on demand.
 fn make_directory(settings: &ReplicaSettings, arguments: &ReplicaArguments) -> anyhow::Result<()> {
+    if arguments.init || arguments.readmit {
+        check_values(settings, settings.storage.segment_bytes)?;
+    }
     if arguments.init {
         synod_storage::init(&settings.storage).map_err(usage)?;
     }

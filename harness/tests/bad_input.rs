@@ -30,6 +30,17 @@ fn replica_with(files: &Files, change: impl FnOnce(String) -> String, flags: &[&
 }
 
 #[test]
+fn segments_that_do_not_take_a_whole_batch_are_refused_before_anything_is_made() {
+    let directory = directory();
+    let files = Files::make(directory.path(), 3);
+    let small = |toml| format!("{toml}\n[storage]\nsegment_bytes = 1048576\n");
+    let finished = replica_with(&files, small, &["--init"]);
+    let expected = ["1048576", "batch_bytes_max is 1048576", "segment_bytes"];
+    refused(&finished, USAGE, &expected);
+    assert!(!files.data(1).exists());
+}
+
+#[test]
 fn the_command_line() {
     refused(&run(&["run", "--frob"]), USAGE, &["--frob"]);
     refused(&run(&["frob"]), USAGE, &["frob"]);

@@ -11,6 +11,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 
 /// Small, so that a few hundred commands go through several snapshots, and are soon gone from memory as well.
 const TABLES: &str = "[limits]\nsnapshot_distance_bytes = 262144\ncache_bytes_max = 65536\n\
+                      batch_bytes_max = 65536\nrequest_bytes_max = 65536\ncommand_bytes_max = 32768\n\
                       [storage]\nsegment_bytes = 131072\n";
 const VALUE_BYTES: usize = 8_192;
 

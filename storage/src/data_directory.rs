@@ -52,6 +52,11 @@ impl DataDirectory {
         })
     }
 
+    /// Of each segment, as the directory was initialised.
+    pub fn segment_bytes(&self) -> u64 {
+        self.identity.segment_bytes
+    }
+
     /// The snapshots. They raise the same event as the WAL.
     pub fn open_snapshots(&self) -> Result<FileSnapshots, OpenError> {
         let syncs = self.config.durability == Durability::Sync;

@@ -46,4 +46,4 @@ pub use notes::Notes;
 pub use recovery::{Hole, RecordAt, Replayed};
 pub use scan::{ScanReport, scan, scan_directory, scan_disk, scan_snapshots};
 pub use snapshot::Snapshots;
-pub use wal::WalCore;
+pub use wal::{WalCore, value_bytes_max};

@@ -6,8 +6,8 @@ mod opening;
 use std::collections::VecDeque;
 use std::io;
 
-use synod_engine::ids::{Lsn, Slot};
-use synod_engine::message::Record;
+use synod_engine::ids::{Ballot, Lsn, Slot};
+use synod_engine::message::{Accept, Record, Value};
 use synod_engine::seams::{Wal, WalFailed, WalRead};
 
 use crate::backend::{Backend, GroupWrite, Retries};
@@ -433,6 +433,18 @@ impl<B: Backend> Wal for WalCore<B> {
         report("wal_sealed_lsn", self.sealed.0);
         report("wal_durable_lsn", self.durable.0);
     }
+}
+
+/// The longest value that a segment of this size takes, in whatever record.
+pub fn value_bytes_max(segment_bytes: u64) -> usize {
+    let empty = Record::Accepted(Accept {
+        ballot: Ballot::ZERO,
+        slot: Slot::ZERO,
+        commit_index: Slot::ZERO,
+        value: Value::new(),
+    });
+    let room = RECORD_BYTES_MAX.min(group::capacity(group_bytes_max(segment_bytes)));
+    room - record::encoded_bytes(&empty)
 }
 
 /// The largest group that a segment of this size takes.

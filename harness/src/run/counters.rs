@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use synod_engine::ids::ReplicaId;
 
+use crate::turn_watch::LONGEST_TURN_US;
+
 /// One replica's counters and watermarks, by name.
 pub type Status = BTreeMap<String, u64>;
 
@@ -70,13 +72,24 @@ impl WindowCounters {
             let base = self.base.get(replica).unwrap_or(&nothing);
             add_difference(&mut self.carried, base, status);
         }
+        // Neither differences nor sums: those of the replica that had the longest turn of its life.
+        let longest = |status: &&Status| status.get(LONGEST_TURN_US).copied();
+        if let Some(status) = statuses.values().max_by_key(longest) {
+            let turn = status.iter().filter(|(name, _)| is_longest(name));
+            self.carried
+                .extend(turn.map(|(name, value)| (name.clone(), *value)));
+        }
         self.carried
     }
 }
 
+fn is_longest(name: &str) -> bool {
+    name.starts_with("longest_")
+}
+
 fn add_difference(sum: &mut Status, base: &Status, status: &Status) {
     for (name, value) in status {
-        if NOT_COUNTERS.contains(&name.as_str()) {
+        if NOT_COUNTERS.contains(&name.as_str()) || is_longest(name) {
             continue;
         }
         let before = base.get(name).copied().unwrap_or(0);
@@ -94,6 +107,22 @@ mod tests {
             .iter()
             .map(|(id, syncs)| (ReplicaId(*id), Status::from([("syncs".to_owned(), *syncs)])))
             .collect()
+    }
+
+    #[test]
+    fn the_longest_turn_is_that_of_one_replica_and_no_sum() {
+        let status = |whole, apply| {
+            let values = [("longest_turn_us", whole), ("longest_turn_apply_us", apply)];
+            values.map(|(name, value)| (name.to_owned(), value)).into()
+        };
+        let statuses = BTreeMap::from([
+            (ReplicaId(1), status(70, 60)),
+            (ReplicaId(2), status(90, 5)),
+            (ReplicaId(3), status(80, 75)),
+        ]);
+        let mut window = WindowCounters::default();
+        window.begin(&statuses);
+        assert_eq!(window.end(&statuses), status(90, 5));
     }
 
     #[test]

@@ -4,11 +4,13 @@ use std::fmt::Write;
 
 use crate::cli::DurabilityChoice;
 use crate::load::punctuality::Generator;
+use crate::run::counters::Status;
 use crate::run::minutes::Taken;
 use crate::run::outcome::Outcome;
 use crate::run::plan::Plan;
 use crate::run::progress::thousands;
 use crate::run::spoiled::BUSY_SHARE_MAX;
+use crate::turn_watch::{LONGEST_TURN_US, longest_part};
 
 pub fn table(plan: &Plan, outcome: &Outcome) -> String {
     let mut rows = Rows::default();
@@ -272,11 +274,22 @@ fn check_rows(rows: &mut Rows, outcome: &Outcome) {
             ),
         );
     }
+    turn_row(rows, &outcome.replica_counters);
     for finding in &outcome.verification.findings {
         rows.row("finding", finding);
     }
     for problem in &outcome.problems {
         rows.row("PROBLEM", problem);
+    }
+}
+
+/// The longest that anything else had to wait in a replica, heartbeats too.
+fn turn_row(rows: &mut Rows, counters: &Status) {
+    let counter = |name: &str| counters.get(name).copied();
+    if let (Some(whole), Some((part, micros))) = (counter(LONGEST_TURN_US), longest_part(counter)) {
+        let (whole, micros) = (time(whole as f64), time(micros as f64));
+        let text = format!("{whole}, of which {micros} for `{part}`");
+        rows.row("longest turn", &text);
     }
 }
 

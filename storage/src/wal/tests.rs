@@ -92,3 +92,22 @@ fn a_write_that_cannot_be_submitted_fails_the_wal_and_names_its_segment() {
     wal.submit();
     assert_eq!(wal.durable(), Err(failed));
 }
+
+#[test]
+fn the_longest_value_is_what_a_group_of_its_own_just_takes() {
+    for segment_bytes in [16 << 10, 128 << 10, 1 << 20, 64 << 20] {
+        let longest = value_bytes_max(segment_bytes);
+        let bytes = |length: usize| {
+            record::encoded_bytes(&Record::Accepted(Accept {
+                ballot: Ballot::ZERO,
+                slot: Slot(1),
+                commit_index: Slot(0),
+                value: vec![0; length].into(),
+            }))
+        };
+        let room = RECORD_BYTES_MAX.min(group::capacity(group_bytes_max(segment_bytes)));
+        assert!(bytes(longest) <= room && bytes(longest + 1) > room);
+    }
+    assert!(value_bytes_max(128 << 10) < 128 << 10);
+    assert!(value_bytes_max(64 << 20) >= 1 << 20);
+}

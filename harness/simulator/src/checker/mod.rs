@@ -3,10 +3,12 @@
 mod agreement;
 mod model;
 mod shadow;
+mod turns;
 
 pub use agreement::Agreement;
 pub use model::{Executed, Model};
 pub use shadow::{Found, Seen, Shadow};
+pub use turns::{TURN_WORK_MAX, check_work};
 
 /// What a checker found: the property, and who and what broke it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,4 +31,5 @@ pub const EXACTLY_ONCE: &str = "exactly once, in slot order";
 pub const EQUAL_STATE: &str = "equal state at equal slots";
 pub const LINEARIZABLE: &str = "linearizable client history";
 pub const LIVENESS: &str = "liveness";
+pub const BOUNDED_TURNS: &str = "no turn without end";
 pub const PANIC: &str = "no panic";

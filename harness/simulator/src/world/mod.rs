@@ -16,7 +16,7 @@ use bytes::Bytes;
 use synod_engine::ids::{ClientId, ReplicaId, Slot};
 use synod_engine::seams::{Arrival, Lane, WalFailed};
 
-use crate::checker::{Agreement, MEMORY, Model, Violation};
+use crate::checker::{Agreement, MEMORY, Model, Violation, check_work};
 use crate::client::Client;
 use crate::clock::{Clock, RATE_TRUE_PPM};
 use crate::disk;
@@ -389,8 +389,10 @@ impl<S: Seams> World<S> {
         if let Err(WalFailed(why)) = outcome {
             return self.wal_failed(at, &why);
         }
+        let work = running.driver.work();
         let observed = member.observe(now, &mut self.agreement, &mut self.model);
         self.violate(observed);
+        self.violate(check_work(at, &work));
         self.start_writes(at);
         self.start_storing(at);
         self.post(at);

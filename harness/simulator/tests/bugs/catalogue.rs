@@ -201,8 +201,16 @@ pub const BUGS: &[Bug] = &[
         name: "the wrong session is evicted",
         edits: &[Edit {
             file: "engine/src/sessions.rs",
-            find: "if let Some((_, id)) = self.idle.pop_first() {",
-            replace: "if let Some((_, id)) = self.idle.pop_last() {",
+            find: "if let Some((_, id)) = self.idle.first().copied() {",
+            replace: "if let Some((_, id)) = self.idle.last().copied() {",
+        }],
+    },
+    Bug {
+        name: "each eviction looks at every session",
+        edits: &[Edit {
+            file: "engine/src/sessions.rs",
+            find: "if let Some((_, id)) = self.idle.first().copied() {",
+            replace: "let searched = self.idle.iter().inspect(|_| self.counters.sessions_emptied += 1);\n        if let Some((_, id)) = searched.min().copied() {",
         }],
     },
     Bug {
