@@ -12,7 +12,7 @@ use bytes::Bytes;
 use synod_bench::value;
 use synod_engine::ids::{Ballot, ClusterId, Lsn, ReplicaId, Slot};
 use synod_engine::message::{Accept, Record};
-use synod_engine::seams::{SnapshotEvent, SnapshotStore, Wal};
+use synod_engine::seams::{Origin, SnapshotEvent, SnapshotStore, Wal};
 use synod_storage::{Config, DataDirectory, FileSnapshots, FileWal};
 
 /// Bytes of WAL between two snapshots.
@@ -71,7 +71,7 @@ impl Writer {
                 std::thread::yield_now();
             }
         }
-        self.store.finish(1);
+        self.store.finish(1, Origin::Replayable);
         let event = loop {
             match self.store.poll() {
                 Some(event) => break event,

@@ -151,6 +151,7 @@ pub enum Record {
     Accepted(Accept),
     /// Learned that `value` is chosen for `slot`, at whatever ballot.
     Chosen { slot: Slot, value: Value },
-    /// Slots below `floor` are no longer needed from this WAL: a durable snapshot covers them.
+    /// Slots below `floor` are no longer needed from this WAL: a durable snapshot covers them. What earlier records say
+    /// of them proves nothing any more: the snapshot may be a peer's.
     Trimmed { floor: Slot },
 }

@@ -6,7 +6,7 @@ use crate::ids::{Ballot, Incarnation, Lsn, Slot, Time};
 use crate::message::Record;
 use crate::output::Output;
 use crate::replica::Replay;
-use crate::seams::{Network, SnapshotStore, StateMachine, Wal};
+use crate::seams::{Network, Origin, SnapshotStore, StateMachine, Wal};
 use crate::snapshot::Restored;
 use crate::state::State;
 
@@ -108,7 +108,8 @@ impl<M: StateMachine> Recovery<M> {
         self.replay.promise(disk.promised);
         self.replay.trim(disk.trim_floor);
         let (floor, covers) = (self.replay.trim_floor(), self.replay.covers());
-        if self.replay.is_alone() && floor > covers.next() {
+        let is_alone = self.replay.is_alone();
+        if is_alone && floor > covers.next() {
             return Err(RecoveryError::Trimmed { floor, covers });
         }
         // A crash may have come between the record of the floor and what follows from it. If the snapshot that stood
@@ -116,7 +117,14 @@ impl<M: StateMachine> Recovery<M> {
         wal.trim(floor.min(covers.next()));
         snapshots.drop_below(floor.previous().min(covers));
         let complete = snapshots.complete();
-        let replica = self.replay.finish(now, last, disk.incarnation, complete);
+        let mut replica = self.replay.finish(now, last, disk.incarnation, complete);
+        let is_ahead = covers > Slot::ZERO && snapshots.origin(covers) == Origin::Ahead;
+        if is_ahead && floor <= covers && !is_alone {
+            replica.started_ahead(now, covers, &mut self.out);
+            for (lsn, record) in self.out.records.drain(..) {
+                wal.append(lsn, &record);
+            }
+        }
         Ok(Driver::new(replica, self.state, wal, network, snapshots))
     }
 }

@@ -64,6 +64,16 @@ pub struct SnapshotInfo {
     pub checksum: u64,
 }
 
+/// Whether replay could stand in for a snapshot that gets lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// When it was finished, the durable WAL held everything that it covers.
+    Replayable,
+    /// It came from a peer, or was finished before the WAL was durable as far: of what it covers the WAL may hold values
+    /// that were never chosen, or nothing.
+    Ahead,
+}
+
 /// What a [`SnapshotStore`] finished.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SnapshotEvent {
@@ -97,8 +107,12 @@ pub trait SnapshotStore {
     /// Bytes appended and not handed to the disk yet.
     fn backlog(&self) -> usize;
 
-    /// Everything is appended: makes it durable under this checksum. The answer is `Durable` or `Failed`.
-    fn finish(&mut self, checksum: u64);
+    /// Everything is appended: makes it durable under this checksum, and with it where it came from. The answer is
+    /// `Durable` or `Failed`.
+    fn finish(&mut self, checksum: u64, origin: Origin);
+
+    /// Where the complete one of `slot` came from.
+    fn origin(&self, slot: Slot) -> Origin;
 
     /// Drops the one being written; nothing is reported about it any more.
     fn abandon(&mut self);

@@ -82,7 +82,7 @@ pub fn scan_snapshots(
     let (complete, refused) = snapshot::list(&disk, owner)?;
     let mut refused: Vec<String> = refused.iter().map(|(_, error)| error.to_string()).collect();
     let mut files = Vec::new();
-    for info in complete {
+    for (info, _) in complete {
         match SnapshotFile::open(&disk, owner, info.slot) {
             Ok(file) => files.push(file),
             Err(error) => refused.push(error.to_string()),
@@ -115,7 +115,7 @@ pub fn scan_disk<D: Disk>(
         bytes: found.bytes,
         holes: found.holes,
         tail: found.cut,
-        snapshots,
+        snapshots: snapshots.into_iter().map(|(info, _)| info).collect(),
         snapshots_refused: refused.iter().map(|(_, error)| error.to_string()).collect(),
     })
 }

@@ -18,7 +18,7 @@ use std::io;
 
 use bytes::Bytes;
 use synod_engine::ids::Slot;
-use synod_engine::seams::{SnapshotEvent, SnapshotInfo, SnapshotStore};
+use synod_engine::seams::{Origin, SnapshotEvent, SnapshotInfo, SnapshotStore};
 
 use crate::buffer::AlignedBuffer;
 use crate::config::{SNAPSHOT_BACKLOG_BYTES_MAX, SNAPSHOT_READ_BYTES_MAX, SNAPSHOT_READS_MAX};
@@ -44,6 +44,8 @@ pub struct Snapshots<D: Disk> {
     owner: Owner,
     /// Oldest first.
     complete: Vec<SnapshotInfo>,
+    /// Of those the ones that are ahead of the WAL.
+    ahead: Vec<Slot>,
     /// Files of this replica that are of no use, to go with the next removal.
     waste: Vec<Slot>,
     writing: Option<Writing>,
@@ -98,10 +100,14 @@ impl<D: Disk> Snapshots<D> {
         let paces = signal.is_some();
         let (writer, reader) = workers(&disk, owner, seed, paces, signal).map_err(threads)?;
         let (complete, refused) = list(&disk, owner)?;
+        let is_ahead = |(_, origin): &&(SnapshotInfo, Origin)| *origin == Origin::Ahead;
+        let ahead = complete.iter().filter(is_ahead);
+        let ahead = ahead.map(|(info, _)| info.slot).collect();
         let mut snapshots = Snapshots {
             disk,
             owner,
-            complete,
+            complete: complete.into_iter().map(|(info, _)| info).collect(),
+            ahead,
             waste: Vec::new(),
             writing: None,
             attempts: 0,
@@ -175,7 +181,11 @@ impl<D: Disk> Snapshots<D> {
     }
 
     /// Puts the one that was written in its place.
-    fn add(&mut self, info: SnapshotInfo) {
+    fn add(&mut self, info: SnapshotInfo, origin: Origin) {
+        self.ahead.retain(|slot| *slot != info.slot);
+        if origin == Origin::Ahead {
+            self.ahead.push(info.slot);
+        }
         self.waste.retain(|slot| *slot != info.slot);
         self.complete.retain(|other| other.slot != info.slot);
         self.complete.push(info);
@@ -233,17 +243,17 @@ impl<D: Disk> Snapshots<D> {
         }
         match outcome.news {
             News::Nothing => {}
-            News::Durable(info) => {
+            News::Durable(info, origin) => {
                 self.counts.durable += 1;
-                self.add(info);
+                self.add(info, origin);
                 if self.ends(outcome.attempt).is_some() {
                     self.events.push_back(SnapshotEvent::Durable(info));
                 }
             }
             News::Failed { why, replaced } => {
                 self.counts.failed += 1;
-                if let Some(info) = replaced {
-                    self.add(info);
+                if let Some((info, origin)) = replaced {
+                    self.add(info, origin);
                 }
                 if let Some(slot) = self.ends(outcome.attempt) {
                     self.notes.add(format!(
@@ -353,7 +363,15 @@ impl<D: Disk> SnapshotStore for Snapshots<D> {
         self.backlog
     }
 
-    fn finish(&mut self, checksum: u64) {
+    fn origin(&self, slot: Slot) -> Origin {
+        if self.ahead.contains(&slot) {
+            Origin::Ahead
+        } else {
+            Origin::Replayable
+        }
+    }
+
+    fn finish(&mut self, checksum: u64, origin: Origin) {
         if self
             .writing
             .as_ref()
@@ -371,6 +389,7 @@ impl<D: Disk> SnapshotStore for Snapshots<D> {
         self.order(Job::Finish {
             attempt,
             checksum,
+            origin,
             replaces,
         });
     }
@@ -415,6 +434,7 @@ impl<D: Disk> SnapshotStore for Snapshots<D> {
     }
 
     fn drop_below(&mut self, slot: Slot) {
+        self.ahead.retain(|ahead| *ahead >= slot);
         let superseded = self.complete.extract_if(.., |info| info.slot < slot);
         let mut gone: Vec<Slot> = superseded.map(|info| info.slot).collect();
         gone.extend(self.waste.extract_if(.., |waste| *waste < slot));
@@ -439,22 +459,25 @@ impl<D: Disk> SnapshotStore for Snapshots<D> {
     }
 }
 
+/// Snapshots and where each came from.
+pub type Listed = Vec<(SnapshotInfo, Origin)>;
+
 /// Files that no start would use, and why.
 pub type Refused = Vec<(Slot, SnapshotError)>;
 
 /// The snapshots of a directory, oldest first, by their headers and footers; and why the other files are none of them.
-pub fn list<D: Disk>(disk: &D, owner: Owner) -> Result<(Vec<SnapshotInfo>, Refused), OpenError> {
+pub fn list<D: Disk>(disk: &D, owner: Owner) -> Result<(Listed, Refused), OpenError> {
     let files = disk
         .list()
         .map_err(OpenError::io("listing", disk.path("")))?;
     let (mut complete, mut refused) = (Vec::new(), Vec::new());
     for slot in files.iter().filter_map(|(name, _)| slot_of_name(name)) {
         match SnapshotFile::open(disk, owner, slot) {
-            Ok(file) => complete.push(file.info()),
+            Ok(file) => complete.push((file.info(), file.origin())),
             Err(error) => refused.push((slot, error)),
         }
     }
-    complete.sort_by_key(|info| info.slot);
+    complete.sort_by_key(|(info, _)| info.slot);
     Ok((complete, refused))
 }
 

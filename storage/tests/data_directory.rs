@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use common::{History, accepted, counter, promised, read, record_of, settle, trimmed};
 use synod_engine::ids::{ClusterId, ReplicaId, Slot};
-use synod_engine::seams::{SnapshotEvent, SnapshotStore, Wal};
+use synod_engine::seams::{Origin, SnapshotEvent, SnapshotStore, Wal};
 use synod_storage::disk::{Disk, OpenMode, RealDisk};
 use synod_storage::snapshot::format::name;
 use synod_storage::{BackendChoice, Config, DataDirectory, FileSnapshots, OpenError, init, open};
@@ -46,7 +46,7 @@ fn write(store: &mut FileSnapshots, slot: u64, body: &Bytes) {
     for at in (0..body.len()).step_by(1 << 20) {
         store.append(body.slice(at..body.len().min(at + (1 << 20))));
     }
-    store.finish(slot);
+    store.finish(slot, Origin::Replayable);
     let event = next_event(store);
     assert!(
         matches!(event, SnapshotEvent::Durable(info) if info.slot == Slot(slot)),

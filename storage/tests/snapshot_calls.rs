@@ -7,7 +7,7 @@ use common::snapshots::{
     append, body, checksum, counter, info, restored, store, temporary_files, two, write,
 };
 use synod_engine::ids::Slot;
-use synod_engine::seams::{SnapshotEvent, SnapshotStore};
+use synod_engine::seams::{Origin, SnapshotEvent, SnapshotStore};
 use synod_storage::backend::Fault;
 use synod_storage::config::SNAPSHOT_READS_MAX;
 use synod_storage::disk::Disk;
@@ -63,7 +63,7 @@ fn a_full_disk_is_met_again_and_again_until_there_is_room() {
         append(&mut store, &bodies[0]);
         assert!(matches!(store.poll(), Some(SnapshotEvent::Failed { .. })));
         append(&mut store, &bodies[0]);
-        store.finish(1);
+        store.finish(1, Origin::Replayable);
         assert_eq!((store.poll(), store.backlog()), (None, 0));
         assert_eq!(disk.list().unwrap().len(), 2);
     }
@@ -175,7 +175,7 @@ fn a_read_is_of_the_snapshot_that_is_listed() {
     assert!(store.poll().is_some());
     store.begin(Slot(20));
     append(&mut store, &bodies[1]);
-    store.finish(checksum(&bodies[1]));
+    store.finish(checksum(&bodies[1]), Origin::Replayable);
     assert!(store.read(Slot(20), 10, 10));
     assert_eq!(
         store.poll(),

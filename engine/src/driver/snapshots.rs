@@ -5,7 +5,9 @@ use crate::codec;
 use crate::ids::{Slot, Time};
 use crate::message::{Message, SnapshotPart};
 use crate::output::{Incoming, PartForPeer};
-use crate::seams::{Network, SnapshotEvent, SnapshotInfo, SnapshotStore, StateMachine, Wal};
+use crate::seams::{
+    Network, Origin, SnapshotEvent, SnapshotInfo, SnapshotStore, StateMachine, Wal,
+};
 use crate::snapshot::{Restored, Restoring, Serving, Step, Taking, kept_bytes};
 
 use super::Driver;
@@ -185,7 +187,12 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
         if matches!(snapshots.writing, Writing::Nothing) && self.replica.snapshot_due() {
             self.replica.snapshot_begun();
             let members = self.replica.members();
-            let taking = Taking::begin(&mut self.state, members, &mut snapshots.store);
+            let taking = Taking::begin(
+                &mut self.state,
+                members,
+                self.replica.appended(),
+                &mut snapshots.store,
+            );
             snapshots.writing = Writing::Taking(Box::new(taking));
             snapshots.step_at = now;
         }
@@ -199,7 +206,14 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
         let limits = &self.replica.config().limits;
         let hurry = kept_bytes(&self.state) > limits.snapshot_kept_bytes_max / HURRY;
         let bytes = limits.snapshot_step_bytes * if hurry { HURRY } else { 1 };
-        match taking.step(&mut self.state, &mut snapshots.store, bytes, limits) {
+        let durable = self.replica.durable();
+        match taking.step(
+            &mut self.state,
+            &mut snapshots.store,
+            bytes,
+            limits,
+            durable,
+        ) {
             Step::More => {}
             Step::Written => snapshots.writing = Writing::Taken(taking.slot()),
             Step::OverLimit => {
@@ -250,7 +264,9 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
         };
         match restoring.finish().ok().filter(fits) {
             Some(restored) => {
-                self.snapshots.store.finish(snapshot.checksum);
+                self.snapshots
+                    .store
+                    .finish(snapshot.checksum, Origin::Ahead);
                 self.snapshots.writing = Writing::Received(snapshot, Box::new(restored));
             }
             None => self.refuse_download(now),

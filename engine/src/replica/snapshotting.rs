@@ -73,6 +73,16 @@ impl Replica {
         self.retention.trimming(lsn, floor);
     }
 
+    /// At a start from a snapshot that is ahead of the WAL, before any other record: if it gets lost, nobody must take
+    /// what the WAL says of the slots that it covers for chosen, or for all that this replica acknowledged.
+    ///
+    /// A crash between the snapshot and the record of the floor leads here. Without the record a later start from an
+    /// older snapshot would find records whose commit index lies above, and take the newest earlier record of each slot
+    /// for the chosen value, which may be one that a deposed leader never got chosen.
+    pub fn started_ahead(&mut self, now: Time, covers: Slot, out: &mut Output) {
+        self.raise_floor(now, covers.next(), out);
+    }
+
     pub(super) fn on_fetch_snapshot(
         &mut self,
         now: Time,

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::ids::Slot;
-use crate::seams::{SnapshotEvent, SnapshotInfo, SnapshotStore};
+use crate::seams::{Origin, SnapshotEvent, SnapshotInfo, SnapshotStore};
 
 /// For replicas whose whole WAL is kept: benchmarks, and tests of something else.
 #[derive(Clone, Debug, Default)]
@@ -26,7 +26,11 @@ impl SnapshotStore for NoSnapshots {
         0
     }
 
-    fn finish(&mut self, _checksum: u64) {}
+    fn finish(&mut self, _checksum: u64, _origin: Origin) {}
+
+    fn origin(&self, _slot: Slot) -> Origin {
+        Origin::Replayable
+    }
 
     fn abandon(&mut self) {
         self.refused = None;

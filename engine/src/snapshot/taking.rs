@@ -3,9 +3,9 @@
 use bytes::Bytes;
 
 use crate::config::Limits;
-use crate::ids::Slot;
+use crate::ids::{Lsn, Slot};
 use crate::members::Members;
-use crate::seams::{SnapshotStore, StateMachine};
+use crate::seams::{Origin, SnapshotStore, StateMachine};
 use crate::state::State;
 
 use super::body::{Kind, Writer};
@@ -15,6 +15,8 @@ const APPEND_BYTES_MAX: usize = 1 << 20;
 
 pub struct Taking {
     slot: Slot,
+    /// Once the WAL is durable up to here, it holds everything that this covers.
+    covered_by: Lsn,
     writer: Writer,
     phase: Phase,
 }
@@ -40,6 +42,7 @@ impl Taking {
     pub fn begin<M: StateMachine>(
         state: &mut State<M>,
         members: &Members,
+        appended: Lsn,
         store: &mut impl SnapshotStore,
     ) -> Taking {
         let slot = state.applied();
@@ -50,6 +53,7 @@ impl Taking {
         store.append(header);
         Taking {
             slot,
+            covered_by: appended,
             writer,
             phase: Phase::Sessions,
         }
@@ -67,6 +71,7 @@ impl Taking {
         store: &mut impl SnapshotStore,
         bytes_max: usize,
         limits: &Limits,
+        durable: Lsn,
     ) -> Step {
         if kept_bytes(state) > limits.snapshot_kept_bytes_max {
             return Step::OverLimit;
@@ -93,7 +98,16 @@ impl Taking {
             (false, Phase::Machine) => {
                 let (end, checksum) = self.writer.end();
                 store.append(end);
-                store.finish(checksum);
+                // Not waited for: a WAL that waits for room gets it from this snapshot.
+                let is_ahead = durable < self.covered_by;
+                store.finish(
+                    checksum,
+                    if is_ahead {
+                        Origin::Ahead
+                    } else {
+                        Origin::Replayable
+                    },
+                );
                 Step::Written
             }
         }

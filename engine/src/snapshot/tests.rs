@@ -6,12 +6,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::client::Request;
 use crate::config::{Config, Limits};
-use crate::ids::{CommandNumber, Incarnation, ReplicaId, SessionId, Slot};
+use crate::ids::{CommandNumber, Incarnation, Lsn, ReplicaId, SessionId, Slot};
 use crate::machine::KvMachine;
 use crate::machine::kv::KvCommand;
 use crate::members::{Members, Readmission};
 use crate::message::Value;
-use crate::seams::{SnapshotEvent, SnapshotInfo, SnapshotStore, StateMachine};
+use crate::seams::{Origin, SnapshotEvent, SnapshotInfo, SnapshotStore, StateMachine};
 use crate::sessions::session_id;
 use crate::state::State;
 
@@ -20,6 +20,7 @@ use crate::state::State;
 struct Kept {
     bytes: Vec<u8>,
     checksum: Option<u64>,
+    origin: Option<Origin>,
     backlog: usize,
 }
 
@@ -40,8 +41,13 @@ impl SnapshotStore for Kept {
         self.backlog
     }
 
-    fn finish(&mut self, checksum: u64) {
+    fn finish(&mut self, checksum: u64, origin: Origin) {
         self.checksum = Some(checksum);
+        self.origin = Some(origin);
+    }
+
+    fn origin(&self, _slot: Slot) -> Origin {
+        self.origin.expect("it was finished")
     }
 
     fn abandon(&mut self) {}
@@ -195,8 +201,8 @@ fn members() -> Members {
 /// Takes a snapshot in steps of `bytes`, with slots applied between them.
 fn taken(log: &Log, state: &mut State<KvMachine>, bytes: usize, slots_per_step: usize) -> Kept {
     let mut store = Kept::default();
-    let mut taking = Taking::begin(state, &members(), &mut store);
-    while taking.step(state, &mut store, bytes, &limits()) == Step::More {
+    let mut taking = Taking::begin(state, &members(), Lsn(0), &mut store);
+    while taking.step(state, &mut store, bytes, &limits(), Lsn(0)) == Step::More {
         let through = state.applied().0 as usize + slots_per_step;
         log.apply(state, through.min(log.values.len()));
     }
@@ -274,17 +280,31 @@ fn what_commands_overwrite_is_bounded_while_the_disk_does_not_follow() {
     let mut state = State::new(KvMachine::default());
     log.apply(&mut state, 2);
     let mut store = Kept::default();
-    let mut taking = Taking::begin(&mut state, &Members::default(), &mut store);
+    let mut taking = Taking::begin(&mut state, &Members::default(), Lsn(0), &mut store);
     store.backlog = usize::MAX;
     let limits = Limits {
         snapshot_kept_bytes_max: 4_000,
         ..limits()
     };
-    assert_eq!(taking.step(&mut state, &mut store, 10, &limits), Step::More);
+    assert_eq!(
+        taking.step(&mut state, &mut store, 10, &limits, Lsn(0)),
+        Step::More
+    );
     log.apply(&mut state, 3);
     assert_eq!(kept_bytes(&state) / 5_000, 1);
     assert_eq!(
-        taking.step(&mut state, &mut store, 10, &limits),
+        taking.step(&mut state, &mut store, 10, &limits, Lsn(0)),
         Step::OverLimit
     );
+}
+
+#[test]
+fn a_snapshot_that_is_finished_before_the_wal_is_durable_as_far_says_so() {
+    for (durable, origin) in [(6, Origin::Ahead), (7, Origin::Replayable)] {
+        let mut state = State::new(KvMachine::default());
+        let mut store = Kept::default();
+        let mut taking = Taking::begin(&mut state, &members(), Lsn(7), &mut store);
+        while taking.step(&mut state, &mut store, 1000, &limits(), Lsn(durable)) == Step::More {}
+        assert_eq!(store.origin, Some(origin), "{durable}");
+    }
 }

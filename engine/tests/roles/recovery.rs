@@ -1,5 +1,8 @@
 //! From the records of a WAL to a running replica.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use bytes::{Bytes, BytesMut};
 
 use synod_engine::client::Request;
@@ -13,7 +16,10 @@ use synod_engine::members::Members;
 use synod_engine::message::{Accept, Record, Value};
 use synod_engine::recovery::{Hole, OnDisk, Recovery, RecoveryError};
 use synod_engine::reply::Reply;
-use synod_engine::seams::{Frame, Lane, Network, StateMachine, Wal, WalFailed, WalRead};
+use synod_engine::seams::{
+    Frame, Lane, Network, Origin, SnapshotEvent, SnapshotInfo, SnapshotStore, StateMachine, Wal,
+    WalFailed, WalRead,
+};
 use synod_engine::sessions::{Sessions, session_id};
 use synod_engine::snapshot::{NoSnapshots, Restored};
 use synod_engine::state::State;
@@ -23,6 +29,72 @@ use super::one::config;
 
 /// A disk and a network on which nothing happens.
 struct Nothing;
+
+/// A disk that keeps what is appended.
+#[derive(Clone, Default)]
+struct Appended(Rc<RefCell<Vec<(Lsn, Record)>>>);
+
+impl Wal for Appended {
+    fn append(&mut self, lsn: Lsn, record: &Record) {
+        self.0.borrow_mut().push((lsn, record.clone()));
+    }
+
+    fn submit(&mut self) {}
+
+    fn durable(&mut self) -> Result<Lsn, WalFailed> {
+        Ok(Lsn::ZERO)
+    }
+
+    fn read(&mut self, _from: Slot, _through: Slot, _bytes_max: usize) -> bool {
+        false
+    }
+
+    fn take_read(&mut self) -> Result<Option<WalRead>, WalFailed> {
+        Ok(None)
+    }
+
+    fn trim(&mut self, _floor: Slot) {}
+
+    fn counters(&self, _report: &mut dyn FnMut(&'static str, u64)) {}
+}
+
+/// A place with one snapshot, which came from there.
+struct One([SnapshotInfo; 1], Origin);
+
+impl SnapshotStore for One {
+    fn complete(&self) -> &[SnapshotInfo] {
+        &self.0
+    }
+
+    fn begin(&mut self, _slot: Slot) {}
+
+    fn append(&mut self, _bytes: Bytes) {}
+
+    fn backlog(&self) -> usize {
+        0
+    }
+
+    fn finish(&mut self, _checksum: u64, _origin: Origin) {}
+
+    fn origin(&self, slot: Slot) -> Origin {
+        assert_eq!(slot, self.0[0].slot);
+        self.1
+    }
+
+    fn abandon(&mut self) {}
+
+    fn read(&mut self, _slot: Slot, _offset: u64, _bytes_max: usize) -> bool {
+        false
+    }
+
+    fn poll(&mut self) -> Option<SnapshotEvent> {
+        None
+    }
+
+    fn drop_below(&mut self, _slot: Slot) {}
+
+    fn counters(&self, _report: &mut dyn FnMut(&'static str, u64)) {}
+}
 
 impl Wal for Nothing {
     fn append(&mut self, _lsn: Lsn, _record: &Record) {}
@@ -271,4 +343,63 @@ fn a_snapshot_below_the_floor_has_the_rest_fetched_before_the_replica_promises()
         assert!(!replica.may_promise());
         assert_eq!(replica.promised(), ballot(3, 2));
     }
+}
+
+/// Starts from a snapshot at 15 above a WAL that holds values at a ballot of which nothing was chosen, and returns what
+/// that start appends.
+fn starts_over_stale(stale: &[(Lsn, Record)], origin: Origin, floor: u64) -> Vec<(Lsn, Record)> {
+    let mut recovery = from_snapshot(15);
+    for (lsn, record) in stale {
+        recovery.visit(*lsn, record.clone());
+    }
+    let info = SnapshotInfo {
+        slot: Slot(15),
+        bytes: 1,
+        checksum: 1,
+    };
+    let disk = OnDisk {
+        last: Lsn(10),
+        trim_floor: Slot(floor),
+        ..OnDisk::default()
+    };
+    let wal = Appended::default();
+    let driver = recovery
+        .start(Time(0), wal.clone(), Nothing, One([info], origin), disk)
+        .expect("there is a snapshot");
+    let appended = wal.0.take();
+    assert_eq!(driver.replica().appended().0, 10 + appended.len() as u64);
+    appended
+}
+
+#[test]
+fn a_lost_snapshot_that_was_ahead_of_the_wal_leaves_nothing_to_be_taken_for_chosen() {
+    // 11 to 20 at a ballot of which nothing was chosen; a peer's snapshot at 15 was durable when the replica died.
+    let stale: Vec<_> = (1..=10)
+        .map(|lsn| (Lsn(lsn), accepted(10 + lsn, 1, 10)))
+        .collect();
+    let floor = Record::Trimmed { floor: Slot(16) };
+    let appended = starts_over_stale(&stale, Origin::Ahead, 6);
+    assert_eq!(appended, [(Lsn(11), floor)]);
+    // It went on from there, and then lost the snapshot: the start before is all that a record of a later slot stands on.
+    let mut again = from_snapshot(10);
+    for (lsn, record) in stale.iter().cloned().chain(appended) {
+        again.visit(lsn, record);
+    }
+    again.visit(Lsn(12), accepted(16, 2, 15));
+    let disk = OnDisk {
+        last: Lsn(12),
+        ..OnDisk::default()
+    };
+    let driver = start(again, disk).expect("peers can help");
+    let replica = driver.replica();
+    assert_eq!(replica.commit_index(), Slot(10));
+    assert_eq!(replica.slots_missing(), 5);
+    assert!(!replica.may_promise());
+}
+
+#[test]
+fn a_start_writes_the_floor_only_for_a_snapshot_ahead_of_the_wal_and_once() {
+    let stale = [(Lsn(10), accepted(16, 1, 10))];
+    assert_eq!(starts_over_stale(&stale, Origin::Replayable, 6), []);
+    assert_eq!(starts_over_stale(&stale, Origin::Ahead, 16), []);
 }

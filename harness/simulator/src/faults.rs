@@ -89,9 +89,11 @@ pub enum Fault {
     StatusFlood,
     /// A client closes its session and opens another one.
     Visitors,
+    /// A replica dies when a snapshot is durable that its WAL has not caught up with, and loses that snapshot later.
+    SnapshotAhead,
 }
 
-const FAULTS: usize = 42;
+const FAULTS: usize = 43;
 
 impl Fault {
     pub const ALL: [Fault; FAULTS] = [
@@ -137,6 +139,7 @@ impl Fault {
         Fault::DataCut,
         Fault::StatusFlood,
         Fault::Visitors,
+        Fault::SnapshotAhead,
     ];
 
     /// As on the command line.
@@ -184,6 +187,7 @@ impl Fault {
             Fault::DataCut => "data-cut",
             Fault::StatusFlood => "status-flood",
             Fault::Visitors => "visitors",
+            Fault::SnapshotAhead => "snapshot-ahead",
         }
     }
 

@@ -62,6 +62,8 @@ pub struct Member<S: Seams> {
     pub impaired_in: u64,
     /// Under which life of its disk the cluster knows it, or shall.
     pub incarnation: Incarnation,
+    /// The snapshot with which it was ahead of its WAL when it died.
+    pub ahead: Option<Slot>,
     /// Recycled files that were put on its disk and are not used yet.
     pub stale_files: usize,
     pub milestones: Milestones,
@@ -156,6 +158,7 @@ impl<S: Seams> Member<S> {
             impairment: Impairment::None,
             impaired_in: 0,
             incarnation: Incarnation::FOUNDING,
+            ahead: None,
             stale_files,
             milestones: Milestones::default(),
         }
@@ -228,6 +231,7 @@ impl<S: Seams> Member<S> {
         }
         found.last = opened.last;
         self.shadow.recovered(&found, agreement)?;
+        self.note_ahead(covers, agreement);
         let store = SimulatedStore::open(self.snapshots.clone());
         let wal = SimulatedWal::new(core, opened.last);
         let outbox = Outbox::default();
@@ -283,6 +287,7 @@ impl<S: Seams> Member<S> {
                 info,
                 bytes,
                 damaged,
+                ..
             } = file;
             let mut restoring = Restoring::new(witness.empty());
             let portions = bytes.chunks(1 + info.slot.0 as usize % 900);
@@ -307,6 +312,19 @@ impl<S: Seams> Member<S> {
             }
         }
         Ok(None)
+    }
+
+    /// Whether the snapshot with which it was ahead of its WAL is gone, and the WAL says something else.
+    fn note_ahead(&mut self, covers: Slot, agreement: &Agreement) {
+        let Some(slot) = self.ahead.take_if(|slot| *slot > covers) else {
+            return;
+        };
+        self.milestones.snapshots_ahead_lost += 1;
+        let stale = (covers.next().0..=slot.0).map(Slot).any(|slot| {
+            let held = self.shadow.held(slot);
+            held.is_some() && held != agreement.chosen(slot)
+        });
+        self.milestones.snapshots_ahead_lost_over_stale += u64::from(stale);
     }
 
     fn failed_at_start(&self, why: String) -> Result<(), StartFailed> {

@@ -16,6 +16,10 @@ pub struct Milestones {
     pub sessions_evicted: u64,
     /// Tries of writes to the WAL that found no room.
     pub writes_without_room: u64,
+    /// Starts without a snapshot that was ahead of the WAL when the replica died.
+    pub snapshots_ahead_lost: u64,
+    /// Of these, starts whose WAL held values that were never chosen, of slots that the snapshot covered.
+    pub snapshots_ahead_lost_over_stale: u64,
 }
 
 impl Milestones {
@@ -27,6 +31,8 @@ impl Milestones {
         self.damaged_found += other.damaged_found;
         self.sessions_evicted += other.sessions_evicted;
         self.writes_without_room += other.writes_without_room;
+        self.snapshots_ahead_lost += other.snapshots_ahead_lost;
+        self.snapshots_ahead_lost_over_stale += other.snapshots_ahead_lost_over_stale;
     }
 
     /// By name, as they are printed.
@@ -39,6 +45,11 @@ impl Milestones {
             ("damaged-snapshots-found", self.damaged_found),
             ("sessions-evicted", self.sessions_evicted),
             ("writes-without-room", self.writes_without_room),
+            ("snapshots-ahead-lost", self.snapshots_ahead_lost),
+            (
+                "snapshots-ahead-lost-over-stale",
+                self.snapshots_ahead_lost_over_stale,
+            ),
         ]
         .into_iter()
     }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use synod_engine::ids::Slot;
-use synod_engine::seams::{SnapshotEvent, SnapshotInfo, SnapshotStore};
+use synod_engine::seams::{Origin, SnapshotEvent, SnapshotInfo, SnapshotStore};
 
 use crate::random::Random;
 
@@ -33,6 +33,7 @@ struct Files {
 pub struct File {
     pub info: SnapshotInfo,
     pub bytes: Vec<u8>,
+    pub origin: Origin,
     /// Its bytes are not what was written.
     pub damaged: bool,
 }
@@ -95,6 +96,18 @@ impl SnapshotDisk {
         }
         !files.is_empty()
     }
+
+    /// Flips a bit of the snapshot at `slot`. Returns false if it is not there.
+    pub fn damage_one(&self, slot: Slot, random: &mut Random) -> bool {
+        let files = &mut self.0.borrow_mut().complete;
+        let Some(file) = files.iter_mut().find(|file| file.info.slot == slot) else {
+            return false;
+        };
+        let byte = random.below(file.bytes.len() as u64) as usize;
+        file.bytes[byte] ^= 1 << random.below(8);
+        file.damaged = true;
+        true
+    }
 }
 
 /// A handle of one process: clones share it.
@@ -144,9 +157,9 @@ impl SimulatedStore {
         self.process.borrow().under_way.len()
     }
 
-    /// Ends what has been under way for longest.
-    pub fn complete_next(&self) {
-        self.process.borrow_mut().complete_next();
+    /// Ends what has been under way for longest. Returns the slot of a snapshot that became durable by that.
+    pub fn complete_next(&self) -> Option<Slot> {
+        self.process.borrow_mut().complete_next()
     }
 
     /// The process dies. A file that was being finished is there whole or not at all, as the seed says.
@@ -185,7 +198,7 @@ impl SnapshotDisk {
 }
 
 impl Process {
-    fn complete_next(&mut self) {
+    fn complete_next(&mut self) -> Option<Slot> {
         match self.under_way.pop_front() {
             None => {}
             Some(Work::Write(bytes)) => self.backlog -= bytes,
@@ -194,6 +207,7 @@ impl Process {
                 if self.disk.takes() {
                     self.disk.keep(file);
                     self.ended.push_back(SnapshotEvent::Durable(info));
+                    return Some(info.slot);
                 } else {
                     let why = "the simulated disk refuses".to_string();
                     let slot = info.slot;
@@ -209,6 +223,7 @@ impl Process {
                 self.ended.push_back(event);
             }
         }
+        None
     }
 
     fn read(&mut self, slot: Slot, offset: u64, bytes: usize) -> SnapshotEvent {
@@ -258,7 +273,7 @@ impl SnapshotStore for SimulatedStore {
         self.process.borrow().backlog
     }
 
-    fn finish(&mut self, checksum: u64) {
+    fn finish(&mut self, checksum: u64, origin: Origin) {
         let mut process = self.process.borrow_mut();
         let (slot, bytes) = process.writing.take().expect("a snapshot is being written");
         let info = SnapshotInfo {
@@ -269,8 +284,15 @@ impl SnapshotStore for SimulatedStore {
         process.under_way.push_back(Work::Finish(File {
             info,
             bytes,
+            origin,
             damaged: false,
         }));
+    }
+
+    fn origin(&self, slot: Slot) -> Origin {
+        let files = self.process.borrow().disk.files();
+        let file = files.iter().find(|file| file.info.slot == slot);
+        file.map_or(Origin::Replayable, |file| file.origin)
     }
 
     fn abandon(&mut self) {

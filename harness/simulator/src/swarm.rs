@@ -14,6 +14,9 @@ const MS: u64 = 1_000_000;
 const S: u64 = 1_000_000_000;
 const KIB: usize = 1 << 10;
 
+/// What one fault adds to a plan is drawn from a stream of its own.
+const AHEAD_STREAM: u64 = 50;
+
 /// Everything that one simulation is.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -133,6 +136,7 @@ impl Plan {
         plan.draw_cluster(random);
         plan.draw_network(random);
         plan.draw_clients(random);
+        plan.draw_ahead(seed);
         plan.every_ns = match weather {
             Weather::Calm | Weather::Mixed => random.one_of(&[8 * S, 20 * S]),
             Weather::Hell => random.one_of(&[2 * S, 5 * S, 10 * S]),
@@ -207,6 +211,21 @@ impl Plan {
         self.limits.snapshot_part_bytes = random.one_of(&[300, 1_000, 10_000]);
         self.limits.snapshot_bytes_per_s = random.one_of(&[1 << 18, 1 << 30]);
         self.limits.snapshot_pin_bytes_max = random.one_of(&[1_000, 100_000, 1 << 30]);
+    }
+
+    /// Snapshots that come close behind each other, and leaders that propose far ahead: so a peer's snapshot ends among
+    /// the slots of which a deposed leader holds values that were never chosen.
+    fn draw_ahead(&mut self, seed: u64) {
+        let random = &mut Random::new(seed, AHEAD_STREAM);
+        if !self.faults.contains(Fault::SnapshotAhead) || !random.permille(700) {
+            return;
+        }
+        self.timers.slot_pace_ns = random.one_of(&[1_000, 10_000]);
+        self.limits.window_slots_max = random.one_of(&[7, 64, 64]);
+        self.limits.snapshot_distance_bytes = random.one_of(&[500, 1_000, 2_000]);
+        self.limits.snapshot_step_bytes = 5_000;
+        self.limits.snapshot_kept_bytes_max = 1 << 20;
+        self.limits.snapshot_backlog_bytes_max = 1 << 20;
     }
 
     fn draw_network(&mut self, random: &mut Random) {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use synod_engine::ids::{ClusterId, ReplicaId, Slot};
-use synod_engine::seams::SnapshotInfo;
+use synod_engine::seams::{Origin, SnapshotInfo};
 
 use super::format::{
     self, CHUNK_BODY, CHUNK_HEAD, Footer, Header, VERSION, add_to_seal, body_in_chunk, check_chunk,
@@ -139,6 +139,10 @@ impl<D: Disk> SnapshotFile<D> {
 
     pub fn info(&self) -> SnapshotInfo {
         self.footer.info(self.header.slot)
+    }
+
+    pub fn origin(&self) -> Origin {
+        self.footer.origin
     }
 
     /// The body's bytes in the chunk of this number, and the chunk's checksum.

@@ -18,19 +18,19 @@
 //!   0  "SYNODSNE"    8 version u32   12 crc32c u32 (of bytes 16..72)   16 cluster u128
 //!  32  replica u8, zero u8 × 7       40 body bytes u64                 48 nonce u64
 //!  56  checksum of the body u64, as the engine computed it             64 seal u32: crc32c of all chunks' checksums
-//!  68  zero × 4
+//!  68  origin u32: 0 if the WAL held everything that it covers when it was finished, 1 if it was ahead of the WAL
 //! ```
 //! The nonce differs from file to file, so no bytes of another snapshot pass for this one's. A file gets its name only
 //! when all of it is durable: what is not complete has no name, and what has the name and is not intact is damaged.
 
 use synod_engine::ids::{ClusterId, ReplicaId, Slot};
-use synod_engine::seams::SnapshotInfo;
+use synod_engine::seams::{Origin, SnapshotInfo};
 
 use crate::format::{
     HeaderError, PAGE, check_common, cluster_at_16, put_checksum, put_common, u32_at, u64_at,
 };
 
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 pub const PREFIX: &str = "snap-";
 /// In the file, head included.
 pub const CHUNK_BYTES: usize = 256 << 10;
@@ -57,6 +57,7 @@ pub struct Footer {
     pub bytes: u64,
     pub checksum: u64,
     pub seal: u32,
+    pub origin: Origin,
 }
 
 pub fn name(slot: Slot) -> String {
@@ -126,6 +127,11 @@ impl Footer {
         bytes[48..56].copy_from_slice(&header.nonce.to_le_bytes());
         bytes[56..64].copy_from_slice(&self.checksum.to_le_bytes());
         bytes[64..68].copy_from_slice(&self.seal.to_le_bytes());
+        let origin = match self.origin {
+            Origin::Replayable => 0u32,
+            Origin::Ahead => 1,
+        };
+        bytes[68..72].copy_from_slice(&origin.to_le_bytes());
         put_checksum(bytes);
     }
 
@@ -139,6 +145,11 @@ impl Footer {
             bytes: u64_at(bytes, 40),
             checksum: u64_at(bytes, 56),
             seal: u32_at(bytes, 64),
+            origin: match u32_at(bytes, 68) {
+                0 => Origin::Replayable,
+                1 => Origin::Ahead,
+                _ => return Err(HeaderError::Damaged("its origin is none")),
+            },
         })
     }
 

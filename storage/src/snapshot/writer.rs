@@ -4,7 +4,7 @@ use std::io;
 use std::time::Instant;
 
 use synod_engine::ids::Slot;
-use synod_engine::seams::SnapshotInfo;
+use synod_engine::seams::{Origin, SnapshotInfo};
 
 use super::file::Owner;
 use super::format::{self, Footer, Header, add_to_seal, chunk_at, footer_at, seal_chunk};
@@ -26,6 +26,7 @@ pub enum Job {
     Finish {
         attempt: Attempt,
         checksum: u64,
+        origin: Origin,
         /// Whether a complete one of the same slot is replaced.
         replaces: bool,
     },
@@ -44,11 +45,11 @@ pub struct Outcome {
 
 pub enum News {
     Nothing,
-    Durable(SnapshotInfo),
+    Durable(SnapshotInfo, Origin),
     /// Nothing of it is left, unless it had `replaced` one of its slot already.
     Failed {
         why: String,
-        replaced: Option<SnapshotInfo>,
+        replaced: Option<(SnapshotInfo, Origin)>,
     },
     Removed {
         count: u64,
@@ -114,9 +115,10 @@ impl<D: Disk> Writer<D> {
             Job::Finish {
                 attempt,
                 checksum,
+                origin,
                 replaces,
             } => {
-                let news = self.finish(attempt, checksum, replaces);
+                let news = self.finish(attempt, (checksum, origin), replaces);
                 outcome(attempt, news)
             }
             Job::Abandon(attempt) => {
@@ -147,7 +149,7 @@ impl<D: Disk> Writer<D> {
         outcome(attempt, news)
     }
 
-    fn failed(&self, trouble: Trouble, replaced: Option<SnapshotInfo>) -> News {
+    fn failed(&self, trouble: Trouble, replaced: Option<(SnapshotInfo, Origin)>) -> News {
         let path = self.disk.path(TEMPORARY);
         let why = format!("{} {}: {}", trouble.what, path.display(), trouble.error);
         News::Failed { why, replaced }
@@ -210,7 +212,12 @@ impl<D: Disk> Writer<D> {
     }
 
     /// The name comes when all is durable, and the answer when the name is.
-    fn finish(&mut self, attempt: Attempt, checksum: u64, replaces: bool) -> News {
+    fn finish(
+        &mut self,
+        attempt: Attempt,
+        (checksum, origin): (u64, Origin),
+        replaces: bool,
+    ) -> News {
         if !self.is_current(attempt) {
             return News::Nothing;
         }
@@ -221,6 +228,7 @@ impl<D: Disk> Writer<D> {
             bytes: current.bytes,
             checksum,
             seal: current.seal,
+            origin,
         };
         let slot = current.header.slot;
         let name = format::name(slot);
@@ -242,10 +250,10 @@ impl<D: Disk> Writer<D> {
             return self.failed(trouble, None);
         }
         match self.disk.sync_directory() {
-            Ok(()) => News::Durable(footer.info(slot)),
+            Ok(()) => News::Durable(footer.info(slot), origin),
             Err(error) => {
                 // The old one is gone, and this one is as good, whichever of them a crash leaves.
-                let replaced = replaces.then(|| footer.info(slot));
+                let replaced = replaces.then(|| (footer.info(slot), origin));
                 if !replaces {
                     let _ = self.disk.remove(&name);
                 }

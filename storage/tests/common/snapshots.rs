@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use synod_engine::ids::{ClusterId, ReplicaId, Slot};
-use synod_engine::seams::{SnapshotEvent, SnapshotInfo, SnapshotStore};
+use synod_engine::seams::{Origin, SnapshotEvent, SnapshotInfo, SnapshotStore};
 use synod_storage::backend::MemoryDisk;
 use synod_storage::disk::Disk;
 use synod_storage::snapshot::format::CHUNK_BODY;
@@ -48,7 +48,7 @@ pub fn append(store: &mut Store, body: &[u8]) {
 pub fn write(store: &mut Store, slot: u64, body: &[u8]) -> Option<SnapshotEvent> {
     store.begin(Slot(slot));
     append(store, body);
-    store.finish(checksum(body));
+    store.finish(checksum(body), Origin::Replayable);
     store.poll()
 }
 

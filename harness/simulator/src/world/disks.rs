@@ -99,11 +99,14 @@ impl<S: Seams> World<S> {
         let Some(running) = &mut member.running else {
             return;
         };
-        running.store.complete_next();
+        let kept = running.store.complete_next();
         running.stored = running
             .store
             .under_way()
             .min(running.stored.saturating_sub(1));
+        if let Some(slot) = kept {
+            self.snapshot_kept(at, slot);
+        }
     }
 
     pub(super) fn strike_disk(&mut self, fault: Fault, replica: ReplicaId) {

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use bytes::Bytes;
 
-use synod_engine::ids::{ClientId, ReplicaId};
+use synod_engine::ids::{ClientId, ReplicaId, Slot};
 use synod_engine::seams::Arrival;
 
 use crate::faults::Fault;
@@ -75,6 +75,11 @@ pub enum Mending {
         left: u64,
     },
     Room(ReplicaId),
+    /// The snapshot at `slot`, with which a replica was ahead of its WAL, gets lost.
+    SnapshotAhead {
+        replica: ReplicaId,
+        slot: Slot,
+    },
     /// A crowd of new sessions goes on to come, in so many bursts.
     Crowd {
         left: u64,

@@ -1,6 +1,6 @@
 //! Replicas that start, stop, stand still and die.
 
-use synod_engine::ids::ReplicaId;
+use synod_engine::ids::{ReplicaId, Slot};
 
 use crate::checker::Shadow;
 use crate::disk;
@@ -10,7 +10,7 @@ use crate::seams::Seams;
 use crate::snapshots::SnapshotDisk;
 
 use super::World;
-use super::event::Event;
+use super::event::{Event, Mending};
 
 const MS: u64 = 1_000_000;
 
@@ -169,6 +169,52 @@ impl<S: Seams> World<S> {
         }
     }
 
+    /// A snapshot became durable. If the WAL does not hold what it covers, a crash in this moment leaves a replica whose
+    /// WAL and snapshot say different things; and later the snapshot gets lost.
+    pub(super) fn snapshot_kept(&mut self, at: ReplicaId, slot: Slot) {
+        if !self.plan.faults.contains(Fault::SnapshotAhead) || self.healed {
+            return;
+        }
+        let Some(driver) = self.driver(at) else {
+            return;
+        };
+        let replica = driver.replica();
+        let is_foreign = slot > replica.commit_index();
+        let is_ahead = is_foreign || replica.durable() < replica.appended();
+        let random = &mut self.faults[Fault::SnapshotAhead as usize];
+        let strikes = is_ahead && random.permille(if is_foreign { 700 } else { 200 });
+        if !strikes || self.impairments_left() == 0 {
+            return;
+        }
+        let random = &mut self.faults[Fault::SnapshotAhead as usize];
+        let longest = random.one_of(&[500, 2_000, 8_000]) * MS;
+        let lost_in = MS + random.below(longest);
+        self.strikes.note(Fault::SnapshotAhead);
+        self.trace_line(format_args!("{at} is ahead of its WAL by {slot}"));
+        self.member_mut(at).ahead = Some(slot);
+        self.stop_and_restart(at);
+        let replica = at;
+        let mending = Mending::SnapshotAhead { replica, slot };
+        self.schedule(self.now + lost_in, Event::Mend { mending });
+    }
+
+    /// Loses a snapshot with which a replica was ahead of its WAL; the replica finds out at once.
+    pub(super) fn lose_ahead(&mut self, replica: ReplicaId, slot: Slot) {
+        if self.impairments_left() == 0 || !self.alive(replica) {
+            return;
+        }
+        self.crash(replica);
+        let index = usize::from(replica.0) - 1;
+        let random = &mut self.faults[Fault::SnapshotAhead as usize];
+        let member = &mut self.members[index];
+        if member.snapshots.damage_one(slot, random) {
+            member.impairment = Impairment::Damaged;
+            member.impaired_in = member.life.saturating_sub(1);
+            self.trace_line(format_args!("{replica} loses its snapshot of {slot}"));
+        }
+        self.restart_later(replica);
+    }
+
     /// The disk of a replica is replaced by an empty one, and the operator readmits it.
     pub(super) fn wipe(&mut self, replica: ReplicaId) {
         if self.alive(replica) {
@@ -185,6 +231,7 @@ impl<S: Seams> World<S> {
         member.impairment = Impairment::Wiped;
         member.impaired_in = member.life.saturating_sub(1);
         member.stale_files = 0;
+        member.ahead = None;
         member.disk.fill(member.disk_is_full);
         member.snapshots.fill(member.disk_is_full);
         self.trace_line(format_args!("{replica} has an empty disk, {incarnation:?}"));

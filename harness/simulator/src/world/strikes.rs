@@ -27,7 +27,8 @@ fn is_scheduled(fault: Fault) -> bool {
         | Fault::ClockDrift
         | Fault::ClientRetry
         | Fault::ClientDuplicate
-        | Fault::ClientReorder => false,
+        | Fault::ClientReorder
+        | Fault::SnapshotAhead => false,
         Fault::OneWay
         | Fault::Partition
         | Fault::QuorumLoss
@@ -133,7 +134,8 @@ impl<S: Seams> World<S> {
             | Fault::ClockDrift
             | Fault::ClientRetry
             | Fault::ClientDuplicate
-            | Fault::ClientReorder => unreachable!("{fault} has no moments of its own"),
+            | Fault::ClientReorder
+            | Fault::SnapshotAhead => unreachable!("{fault} has no moments of its own"),
         }
     }
 
@@ -235,6 +237,7 @@ impl<S: Seams> World<S> {
             Mending::Crowd { left } => self.crowd(left),
             // What is broken when a quorum is healed stays broken.
             _ if self.healed => {}
+            Mending::SnapshotAhead { replica, slot } => self.lose_ahead(replica, slot),
             Mending::Links(cut) => {
                 for (from, to) in cut {
                     self.links.mend(from, to);

@@ -1,6 +1,7 @@
 //! WALs that were trimmed, with the snapshots that stand for what is gone.
 
 use synod_engine::config::Limits;
+use synod_engine::ids::Lsn;
 use synod_engine::machine::LogMachine;
 use synod_engine::members::Members;
 use synod_engine::seams::SnapshotStore;
@@ -41,8 +42,8 @@ fn write_snapshot(directory: &Path, replica: u8, state: &mut State<LogMachine>) 
     let config = Config::new(directory.to_owned(), ClusterId(1), ReplicaId(replica), 1);
     let data = DataDirectory::open(config).unwrap();
     let mut store = data.open_snapshots().unwrap();
-    let mut taking = Taking::begin(state, &Members::default(), &mut store);
-    while taking.step(state, &mut store, 1 << 16, &Limits::default()) != Step::Written {}
+    let mut taking = Taking::begin(state, &Members::default(), Lsn::ZERO, &mut store);
+    while taking.step(state, &mut store, 1 << 16, &Limits::default(), Lsn::ZERO) != Step::Written {}
     let started = Instant::now();
     while store.poll().is_none() {
         assert!(started.elapsed() < Duration::from_secs(30));
