@@ -192,5 +192,11 @@ impl<S: Seams> World<S> {
             let at = replica;
             self.schedule(now, Event::Written { at, life, write });
         }
+        // What the place of snapshots has under way waits for the end of the stall as well, which is now.
+        let member = self.member(replica);
+        for _ in 0..member.running.as_ref().map_or(0, |running| running.stored) {
+            let at = replica;
+            self.schedule(now, Event::Stored { at, life });
+        }
     }
 }
