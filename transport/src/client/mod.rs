@@ -7,6 +7,7 @@ mod connection;
 mod core;
 mod endpoints;
 mod error;
+mod event;
 mod routing;
 mod runs;
 pub mod session;

@@ -14,6 +14,8 @@ use synod_engine::seams::Frame;
 use super::routing::Routing;
 use super::runs::{Run, Runs, skip_items};
 
+pub use super::event::{Event, SessionFailed, SubmitError};
+
 /// Commands of one request, encoded. The replica's own limit is the same.
 pub const REQUEST_BYTES_MAX: usize = 512 * 1024;
 /// Commands without a reply, encoded: they are kept for resending.
@@ -35,56 +37,6 @@ pub struct SessionConfig {
     pub retry_after_ns: u64,
     /// A command without a reply is reported after this long.
     pub deadline_ns: u64,
-}
-
-/// What the session has to tell its user, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    Opened,
-    /// Each number exactly once, in order, without a gap.
-    Replies(Replies),
-    /// No reply within the deadline; it may still come, as [`Event::Replies`].
-    TimedOut {
-        first: CommandNumber,
-        count: u32,
-    },
-    /// These commands were executed, and their replies are lost: the replicas did not keep them until this client
-    /// could take them.
-    Gone {
-        first: CommandNumber,
-        count: u32,
-    },
-    /// The session is over, as [`Session::close`] asked.
-    Closed,
-    /// The end of the session; nothing follows.
-    Failed(SessionFailed),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SessionFailed {
-    #[error(
-        "the cluster does not know {0:?} any more: what was outstanding may or may not have been executed"
-    )]
-    Unknown(SessionId),
-    #[error(
-        "the replica refuses command {number:?} for good, it is over a limit of {limit}: send smaller commands or \
-         fewer at once, or raise the limit; nothing from it on was executed"
-    )]
-    OverLimit { number: CommandNumber, limit: u32 },
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SubmitError {
-    #[error("no session is open")]
-    NotOpen,
-    #[error(
-        "more than {commands_max} commands or {OUTSTANDING_BYTES_MAX} bytes would be outstanding"
-    )]
-    WouldExceed { commands_max: u32 },
-    #[error("a run of {bytes} bytes is over the limit of {REQUEST_BYTES_MAX} bytes: split it")]
-    TooLong { bytes: usize },
-    #[error(transparent)]
-    Failed(#[from] SessionFailed),
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
