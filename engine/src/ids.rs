@@ -36,8 +36,9 @@ pub struct SessionId(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct CommandNumber(pub u64);
 
-/// Which life of a replica's disk: 0 for a founding member, a higher number after each readmission with an empty disk.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+/// Which life of a replica's disk: 0 for a founding member, otherwise a number drawn at random for each new disk. It says
+/// nothing about which came first: the log does, by the slot of each readmission.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Incarnation(pub u64);
 
 /// One client connection of this process, as the transport numbers them. Never reused.

@@ -1,11 +1,27 @@
 //! Which life of each replica's disk may vote.
 //!
 //! A replica that lost its disk forgot what it promised and accepted. It takes part again only after the cluster has
-//! readmitted it under a new incarnation, by a value in the log that was proposed after the loss. Why that is safe:
+//! readmitted it under a new incarnation, by a value in the log that was proposed after the loss.
+//!
+//! An incarnation is a random number, drawn when the disk is made. No clock orders them and nothing compares two of them
+//! but for being the same: later is what the log says in a later slot. A leader never goes back to an earlier life, whose
+//! last question may come late:
+//!
+//! - It readmits only who holds the slot of the last readmission of that replica. An earlier life stopped asking before
+//!   the present one began to, so before that slot was proposed, and can't have held it.
+//! - It proposes nothing while another readmission of that replica is open, and only once all that former leaders may
+//!   have chosen is applied. (One that a deposed leader proposed in vain may still be chosen after a later one. Its disk
+//!   is gone and gets no vote, nobody else is counted in its name, and the present disk asks again, or says that it was
+//!   superseded.)
+//! - A disk that had a vote never asks: it ends as superseded once the log names another.
+//!
+//! Why a readmission is safe:
 //!
 //! - Once that value is chosen and the replica holds every slot up to it, whatever it may have accepted before is
-//!   chosen and held here, or can't be chosen any more: a leader proposes in order, so the value's own quorum (of the
-//!   others) settled all slots before it, and slots after it had not been proposed when the disk was lost.
+//!   chosen and held here, or can't be chosen any more: acceptors take slots in order, so the value's own quorum (of the
+//!   others) settled all slots before it, by whichever leader it was proposed first or again, and slots after it had not
+//!   been proposed by that leader when the disk was lost. The leader that says that it is chosen is established, so that
+//!   nothing of former leaders is open behind it.
 //! - A promise from before the loss may still be under way, or in a candidate's hands. Every prepare quorum that it
 //!   helps to complete has another member that accepted the value first, because the value's quorum is one of the
 //!   others. So the candidate knows of the value, and counts no promise of an earlier incarnation

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::ids::{Ballot, Lsn, Slot};
+use crate::ids::{Ballot, Lsn, ReplicaId, Slot};
 use crate::members::{Members, Readmission};
 use crate::message::{AcceptedValue, Value};
 use crate::output::Output;
@@ -209,12 +209,13 @@ impl Slots {
             .sum()
     }
 
-    /// Whether a readmission is proposed and not known to be chosen.
-    pub fn open_readmission(&self, readmission: Readmission) -> bool {
+    /// Whether a readmission of this replica is proposed and not known to be chosen, as whatever.
+    pub fn open_readmission(&self, replica: ReplicaId) -> bool {
         let first = (self.commit_index.next().0 - self.base.0) as usize;
         self.entries
             .range(first..)
-            .any(|entry| Readmission::decode(&entry.value) == Some(readmission))
+            .filter_map(|entry| Readmission::decode(&entry.value))
+            .any(|readmission| readmission.replica == replica)
     }
 
     /// Everything accepted and not known to be chosen, in slot order.

@@ -1,7 +1,7 @@
 //! `synod replica`: one replica in the foreground.
 
 use std::net::SocketAddr;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -284,13 +284,19 @@ fn make_directory(settings: &ReplicaSettings, arguments: &ReplicaArguments) -> a
                 "--readmit: a cluster of one replica has nobody who could readmit it; what it lost is lost",
             ));
         }
-        // The clock orders the lives of this replica's disks: the cluster takes back none but a later one.
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
-        let since_epoch = since_epoch.context("the system clock stands before 1970")?;
-        let incarnation = Incarnation(since_epoch.as_micros() as u64);
-        synod_storage::readmit(&settings.storage, incarnation).map_err(usage)?;
+        synod_storage::readmit(&settings.storage, new_incarnation()?).map_err(usage)?;
     }
     Ok(())
+}
+
+/// A number for a new disk, unlike that of any other: what is later than what is for the log to say, not for a clock.
+fn new_incarnation() -> anyhow::Result<Incarnation> {
+    let mut bytes = [0; 8];
+    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .context("the system has no randomness")?;
+    anyhow::ensure!(filled == bytes.len(), "the system's randomness came short");
+    // Zero is a founding member.
+    Ok(Incarnation(u64::from_le_bytes(bytes).max(1)))
 }
 
 /// Says what this replica lost, and what that means until it is repaired.

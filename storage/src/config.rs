@@ -71,7 +71,7 @@ pub struct Config {
     /// Records that may wait for the disk, in encoded bytes. The engine says how much its windows allow; beyond it is a
     /// bug.
     pub pending_bytes_max: usize,
-    /// Randomness as a value: from it come the incarnation and the identities of the segments.
+    /// Randomness as a value: from it come the identities of the segments.
     pub seed: u64,
 }
 

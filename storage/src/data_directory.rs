@@ -81,8 +81,8 @@ pub fn init(config: &Config) -> Result<(), OpenError> {
     make(config, initialise)
 }
 
-/// Makes an empty directory that of a replica which lost its disk, as `incarnation`: higher than any that it had
-/// before. Refuses as [`init`] does.
+/// Makes an empty directory that of a replica which lost its disk, as `incarnation`: a random number,
+/// unlike any that it had before. Refuses as [`init`] does.
 pub fn readmit(config: &Config, incarnation: Incarnation) -> Result<(), OpenError> {
     make(config, |disk, options| {
         directory::initialise_readmitted(disk, options, incarnation)

@@ -19,15 +19,16 @@ pub fn initialise<D: Disk>(disk: &D, options: &Options) -> Result<(), OpenError>
 }
 
 /// Makes an empty directory that of a replica which lost its disk. Its incarnation says so for ever: what it promised
-/// before is gone, and it must not vote as if it had never promised anything. `incarnation` must be higher than any
-/// that this replica had before; the cluster readmits no other. Refuses a directory that holds anything of a WAL.
+/// before is gone, and it must not vote as if it had never promised anything. `incarnation` is a random number, unlike any
+/// that this replica had before: by it the cluster tells one disk from another. Refuses a directory that holds anything
+/// of a WAL.
 pub fn initialise_readmitted<D: Disk>(
     disk: &D,
     options: &Options,
     incarnation: Incarnation,
 ) -> Result<(), OpenError> {
     assert!(
-        incarnation > Incarnation::FOUNDING,
+        incarnation != Incarnation::FOUNDING,
         "a readmitted replica is no founding member"
     );
     found(disk, options, incarnation)

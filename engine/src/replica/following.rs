@@ -187,7 +187,7 @@ impl Replica {
         self.see_ballot(ballot);
         if let HeartbeatRole::Readmitting { incarnation } = heartbeat.role {
             // Neither a vote nor a link that a leader could rely on.
-            return self.readmit(now, from, incarnation, out);
+            return self.readmit(now, from, incarnation, commit_index, out);
         }
         if let Role::Leader(leader) = &mut self.role {
             leader.on_heartbeat(now, from, &heartbeat, &self.slots, &self.config);
@@ -274,7 +274,7 @@ impl Replica {
             }
             Role::Leader(_) | Role::Candidate(_) => HeartbeatRole::Standing,
             Role::Follower if !self.admitted() => HeartbeatRole::Readmitting {
-                incarnation: self.acceptor.incarnation(),
+                incarnation: self.asks_as(),
             },
             Role::Follower if self.election.live_leader(now, &self.config).is_some() => {
                 HeartbeatRole::Following

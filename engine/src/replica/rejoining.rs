@@ -16,10 +16,26 @@ impl Replica {
             && (own == Incarnation::FOUNDING || self.acceptor.promised() > Ballot::ZERO)
     }
 
-    /// Whether a later life of this replica was readmitted: this disk is a remnant that must never vote again.
+    /// Whether a later life of this replica was readmitted: this disk is a remnant that must never vote again. Numbers
+    /// do not tell earlier from later, but the log does: a disk that has a vote holds its own readmission, so that
+    /// another one can only come after it. One that lost records may not have got back to its own yet.
     pub fn superseded(&self) -> bool {
-        let members = self.slots.members();
-        members.incarnation(self.config.replica) > self.acceptor.incarnation()
+        let current = self.slots.members().incarnation(self.config.replica);
+        let own = self.acceptor.incarnation();
+        let had_a_vote = self.acceptor.promised() > Ballot::ZERO && self.mending.is_none();
+        current != own
+            && current != Incarnation::FOUNDING
+            && (own == Incarnation::FOUNDING || had_a_vote)
+    }
+
+    /// As what this replica asks to be readmitted: a disk that had a vote before does not ask, for what it was part of
+    /// then is not forgotten.
+    pub(super) fn asks_as(&self) -> Incarnation {
+        if self.acceptor.promised() == Ballot::ZERO {
+            self.acceptor.incarnation()
+        } else {
+            Incarnation::FOUNDING
+        }
     }
 
     /// Whether it can tell what it accepted: only then it promises, and only then it stands.
@@ -130,21 +146,27 @@ impl Replica {
         }
     }
 
-    /// A leader hears from a replica that lost its disk: it proposes to readmit it, once.
+    /// A leader hears from a replica that lost its disk and holds every slot up to `held`: it proposes to readmit it,
+    /// once.
     pub(super) fn readmit(
         &mut self,
         now: Time,
         replica: ReplicaId,
         incarnation: Incarnation,
+        held: Slot,
         out: &mut Output,
     ) {
         let readmission = Readmission {
             replica,
             incarnation,
         };
-        // Never back to an earlier life: a heartbeat of one may be late, and a disk of one restored.
-        let news = incarnation > self.slots.members().incarnation(replica);
-        if !news || !self.serves() || self.slots.open_readmission(readmission) {
+        let members = self.slots.members();
+        // Never back to an earlier life, of which a heartbeat may be late: it was sent before the present life asked, and
+        // so without the slot that readmitted this one.
+        let news = incarnation != Incarnation::FOUNDING
+            && incarnation != members.incarnation(replica)
+            && held >= members.since(replica);
+        if !news || !self.serves() || self.slots.open_readmission(replica) {
             return;
         }
         let has_room = match &self.role {

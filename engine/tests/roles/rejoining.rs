@@ -68,11 +68,14 @@ fn only_the_life_that_the_log_knows_takes_part_and_only_with_a_ballot() {
         (0, None, Ballot::ZERO, true, false),
         (0, None, OLD, true, false),
         (5, None, Ballot::ZERO, false, false),
-        (5, None, OLD, false, false),
         (5, Some(5), Ballot::ZERO, false, false),
         (5, Some(5), OLD, true, false),
-        (7, Some(5), OLD, false, false),
-        (5, Some(6), OLD, false, true),
+        // Only the log says which is later, whatever the numbers are.
+        (7, Some(5), Ballot::ZERO, false, false),
+        (5, Some(7), Ballot::ZERO, false, false),
+        (7, Some(5), OLD, false, true),
+        (5, Some(7), OLD, false, true),
+        (0, Some(6), Ballot::ZERO, false, true),
         (0, Some(6), OLD, false, true),
     ] {
         let mut one = of_incarnation(own, readmitted, promised);
@@ -81,8 +84,12 @@ fn only_the_life_that_the_log_knows_takes_part_and_only_with_a_ballot() {
         assert_eq!(one.replica.superseded(), superseded, "{case}");
         assert_eq!(one.replica.incarnation(), Incarnation(own), "{case}");
         one.tick();
-        let asks = matches!(one.role(), HeartbeatRole::Readmitting { incarnation } if incarnation.0 == own);
-        assert_eq!(asks, !admitted, "{case}");
+        // A remnant asks for nothing: zero is what no leader readmits.
+        let asks_as = Incarnation(if superseded { 0 } else { own });
+        let asks = HeartbeatRole::Readmitting {
+            incarnation: asks_as,
+        };
+        assert_eq!(one.role() == asks, !admitted, "{case}");
         // Without a vote it answers nothing, and does not stand either.
         let answers = one.hear(3, prepare(NEW));
         assert_eq!(!answers.is_empty(), admitted, "{case}");
@@ -134,9 +141,72 @@ fn nobody_else_starts_with_a_leaders_ballot() {
     }
 }
 
-fn readmitting(incarnation: u64) -> Message {
+/// Of replica 3 or another, which holds every slot up to `held`.
+fn readmitting_at(incarnation: u64, held: u64) -> Message {
     let incarnation = Incarnation(incarnation);
-    heartbeat(Ballot::ZERO, HeartbeatRole::Readmitting { incarnation }, 0)
+    heartbeat(
+        Ballot::ZERO,
+        HeartbeatRole::Readmitting { incarnation },
+        held,
+    )
+}
+
+fn readmitting(incarnation: u64) -> Message {
+    readmitting_at(incarnation, 0)
+}
+
+#[test]
+fn a_readmission_under_the_number_of_a_clock_of_2099_locks_nobody_out() {
+    let (mut one, own) = One::established(config(3));
+    let microseconds_in_2099 = 4_070_908_800_000_000;
+    for (index, incarnation) in [microseconds_in_2099, 5, u64::MAX, 1]
+        .into_iter()
+        .enumerate()
+    {
+        let slot = index as u64 + 2;
+        let value = readmission(3, incarnation).encode();
+        assert_eq!(
+            one.hear(3, readmitting_at(incarnation, slot - 1)),
+            [to(&[2], accept(own, slot, slot - 1, value))]
+        );
+        one.hear(2, accepted(own, slot));
+    }
+    assert_eq!(one.count("readmissions_proposed"), 4);
+}
+
+#[test]
+fn a_late_question_of_a_former_life_readmits_nobody() {
+    let (mut one, own) = One::established(config(3));
+    assert_eq!(one.hear(3, readmitting(9)).len(), 1);
+    // Not while another one is open.
+    assert_eq!(one.hear(3, readmitting(7)), []);
+    one.hear(2, accepted(own, 2));
+    // Not without the slot that readmitted the present life.
+    assert_eq!(one.hear(3, readmitting_at(7, 1)), []);
+    assert_eq!(one.hear(3, readmitting_at(9, 2)), []);
+    // A new disk gets that slot first, and then asks again.
+    assert_eq!(one.hear(3, readmitting_at(7, 2)).len(), 1);
+    // Meanwhile others may be readmitted.
+    assert_eq!(one.hear(2, readmitting(7)).len(), 1);
+}
+
+#[test]
+fn one_that_has_to_get_back_to_its_own_readmission_is_not_superseded() {
+    let lost_slot_3 = |own| {
+        One::restarted(config(3), Incarnation(own), |replay, out| {
+            learn(replay, out, 1, value("a"));
+            learn(replay, out, 2, readmission(1, 5).encode());
+            replay.promise(OLD);
+            replay.hole(Slot(3));
+        })
+    };
+    let mut one = lost_slot_3(7);
+    assert!(!one.replica.superseded());
+    one.tick();
+    let incarnation = Incarnation::FOUNDING;
+    assert_eq!(one.role(), HeartbeatRole::Readmitting { incarnation });
+    // A founding member comes before any readmission.
+    assert!(lost_slot_3(0).replica.superseded());
 }
 
 #[test]
@@ -149,11 +219,10 @@ fn a_leader_proposes_a_readmission_once() {
     assert_eq!(proposed, [to(&[2], accept(own, 2, 1, value))]);
     assert_eq!(one.hear(3, readmitting(7)), []);
     one.hear(2, accepted(own, 2));
-    // Neither once it is chosen, nor for an earlier life.
-    assert_eq!(one.hear(3, readmitting(7)), []);
-    assert_eq!(one.hear(3, readmitting(6)), []);
+    // Nor once it is chosen.
+    assert_eq!(one.hear(3, readmitting_at(7, 2)), []);
     assert_eq!(one.count("readmissions_proposed"), 1);
-    one.hear(3, readmitting(8));
+    one.hear(3, readmitting_at(8, 2));
     assert_eq!(one.count("readmissions_proposed"), 2);
     // Such a replica is no link that anyone could rely on.
     one.at(250)

@@ -15,6 +15,8 @@ use crate::swarm::Plan;
 
 /// Bytes of a stale record's value: about what the clients write, so that groups of old and new begin at the same places.
 const STALE_VALUE_BYTES: usize = 200;
+/// The stream of randomness that new disks are numbered from.
+const INCARNATIONS: u64 = 0x1ca;
 
 /// A disk as `synod replica --init` leaves it, with so many recycled files.
 ///
@@ -44,16 +46,12 @@ pub fn stale_files_left(disk: &MemoryDisk) -> usize {
         .count()
 }
 
-/// A disk as `synod replica --readmit` leaves it: empty, of a life after `former`.
-pub fn readmitted(
-    plan: &Plan,
-    replica: ReplicaId,
-    life: u64,
-    former: Incarnation,
-) -> (MemoryDisk, Incarnation) {
+/// A disk as `synod replica --readmit` leaves it: empty, under a number from the seed: as often lower
+/// than that of the former life as higher.
+pub fn readmitted(plan: &Plan, replica: ReplicaId, life: u64) -> (MemoryDisk, Incarnation) {
     let disk = MemoryDisk::new();
-    let incarnation = Incarnation(former.0 + 1);
     let options = options(plan, replica, life);
+    let incarnation = Incarnation(Random::new(options.seed, INCARNATIONS).draw().max(1));
     initialise_readmitted(&disk, &options, incarnation).expect("an empty disk can be readmitted");
     (disk, incarnation)
 }

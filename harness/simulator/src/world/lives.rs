@@ -222,8 +222,7 @@ impl<S: Seams> World<S> {
         }
         let index = usize::from(replica.0) - 1;
         let member = &mut self.members[index];
-        let (disk, incarnation) =
-            disk::readmitted(&self.plan, replica, member.life, member.incarnation);
+        let (disk, incarnation) = disk::readmitted(&self.plan, replica, member.life);
         member.disk = disk;
         member.snapshots = SnapshotDisk::default();
         member.incarnation = incarnation;

@@ -130,7 +130,7 @@ pub const BUGS: &[Bug] = &[
         edits: &[Edit {
             file: "engine/src/replica/rejoining.rs",
             find: "self.slots.members().incarnation(self.config.replica) == own\n            && (own == Incarnation::FOUNDING || self.acceptor.promised() > Ballot::ZERO)",
-            replace: "own >= Incarnation::FOUNDING",
+            replace: "own == self.acceptor.incarnation()",
         }],
     },
     Bug {
@@ -146,7 +146,7 @@ pub const BUGS: &[Bug] = &[
         edits: &[Edit {
             file: CANDIDATE,
             find: "promised.incarnation == self.incarnation(promised.replica, members)",
-            replace: "promised.incarnation >= Incarnation::FOUNDING || self.incarnation(promised.replica, members) == promised.incarnation",
+            replace: "promised.commit_index >= Slot::ZERO || self.incarnation(promised.replica, members) == promised.incarnation",
         }],
     },
     Bug {
