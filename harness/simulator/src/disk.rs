@@ -61,8 +61,10 @@ pub fn readmitted(plan: &Plan, replica: ReplicaId, life: u64) -> (MemoryDisk, In
 /// Flipped bits may hit anything in a segment: they are always told from what was never written. A sector that is
 /// lost or replaced whole may not: where nothing behind proves that it was written, it looks like the torn end of
 /// the log, and no log of this kind can tell. So those strike segments with a used one behind.
+///
+/// What is behind has to be durable itself, or the next crash takes the proof away.
 pub fn damage(disk: &MemoryDisk, fault: Fault, random: &mut Random) -> bool {
-    let mut used = used_segments(disk);
+    let mut used = used_segments(&disk.crash(|_| false, |_| false));
     if fault != Fault::BitRot {
         used.pop();
     }
@@ -146,4 +148,42 @@ fn donor(plan: &Plan, replica: ReplicaId, segments: usize) -> MemoryDisk {
         wal.durable().expect("a sound memory disk works");
     }
     disk
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `from` holds, durably but for the groups of its last segment.
+    fn with_undurable_end(from: &MemoryDisk) -> MemoryDisk {
+        let disk = MemoryDisk::new();
+        let (last, _) = used_segments(from).pop().expect("it holds groups");
+        for (name, _) in from.list().expect("listing a memory disk works") {
+            let contents = from.contents(&name);
+            if name != last {
+                put_file(&disk, &name, &contents);
+                continue;
+            }
+            let (head, groups) = contents.split_at(GROUPS_AT as usize);
+            put_file(&disk, &name, head);
+            disk.open(&name, OpenMode::Segment)
+                .and_then(|file| disk.write_at(&file, GROUPS_AT, groups))
+                .expect("a sound memory disk takes a write");
+        }
+        disk
+    }
+
+    #[test]
+    fn a_write_is_lost_only_where_what_is_behind_it_outlives_a_crash() {
+        let plan = Plan::calm(3, 1);
+        for fault in [Fault::LostWrite, Fault::MisdirectedWrite] {
+            let two = donor(&plan, ReplicaId(1), 2);
+            let half = with_undurable_end(&two);
+            assert_eq!(used_segments(&half), used_segments(&two));
+            let mut random = Random::new(1, 1);
+            let mut struck = |disk| (0..20).any(|_| damage(disk, fault, &mut random));
+            assert!(struck(&two), "{fault}");
+            assert!(!struck(&half), "{fault}");
+        }
+    }
 }

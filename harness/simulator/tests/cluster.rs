@@ -145,6 +145,28 @@ fn trap_16_a_failed_disk_stops_the_replica_and_the_others_go_on() {
 }
 
 #[test]
+fn a_failure_that_was_to_come_strikes_no_disk_that_is_healed() {
+    with_seeds(5, |seed| {
+        let mut world = loaded(Plan::calm(3, seed), 1, 2_000, 16);
+        leader(&mut world)?;
+        let mut strikes_at = Vec::new();
+        for replica in world.replicas() {
+            let disk = &world.member_mut(replica).disk;
+            strikes_at.push(disk.changes() + 100);
+            disk.power_off_at(disk.changes() + 100);
+        }
+        let working = world.heal(2_000);
+        // A disk that failed would be a violation: no failure is expected.
+        world.run_until(30_000, "completion", all_done)?;
+        for replica in working.iter() {
+            let changes = world.member(replica).disk.changes();
+            assert!(changes > strikes_at[usize::from(replica.0) - 1]);
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn trap_29_a_slow_disk_delays_no_heartbeat_and_elects_nobody() {
     with_seeds(5, |seed| {
         let mut world = loaded(Plan::calm(3, seed), 1, 1_000_000, 16);

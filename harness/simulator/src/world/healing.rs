@@ -67,6 +67,8 @@ impl<S: Seams> World<S> {
         self.make_room(replica);
         let member = self.member_mut(replica);
         member.storms = 0;
+        // Nor does a failure strike that its disk was to meet later.
+        member.disk.sound();
         member.paused_until = member.paused_until.min(now);
         let life = member.life;
         self.thaw_disk(replica);

@@ -124,6 +124,8 @@ impl<S: Seams> World<S> {
     pub fn restart_later(&mut self, replica: ReplicaId) {
         let random = &mut self.faults[Fault::Crash as usize];
         let longest = random.one_of(&[5, 200, 3_000]) * MS;
+        // The time within which a healed quorum has to have a leader is not for waiting until it runs.
+        let longest = if self.healed { 5 * MS } else { longest };
         let pause = MS + random.below(longest);
         let life = self.member(replica).life;
         self.schedule(self.now + pause, Event::Start { replica, life });

@@ -97,6 +97,13 @@ impl MemoryDisk {
         self.state().power_off_at = Some(n);
     }
 
+    /// No injected fault and no loss of power that is still to come comes any more. A disk that is off stays off.
+    pub fn sound(&self) {
+        let state = &mut *self.state();
+        state.faults.clear();
+        state.power_off_at = state.power_off_at.filter(|at| state.changes >= *at);
+    }
+
     /// From now on there is no room for new files, or there is again. What exists can be overwritten all the time.
     pub fn fill(&self, full: bool) {
         self.state().full = full;
