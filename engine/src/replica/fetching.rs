@@ -93,7 +93,11 @@ impl Replica {
         let held = self.slots.commit_index();
         let goal = through.min(self.learner.known());
         let ranges_max = self.config.limits.fetches_max;
-        while let Some(question) = self.fetches.next(now, held, goal, ranges_max) {
+        // However short the timers are: so many questions at a time and no more.
+        for _ in 0..ranges_max {
+            let Some(question) = self.fetches.next(now, held, goal, ranges_max) else {
+                break;
+            };
             if self.ask(now, question, out) {
                 continue;
             }
