@@ -97,6 +97,7 @@ impl Admission {
             Message::Chosen(chosen) => self.chosen(chosen),
             Message::FetchSnapshot(fetch) => admit_fetch_snapshot(fetch),
             Message::SnapshotPart(part) => admit_part(part),
+            Message::StateHash(hash) => real_slot(hash.slot),
         }
     }
 

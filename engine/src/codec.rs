@@ -9,7 +9,7 @@ use crate::client::{exhausted, take_u8, take_u32, take_u64};
 use crate::ids::{Ballot, Incarnation, ReplicaId, ReplicaSet, Slot};
 use crate::message::{
     Accept, Accepted, AcceptedValue, Chosen, Fetch, FetchSnapshot, Heartbeat, HeartbeatRole,
-    Message, Prepare, Promise, Reject, SnapshotPart, Value,
+    Message, Prepare, Promise, Reject, SnapshotPart, StateHash, Value,
 };
 use crate::seams::{Frame, Lane, SnapshotInfo};
 
@@ -26,6 +26,7 @@ const FETCH: u8 = 7;
 const CHOSEN: u8 = 8;
 const FETCH_SNAPSHOT: u8 = 9;
 const SNAPSHOT_PART: u8 = 10;
+const STATE_HASH: u8 = 11;
 
 /// Why bytes are not a frame of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,7 +52,8 @@ pub fn lane(message: &Message) -> Lane {
         | Message::Accepted(_)
         | Message::Heartbeat(_)
         | Message::Fetch(_)
-        | Message::FetchSnapshot(_) => Lane::Control,
+        | Message::FetchSnapshot(_)
+        | Message::StateHash(_) => Lane::Control,
     }
 }
 
@@ -111,6 +113,12 @@ pub fn encode(message: &Message) -> Frame {
             head.put_u64_le(part.offset);
             body = part.bytes.clone();
         }
+        Message::StateHash(hash) => {
+            head.put_u8(STATE_HASH);
+            head.put_u64_le(hash.slot.0);
+            head.put_u64_le(hash.machine);
+            head.put_u64_le(hash.sessions);
+        }
     }
     let length = (head.len() - FRAME_PREFIX_BYTES + body.len()) as u32;
     head[..FRAME_PREFIX_BYTES].copy_from_slice(&length.to_le_bytes());
@@ -169,6 +177,11 @@ pub fn decode(mut frame: Bytes) -> Result<Message, DecodeError> {
             snapshot: take_snapshot(frame)?,
             offset: take_u64(frame)?,
             bytes: std::mem::take(frame),
+        }),
+        STATE_HASH => Message::StateHash(StateHash {
+            slot: take_slot(frame)?,
+            machine: take_u64(frame)?,
+            sessions: take_u64(frame)?,
         }),
         kind => return Err(DecodeError::Kind(kind)),
     };

@@ -1,6 +1,7 @@
 //! What one replica is told: who it is, its timers, and a limit on everything.
 
 use crate::budget::memory_budget;
+use crate::divergence::STATE_HASH_SLOTS;
 use crate::driver::READS_WAITING_MAX;
 use crate::ids::{REPLICAS_MAX, ReplicaId};
 use crate::persist::{OWED_BYTES_MAX, OWED_PROMISE_BYTES_MAX, OWED_RECORD_BYTES};
@@ -78,6 +79,8 @@ pub struct Limits {
     pub snapshot_bytes_per_s: u64,
     /// Bytes of WAL that may gather for the sake of a peer that gets a snapshot.
     pub snapshot_pin_bytes_max: u64,
+    /// Slots from one comparison of the replicas' states to the next.
+    pub state_hash_slots: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -196,6 +199,12 @@ impl Config {
             "at least batch_bytes_max",
         )?;
         rule(
+            limits.state_hash_slots >= 1,
+            "state_hash_slots",
+            limits.state_hash_slots as usize,
+            "at least 1",
+        )?;
+        rule(
             (1..=PART_BYTES_MAX).contains(&(limits.snapshot_part_bytes as usize)),
             "snapshot_part_bytes",
             limits.snapshot_part_bytes as usize,
@@ -299,6 +308,7 @@ impl Default for Limits {
             snapshot_part_bytes: 256 << 10,
             snapshot_bytes_per_s: 128 << 20,
             snapshot_pin_bytes_max: 8 << 30,
+            state_hash_slots: STATE_HASH_SLOTS,
         }
     }
 }
@@ -327,6 +337,7 @@ mod tests {
         assert!(broken(|c| c.limits.command_bytes_max = 1 << 20).contains("command_bytes_max"));
         assert!(broken(|c| c.limits.request_bytes_max = 2 << 20).contains("request_bytes_max"));
         assert!(broken(|c| c.limits.batch_bytes_max = 2 << 20).contains("batch_bytes_max"));
+        assert!(broken(|c| c.limits.state_hash_slots = 0).contains("state_hash_slots"));
         assert!(broken(|c| c.timers.heartbeat_ns = 200_000_000).contains("election_timeout_ns"));
     }
 }

@@ -1,6 +1,7 @@
 //! The event loop of one replica, generic over disk, network and application: production, simulator and
 //! micro-benchmarks run this same code.
 
+mod comparing;
 mod reporting;
 mod snapshots;
 
@@ -10,9 +11,10 @@ use bytes::Bytes;
 
 use crate::client::{ClientMessage, Reason, Refused, Request, ServerMessage};
 use crate::codec;
+use crate::divergence::Comparison;
 use crate::ids::{ClientId, CommandNumber, ReplicaId, SessionId, Time};
 use crate::intake::{Admission, Attaching, Closing, Door, Opening};
-use crate::message::{Chosen, Message};
+use crate::message::{Chosen, Message, StateHash};
 use crate::output::{Leadership, Output, ReadForPeer};
 use crate::replica::{Input, Replica};
 use crate::seams::{Arrival, Network, SnapshotStore, StateMachine, Wal, WalFailed, WalRead};
@@ -23,6 +25,8 @@ use crate::status::StatusDesk;
 use crate::work::{Stage, Work};
 
 use snapshots::Snapshots;
+
+pub use comparing::Stopped;
 
 /// Fetches that wait for the WAL's reader.
 pub(crate) const READS_WAITING_MAX: usize = 16;
@@ -53,6 +57,9 @@ pub struct Driver<W, N, M, S = NoSnapshots> {
     /// When the last turn began.
     turned_at: Option<Time>,
     status: StatusDesk,
+    comparison: Comparison,
+    /// What this turn came by of the slots at which states are compared.
+    noted: Vec<StateHash>,
     /// Frames of connected clients that were no messages.
     malformed: HashMap<ClientId, u32>,
     counters: Counters,
@@ -92,6 +99,7 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
             "the WAL lets {} bytes wait, the limits of the replica allow {pending}",
             wal.pending_bytes_max()
         );
+        let comparison = Comparison::new(replica.config());
         Driver {
             replica,
             state,
@@ -106,6 +114,8 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
             serving: false,
             turned_at: None,
             status: StatusDesk::default(),
+            comparison,
+            noted: Vec::new(),
             malformed: HashMap::new(),
             counters: Counters::default(),
             before: Work::default(),
@@ -115,7 +125,7 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
 
     /// One turn: takes everything that arrived, lets the core act on it once, and hands the results on. Runs at
     /// its own pace: the more has gathered, the more one turn does.
-    pub fn turn(&mut self, now: Time, arrivals: &mut Vec<Arrival>) -> Result<(), WalFailed> {
+    pub fn turn(&mut self, now: Time, arrivals: &mut Vec<Arrival>) -> Result<(), Stopped> {
         self.watched_turn(now, arrivals, |_| {})
     }
 
@@ -125,7 +135,7 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
         now: Time,
         arrivals: &mut Vec<Arrival>,
         mut ended: impl FnMut(Stage),
-    ) -> Result<(), WalFailed> {
+    ) -> Result<(), Stopped> {
         self.counters.turns += 1;
         self.before = self.done();
         self.counters.messages += arrivals.len() as u64;
@@ -151,6 +161,7 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
         self.replicate();
         ended(Stage::Replicate);
         self.apply();
+        self.compare(now)?;
         ended(Stage::Apply);
         self.announce();
         self.read_back(now)?;
@@ -401,6 +412,7 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
 
     #[inline(never)]
     fn apply(&mut self) {
+        let hash_slots = self.replica.config().limits.state_hash_slots;
         let malformed = self.state.values_malformed;
         for (slot, value) in self.out.chosen.drain(..) {
             let (door, network) = (&mut self.door, &mut self.network);
@@ -408,6 +420,9 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
             self.state.apply(slot, value, |request, applied| {
                 reply(door, network, request, applied);
             });
+            if slot.0.is_multiple_of(hash_slots) {
+                self.noted.push(self.state.hash());
+            }
         }
         if self.state.values_malformed > malformed {
             // What was admitted with it did not execute: the clients' retries have to be taken in again.

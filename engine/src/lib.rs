@@ -14,6 +14,7 @@ pub mod candidate;
 pub mod client;
 pub mod codec;
 pub mod config;
+pub mod divergence;
 pub mod download;
 pub mod driver;
 pub mod election;

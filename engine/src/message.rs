@@ -20,6 +20,7 @@ pub enum Message {
     Chosen(Chosen),
     FetchSnapshot(FetchSnapshot),
     SnapshotPart(SnapshotPart),
+    StateHash(StateHash),
 }
 
 /// Phase 1a, once per leader, over every slot above `commit_index`.
@@ -139,6 +140,16 @@ pub struct SnapshotPart {
     pub snapshot: SnapshotInfo,
     pub offset: u64,
     pub bytes: Bytes,
+}
+
+/// "This is what my state was after `slot`": whoever was there, too, compares it with its own ([`crate::divergence`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateHash {
+    pub slot: Slot,
+    /// Of the state machine.
+    pub machine: u64,
+    /// Of the session table.
+    pub sessions: u64,
 }
 
 /// What one replica writes to its WAL. The WAL stores it and interprets none of it but `slot`.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::ids::{Ballot, Lsn, ReplicaId, ReplicaSet, Slot};
-use crate::message::{Message, Record, Value};
+use crate::message::{Message, Record, StateHash, Value};
 use crate::seams::SnapshotInfo;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct Output {
     pub incoming: Vec<Incoming>,
     /// The floor that became durable: the WAL may free what is below, and older snapshots may go.
     pub trim: Option<Slot>,
+    /// What peers said about their states, to be compared with the own one.
+    pub hashes: Vec<(ReplicaId, StateHash)>,
     /// Set when what clients should be told about the leader changed.
     pub leadership: Option<Leadership>,
 }
@@ -91,6 +93,7 @@ impl Output {
         self.reads.clear();
         self.parts.clear();
         self.incoming.clear();
+        self.hashes.clear();
         self.trim = None;
         self.leadership = None;
     }

@@ -275,6 +275,7 @@ impl Replica {
             Message::Chosen(chosen) => self.on_chosen(now, chosen, out),
             Message::FetchSnapshot(fetch) => self.on_fetch_snapshot(now, from, &fetch, out),
             Message::SnapshotPart(part) => self.on_snapshot_part(now, from, part, out),
+            Message::StateHash(hash) => out.hashes.push((from, hash)),
         }
     }
 

@@ -15,6 +15,7 @@ mod walk;
 use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::client::Request;
 use crate::ids::{CommandNumber, Owner, SessionId, Slot};
@@ -123,6 +124,30 @@ impl Sessions {
     /// Every session with the last command that executed, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = (SessionId, CommandNumber)> + '_ {
         self.table.iter().map(|(id, session)| (*id, session.last))
+    }
+
+    /// A hash over what the log made of the table, whatever the way here: replayed, or restored from a snapshot. Of the
+    /// cached replies only number and length are part of it; their content is part of the machine's. One pass over at most
+    /// [`SESSIONS_MAX`] sessions, in any order.
+    pub fn hash(&self) -> u64 {
+        let of_one = |(id, session): (&SessionId, &Session)| {
+            let fields = [
+                id.0,
+                session.token,
+                session.owner.0,
+                session.last.0,
+                session.acknowledged.0,
+                session.active.0,
+                session.replies.len() as u64,
+                session.reply_bytes as u64,
+            ];
+            let mut bytes = [0; 8 * 8];
+            for (at, field) in bytes.chunks_exact_mut(8).zip(fields) {
+                at.copy_from_slice(&field.to_le_bytes());
+            }
+            xxh3_64(&bytes)
+        };
+        self.table.iter().map(of_one).fold(0, u64::wrapping_add)
     }
 
     /// The last command of a session that executed, if the session is known.

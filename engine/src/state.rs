@@ -3,7 +3,7 @@
 use crate::batch;
 use crate::client::Request;
 use crate::ids::Slot;
-use crate::message::Value;
+use crate::message::{StateHash, Value};
 use crate::reply::Scratch;
 use crate::seams::StateMachine;
 use crate::sessions::{Applied, Sessions};
@@ -38,6 +38,15 @@ impl<M: StateMachine> State<M> {
 
     pub fn applied(&self) -> Slot {
         self.applied
+    }
+
+    /// A function of the applied slots alone: neither of how they were batched into turns, nor of restarts or snapshots.
+    pub fn hash(&self) -> StateHash {
+        StateHash {
+            slot: self.applied,
+            machine: self.machine.hash(),
+            sessions: self.sessions.hash(),
+        }
     }
 
     /// Applies the next slot; `done` is told what came of each request. A value that is no batch is nothing.

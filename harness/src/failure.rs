@@ -4,6 +4,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
+use synod_engine::driver::Stopped;
 use synod_engine::seams::WalFailed;
 
 use crate::log;
@@ -39,11 +40,16 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     complain(&one_line(&describe(error)));
     if error.downcast_ref::<Usage>().is_some() {
         ExitCode::from(EXIT_USAGE)
-    } else if error.downcast_ref::<WalFailed>().is_some() {
+    } else if is_wal_failed(error) {
         ExitCode::from(EXIT_WAL_FAILED)
     } else {
         ExitCode::from(EXIT_FAILED)
     }
+}
+
+fn is_wal_failed(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<WalFailed>().is_some()
+        || matches!(error.downcast_ref::<Stopped>(), Some(Stopped::Wal(_)))
 }
 
 /// An error and its causes; a cause that the error above it quotes is not said again.
@@ -112,6 +118,24 @@ fn spelled_out(line: &str) -> String {
 mod tests {
     use super::*;
     use anyhow::Context;
+    use synod_engine::divergence::{Divergence, Verdict};
+    use synod_engine::ids::{ReplicaId, Slot};
+
+    #[test]
+    fn a_failed_wal_is_told_from_a_state_that_diverged() {
+        let failed = WalFailed("no".to_owned());
+        assert!(is_wal_failed(&failed.clone().into()));
+        let stopped = anyhow::Error::from(Stopped::Wal(failed.clone()));
+        assert!(is_wal_failed(&stopped));
+        assert_eq!(describe(&stopped), failed.to_string());
+        let diverged = Stopped::Diverged(Divergence {
+            own: ReplicaId(1),
+            slot: Slot(1_024),
+            said: Vec::new(),
+            verdict: Verdict::OwnIsWrong,
+        });
+        assert!(!is_wal_failed(&diverged.into()));
+    }
 
     #[test]
     fn a_usage_error_is_found_below_its_context() {

@@ -212,6 +212,9 @@ impl<N: Links, M: StateMachine> Node for Replica<N, M> {
         let driver = &mut self.driver;
         self.watch
             .end(|name, micros| driver.note_counter(name, micros));
+        if let Some(divergence) = self.driver.take_divergence() {
+            tracing::error!("{divergence}");
+        }
         for note in self.notes.iter().flat_map(Notes::take) {
             tracing::warn!("{note}");
         }

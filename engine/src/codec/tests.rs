@@ -111,6 +111,13 @@ fn message() -> impl Strategy<Value = Message> {
                 })
             }
         ),
+        (slot(), any::<u64>(), any::<u64>()).prop_map(|(slot, machine, sessions)| {
+            Message::StateHash(StateHash {
+                slot,
+                machine,
+                sessions,
+            })
+        }),
         (snapshot(), any::<u64>(), value()).prop_map(|(snapshot, offset, bytes)| {
             Message::SnapshotPart(SnapshotPart {
                 snapshot,

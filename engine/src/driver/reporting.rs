@@ -43,6 +43,7 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
         let door = &self.door.counters;
         report("applied", self.state.applied().0);
         report("state_hash", self.state.machine.hash());
+        self.report_comparison(report);
         report("applied_commands", sessions.commands_applied);
         report("duplicates_skipped", sessions.duplicates_skipped);
         report("gaps_skipped", sessions.gaps_skipped);

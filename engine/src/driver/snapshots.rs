@@ -123,6 +123,7 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
         let values_malformed = self.state.values_malformed;
         let scratch = std::mem::take(&mut self.state.scratch);
         self.state = state;
+        self.comparison.replaced();
         self.state.scratch = scratch;
         self.state.sessions.counters = counters;
         self.state.values_malformed = values_malformed;

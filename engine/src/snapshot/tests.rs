@@ -11,7 +11,7 @@ use crate::machine::KvMachine;
 use crate::machine::kv::KvCommand;
 use crate::members::{Members, Readmission};
 use crate::message::Value;
-use crate::seams::{Origin, SnapshotEvent, SnapshotInfo, SnapshotStore, StateMachine};
+use crate::seams::{Origin, SnapshotEvent, SnapshotInfo, SnapshotStore};
 use crate::sessions::session_id;
 use crate::state::State;
 
@@ -159,7 +159,7 @@ fn restore(bytes: &[u8], portion: usize) -> Result<Restored<KvMachine>, RestoreE
 
 fn assert_equal(one: &State<KvMachine>, other: &State<KvMachine>) {
     assert_eq!(one.applied(), other.applied());
-    assert_eq!(one.machine.hash(), other.machine.hash());
+    assert_eq!(one.hash(), other.hash());
     let sorted = |state: &State<KvMachine>| {
         let entries = state.machine.iter().map(|(k, v)| (k.to_vec(), v.to_vec()));
         let mut entries: Vec<_> = entries.collect();

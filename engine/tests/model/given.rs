@@ -31,7 +31,8 @@ impl Given {
             | Message::Fetch(_)
             | Message::Chosen(_)
             | Message::FetchSnapshot(_)
-            | Message::SnapshotPart(_) => {}
+            | Message::SnapshotPart(_)
+            | Message::StateHash(_) => {}
         }
     }
 }

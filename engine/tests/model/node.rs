@@ -346,7 +346,8 @@ impl Node {
             | Message::Fetch(_)
             | Message::Chosen(_)
             | Message::FetchSnapshot(_)
-            | Message::SnapshotPart(_) => Slot::ZERO,
+            | Message::SnapshotPart(_)
+            | Message::StateHash(_) => Slot::ZERO,
         };
         check(
             claimed <= self.replica.commit_index(),

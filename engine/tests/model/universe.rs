@@ -279,6 +279,7 @@ impl Universe {
             Message::FetchSnapshot(_) | Message::SnapshotPart(_) => {
                 unreachable!("nothing is trimmed in so short a history")
             }
+            Message::StateHash(_) => unreachable!("the event loop says it, not the core"),
         }
     }
 
@@ -347,7 +348,8 @@ impl Universe {
             | Message::Fetch(_)
             | Message::Chosen(_)
             | Message::FetchSnapshot(_)
-            | Message::SnapshotPart(_) => false,
+            | Message::SnapshotPart(_)
+            | Message::StateHash(_) => false,
         }
     }
 

@@ -79,5 +79,6 @@ pub fn of_message(message: &Message) -> String {
         }
         Message::FetchSnapshot(_) => "FetchSnapshot".into(),
         Message::SnapshotPart(part) => format!("SnapshotPart of {}", part.snapshot.slot),
+        Message::StateHash(hash) => format!("StateHash after {}", hash.slot),
     }
 }

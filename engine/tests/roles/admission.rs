@@ -17,7 +17,7 @@ use synod_engine::machine::KvMachine;
 use synod_engine::members::Readmission;
 use synod_engine::message::{
     Accept, Accepted, AcceptedValue, Chosen, Fetch, FetchSnapshot, Heartbeat, HeartbeatRole,
-    Message, Prepare, Promise, Record, Reject, SnapshotPart, Value,
+    Message, Prepare, Promise, Record, Reject, SnapshotPart, StateHash, Value,
 };
 use synod_engine::recovery::{OnDisk, Recovery};
 use synod_engine::replica::Input;

@@ -9,10 +9,10 @@ use bytes::{Bytes, BytesMut};
 use synod_engine::client::{ClientMessage, Reason, ServerMessage};
 use synod_engine::codec;
 use synod_engine::config::Config;
-use synod_engine::driver::{CLIENT_MALFORMED_MAX, Driver};
+use synod_engine::driver::{CLIENT_MALFORMED_MAX, Driver, Stopped};
 use synod_engine::ids::{Ballot, ClientId, Lsn, ReplicaId, Slot, Time};
 use synod_engine::machine::LogMachine;
-use synod_engine::message::{Message, Record, Value};
+use synod_engine::message::{Chosen, Message, Record, StateHash, Value};
 use synod_engine::recovery::{Hole, OnDisk, Recovery};
 use synod_engine::seams::{Arrival, Frame, Lane, Network, Wal, WalFailed, WalRead};
 use synod_engine::snapshot::NoSnapshots;
@@ -322,4 +322,104 @@ fn a_client_whose_frames_are_no_messages_is_expelled_and_not_listened_to() {
     assert_eq!(fixture.count("frames_malformed"), max as u64 + 1);
     fixture.turn(40, vec![status()]);
     assert_eq!(fixture.world.0.borrow().replies.len(), 1);
+}
+
+/// Replica 1 of three, which compares states at every second slot, and applied slots 1 to 4 in one turn.
+fn at_slot_four() -> Fixture {
+    let mut config = config(3);
+    config.limits.state_hash_slots = 2;
+    let mut fixture = Fixture::new(config, |_| {});
+    let mut values = Vec::new();
+    values.resize(4, no_command());
+    let chosen = Message::Chosen(Chosen {
+        from: Slot(1),
+        values,
+    });
+    fixture.turn(1, vec![arrival(2, &chosen)]);
+    assert_eq!(fixture.driver.state().applied(), Slot(4));
+    fixture
+}
+
+fn said(hash: StateHash) -> Message {
+    Message::StateHash(hash)
+}
+
+#[test]
+fn every_peer_is_told_the_state_at_every_so_many_slots_and_an_equal_one_is_counted() {
+    let mut fixture = at_slot_four();
+    let own = fixture.driver.state().hash();
+    assert_eq!(own.slot, Slot(4));
+    let sent = std::mem::take(&mut fixture.world.0.borrow_mut().sent);
+    let told = |to: u8, slot: u64| {
+        let of_it = |(peer, message): &&(ReplicaId, Message)| {
+            *peer == ReplicaId(to)
+                && matches!(message, Message::StateHash(hash) if hash.slot == Slot(slot))
+        };
+        sent.iter().filter(of_it).count()
+    };
+    for peer in [2, 3] {
+        assert_eq!([1, 2, 3, 4].map(|slot| told(peer, slot)), [0, 1, 0, 1]);
+    }
+    assert!(sent.contains(&(ReplicaId(3), said(own))));
+    fixture.turn(2, vec![arrival(2, &said(own)), arrival(3, &said(own))]);
+    assert_eq!(fixture.count("state_hashes_equal"), 2);
+    assert_eq!(fixture.count("state_divergences"), 0);
+    // Nothing new is applied, nothing is said.
+    let states = |fixture: &Fixture| {
+        let world = fixture.world.0.borrow();
+        let hashes =
+            |(_, message): &&(ReplicaId, Message)| matches!(message, Message::StateHash(_));
+        world.sent.iter().filter(hashes).count()
+    };
+    fixture.turn(100, Vec::new());
+    assert_eq!(states(&fixture), 0);
+}
+
+#[test]
+fn a_replica_that_two_others_contradict_stops_and_says_what_all_of_them_have() {
+    let mut fixture = at_slot_four();
+    let own = fixture.driver.state().hash();
+    let other = StateHash {
+        machine: 0xabc,
+        ..own
+    };
+    fixture.turn(2, vec![arrival(2, &said(other))]);
+    assert_eq!(fixture.count("state_divergences"), 1);
+    let report = fixture.driver.take_divergence().expect("it is reported");
+    assert!(report.to_string().contains("no majority"), "{report}");
+    assert_eq!(fixture.driver.take_divergence(), None);
+    let mut arrivals = vec![arrival(3, &said(other))];
+    let stopped = fixture.driver.turn(Time(3 * MS), &mut arrivals);
+    let Err(Stopped::Diverged(divergence)) = stopped else {
+        panic!("{stopped:?}");
+    };
+    let text = divergence.to_string();
+    let own = format!("replica 1 has machine {:016x}", own.machine);
+    let wanted = ["(this one) after slot 4", &own, "--readmit"];
+    for wanted in wanted
+        .into_iter()
+        .chain(["replica 3 has machine 0000000000000abc"])
+    {
+        assert!(text.contains(wanted), "{wanted} is missing: {text}");
+    }
+}
+
+#[test]
+fn what_peers_said_ahead_is_compared_when_this_replica_comes_there() {
+    let mut fixture = at_slot_four();
+    let ahead = StateHash {
+        slot: Slot(6),
+        machine: 1,
+        sessions: 1,
+    };
+    fixture.turn(2, vec![arrival(2, &said(ahead)), arrival(3, &said(ahead))]);
+    assert_eq!(fixture.count("state_divergences"), 0);
+    let values = vec![no_command(), no_command()];
+    let chosen = Message::Chosen(Chosen {
+        from: Slot(5),
+        values,
+    });
+    let mut arrivals = vec![arrival(2, &chosen)];
+    let stopped = fixture.driver.turn(Time(3 * MS), &mut arrivals);
+    assert!(matches!(stopped, Err(Stopped::Diverged(_))), "{stopped:?}");
 }

@@ -7,6 +7,7 @@ mod admission;
 mod batch;
 mod candidate;
 mod config;
+mod divergence;
 #[path = "../doubles/mod.rs"]
 mod doubles;
 mod driver;

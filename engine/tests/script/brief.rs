@@ -67,6 +67,10 @@ pub fn brief(message: &Message) -> String {
             part.offset + part.bytes.len() as u64,
             part.snapshot.bytes
         ),
+        Message::StateHash(hash) => format!(
+            "StateHash after {}: {:016x} {:016x}",
+            hash.slot, hash.machine, hash.sessions
+        ),
     }
 }
 

@@ -104,6 +104,8 @@ pub struct Running<S: Seams> {
     /// What a client that connects is told first.
     pub announcement: Option<Bytes>,
     appended: Vec<Appended>,
+    /// Whether only the other replicas shall notice that its state is wrong.
+    misapplies: bool,
 }
 
 /// Why a start did not succeed.
@@ -176,7 +178,9 @@ impl<S: Seams> Member<S> {
         assert!(self.running.is_none(), "{} runs already", self.id);
         let config = plan.config(self.id, self.life);
         config.check().expect("plans hold valid configurations");
-        let witness = Witness::default();
+        let misapplies = plan.misapplies.filter(|which| which.replica == self.id);
+        let witness =
+            misapplies.map_or_else(Witness::default, |which| Witness::misapplying(which.after));
         let done = witness.done();
         let mut recovery = match self.newest_snapshot(&witness)? {
             Some(restored) => {
@@ -271,6 +275,7 @@ impl<S: Seams> Member<S> {
             next_write: 0,
             announcement: None,
             appended: Vec::new(),
+            misapplies: misapplies.is_some(),
         });
         self.observe(now, agreement, model)?;
         Ok(())
@@ -392,7 +397,7 @@ impl<S: Seams> Member<S> {
         let news = !done.is_empty();
         running.position += done.len();
         done.clear();
-        if news {
+        if news && !running.misapplies {
             let state = running.driver.state();
             let hash = state.machine.hash();
             model.check_state(self.id, state.applied(), running.position, hash)?;

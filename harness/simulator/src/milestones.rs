@@ -20,6 +20,8 @@ pub struct Milestones {
     pub snapshots_ahead_lost: u64,
     /// Of these, starts whose WAL held values that were never chosen, of slots that the snapshot covered.
     pub snapshots_ahead_lost_over_stale: u64,
+    /// Times that a replica compared its state with a peer's, and found it equal.
+    pub states_compared: u64,
 }
 
 impl Milestones {
@@ -33,6 +35,7 @@ impl Milestones {
         self.writes_without_room += other.writes_without_room;
         self.snapshots_ahead_lost += other.snapshots_ahead_lost;
         self.snapshots_ahead_lost_over_stale += other.snapshots_ahead_lost_over_stale;
+        self.states_compared += other.states_compared;
     }
 
     /// By name, as they are printed.
@@ -50,6 +53,7 @@ impl Milestones {
                 "snapshots-ahead-lost-over-stale",
                 self.snapshots_ahead_lost_over_stale,
             ),
+            ("states-compared", self.states_compared),
         ]
         .into_iter()
     }

@@ -44,6 +44,15 @@ pub struct Plan {
     pub storm_ns: u64,
     /// How long the simulation lasts at least.
     pub virtual_ns: u64,
+    /// A replica whose state machine goes wrong, unseen by its clients and by the checkers.
+    pub misapplies: Option<Misapplies>,
+}
+
+/// After so many commands of its life, the state machine of `replica` executes one that nobody sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Misapplies {
+    pub replica: ReplicaId,
+    pub after: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -118,6 +127,7 @@ impl Plan {
             every_ns: S,
             storm_ns: 0,
             virtual_ns: 0,
+            misapplies: None,
         }
     }
 
@@ -335,5 +345,6 @@ fn small_limits(segment_bytes: u64) -> Limits {
         snapshot_part_bytes: 4_000,
         snapshot_bytes_per_s: 1 << 30,
         snapshot_pin_bytes_max: 1 << 20,
+        state_hash_slots: 16,
     }
 }

@@ -84,6 +84,10 @@ pub fn message(message: &Message) -> String {
             None => "FetchSnapshot newest".to_string(),
             Some(snapshot) => format!("FetchSnapshot {} from {}", snapshot.slot, m.offset),
         },
+        Message::StateHash(m) => {
+            let (machine, sessions) = (m.machine, m.sessions);
+            format!("StateHash {} {machine:016x} {sessions:016x}", m.slot)
+        }
         Message::SnapshotPart(m) => {
             let (slot, bytes) = (m.snapshot.slot, m.snapshot.bytes);
             let end = m.offset + m.bytes.len() as u64;

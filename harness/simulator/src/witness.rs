@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use bytes::BytesMut;
 
-use synod_engine::machine::kv::KvMachine;
+use synod_engine::machine::kv::{KvCommand, KvMachine};
 use synod_engine::reply::Reply;
 use synod_engine::seams::StateMachine;
 use xxhash_rust::xxh3::xxh3_64;
@@ -16,9 +16,29 @@ use crate::checker::Executed;
 pub struct Witness {
     machine: KvMachine,
     done: Rc<RefCell<Vec<Executed>>>,
+    /// Commands until it executes one that nobody sent, once.
+    misapplies_in: Option<u64>,
 }
 
 impl Witness {
+    pub fn misapplying(after: u64) -> Witness {
+        Witness {
+            misapplies_in: Some(after),
+            ..Witness::default()
+        }
+    }
+
+    /// No client reads what it writes, so that nobody notices by a reply.
+    fn misapply(&mut self) {
+        let command = KvCommand::Put {
+            key: b"of nobody",
+            value: b"",
+        };
+        let command = command.encode().expect("the key is short");
+        let mut reply = BytesMut::new();
+        self.machine.apply(&command, &mut Reply::new(&mut reply, 1));
+    }
+
     pub fn machine(&self) -> &KvMachine {
         &self.machine
     }
@@ -31,6 +51,13 @@ impl Witness {
 
 impl StateMachine for Witness {
     fn apply(&mut self, command: &[u8], reply: &mut Reply<'_>) {
+        if let Some(left) = &mut self.misapplies_in {
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                self.misapplies_in = None;
+                self.misapply();
+            }
+        }
         self.machine.apply(command, reply);
         self.done.borrow_mut().push(Executed {
             command: xxh3_64(command),
@@ -46,6 +73,7 @@ impl StateMachine for Witness {
         Witness {
             machine: self.machine.empty(),
             done: self.done.clone(),
+            misapplies_in: None,
         }
     }
 

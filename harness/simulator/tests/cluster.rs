@@ -1,9 +1,12 @@
 //! Hand-made scenarios: crashes, lagging replicas, partial partitions.
 
+use std::cell::Cell;
+
+use synod_engine::divergence::Verdict;
 use synod_engine::ids::ReplicaId;
 use synod_simulator::checker::Violation;
 use synod_simulator::partitions::{PROGRESS_WITHIN_TIMEOUTS, Topology, recovery_millitimeouts};
-use synod_simulator::swarm::{ClientPlan, Plan};
+use synod_simulator::swarm::{ClientPlan, Misapplies, Plan};
 use synod_simulator::world::World;
 use synod_storage::backend::Fault;
 
@@ -490,4 +493,66 @@ fn partial_partitions_leave_or_find_a_leader_that_makes_progress() {
             );
         }
     }
+}
+
+#[test]
+fn a_replica_whose_state_goes_wrong_is_found_by_the_others_and_stops() {
+    let told_by_others = Cell::new(0);
+    with_seeds(20, |seed| {
+        let mut plan = Plan::calm(3, seed);
+        let wrong = ReplicaId(1 + (seed % 3) as u8);
+        let after = 100 + 10 * seed;
+        plan.misapplies = Some(Misapplies {
+            replica: wrong,
+            after,
+        });
+        let mut world = loaded(plan, 2, 1_500, 16);
+        settles(&mut world)?;
+        assert!(world.driver(wrong).is_none(), "seed {seed}: it goes on");
+        let (stops, others): (Vec<_>, Vec<_>) = world
+            .divergences
+            .iter()
+            .partition(|divergence| divergence.verdict == Verdict::OwnIsWrong);
+        assert_eq!(stops.len(), 1, "seed {seed}: {stops:?}");
+        let stopped = stops[0];
+        assert_eq!(stopped.own, wrong, "seed {seed}");
+        assert_eq!(stopped.said.len(), 3, "seed {seed}");
+        let text = stopped.to_string();
+        let slot = format!("after slot {}", stopped.slot.0);
+        assert!(
+            text.contains(&slot) && text.contains("--readmit"),
+            "seed {seed}: {text}"
+        );
+        let told = others.iter().filter(|other| other.own != wrong).count();
+        told_by_others.set(told_by_others.get() + told);
+        Ok(())
+    });
+    assert!(told_by_others.get() > 0, "the majority notices as well");
+}
+
+#[test]
+fn two_replicas_that_differ_say_so_and_go_on() {
+    with_seeds(5, |seed| {
+        let mut plan = Plan::calm(2, seed);
+        plan.misapplies = Some(Misapplies {
+            replica: ReplicaId(2),
+            after: 100,
+        });
+        let mut world = loaded(plan, 2, 1_500, 16);
+        settles(&mut world)?;
+        let verdicts: Vec<_> = world
+            .divergences
+            .iter()
+            .map(|found| found.verdict)
+            .collect();
+        assert!(verdicts.contains(&Verdict::Undecided), "seed {seed}");
+        assert!(!verdicts.contains(&Verdict::OwnIsWrong), "seed {seed}");
+        for replica in world.replicas() {
+            assert!(
+                world.counter(replica, "state_divergences") > 1,
+                "seed {seed}"
+            );
+        }
+        Ok(())
+    });
 }

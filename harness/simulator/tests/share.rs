@@ -37,10 +37,16 @@ fn run(seed: u64, replicas: &[u8]) -> Outcome {
 
 #[test]
 fn fixed_seeds_hold_under_every_fault() {
-    let mut operations = 0;
+    let (mut operations, mut compared) = (0, 0);
     for seed in 1..=FIXED_SEEDS {
-        operations += run(seed, &[3, 5, 7]).operations;
+        let outcome = run(seed, &[3, 5, 7]);
+        operations += outcome.operations;
+        compared += outcome.milestones.states_compared;
     }
+    assert!(
+        compared > 10 * FIXED_SEEDS,
+        "replicas compared their states only {compared} times"
+    );
     assert!(
         operations > 100 * FIXED_SEEDS,
         "only {operations} operations were checked"

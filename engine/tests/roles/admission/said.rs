@@ -87,7 +87,7 @@ pub struct Said {
 pub fn said() -> impl Strategy<Value = Said> {
     (
         0u8..6,
-        0u8..10,
+        0u8..11,
         ballot_pick(),
         any::<bool>(),
         [number(), number(), number()],
@@ -193,6 +193,11 @@ impl Said {
                 snapshot: self.own_ballot.then_some(snapshot),
                 offset: third.0,
                 bytes: self.word,
+            }),
+            9 => Message::StateHash(StateHash {
+                slot: first,
+                machine: second.0,
+                sessions: third.0,
             }),
             _ => Message::SnapshotPart(SnapshotPart {
                 snapshot,

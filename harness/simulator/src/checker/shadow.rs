@@ -295,7 +295,8 @@ impl Shadow {
             | Message::Heartbeat(_)
             | Message::Fetch(_)
             | Message::FetchSnapshot(_)
-            | Message::SnapshotPart(_) => Ok(()),
+            | Message::SnapshotPart(_)
+            | Message::StateHash(_) => Ok(()),
         }
     }
 

@@ -100,6 +100,7 @@ impl<S: Seams> World<S> {
         if let Some(running) = &member.running {
             running.store.crash(&mut dice);
         }
+        member.milestones.states_compared += member.counter("state_hashes_equal");
         member.running = None;
         member.inbox.clear();
         member.life += 1;

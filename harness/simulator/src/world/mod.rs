@@ -13,10 +13,12 @@ use std::collections::{BTreeSet, BinaryHeap};
 
 use bytes::Bytes;
 
+use synod_engine::divergence::Divergence;
+use synod_engine::driver::Stopped;
 use synod_engine::ids::{ClientId, ReplicaId, Slot};
 use synod_engine::seams::{Arrival, Lane, WalFailed};
 
-use crate::checker::{Agreement, MEMORY, Model, Violation, check_work};
+use crate::checker::{Agreement, EQUAL_STATE, MEMORY, Model, Violation, check_work};
 use crate::client::Client;
 use crate::clock::{Clock, RATE_TRUE_PPM};
 use crate::disk;
@@ -63,6 +65,8 @@ pub struct World<S: Seams = Honest> {
     pub operations: u64,
     pub agreement: Agreement,
     pub model: Model,
+    /// What replicas said about the states of each other.
+    pub divergences: Vec<Divergence>,
     trace: Trace,
     seams: S,
     events: BinaryHeap<Entry>,
@@ -104,6 +108,7 @@ impl<S: Seams> World<S> {
             operations: 0,
             agreement: Agreement::new(plan.quorums.accept),
             model: Model::default(),
+            divergences: Vec::new(),
             trace,
             seams,
             events: BinaryHeap::new(),
@@ -196,6 +201,7 @@ impl<S: Seams> World<S> {
         for member in &self.members {
             milestones.merge(&member.milestones);
             milestones.snapshots_durable += member.snapshots.kept();
+            milestones.states_compared += member.counter("state_hashes_equal");
         }
         milestones
     }
@@ -386,9 +392,21 @@ impl<S: Seams> World<S> {
             &mut member.inbox
         };
         let outcome = running.driver.turn(local, inbox);
-        if let Err(WalFailed(why)) = outcome {
-            return self.wal_failed(at, &why);
+        let divergence = running.driver.take_divergence();
+        match outcome {
+            Ok(()) => {}
+            Err(Stopped::Wal(WalFailed(why))) => return self.wal_failed(at, &why),
+            Err(Stopped::Diverged(divergence)) => {
+                self.note_divergence(divergence);
+                self.member_mut(at).gone = true;
+                return self.crash(at);
+            }
         }
+        if let Some(divergence) = divergence {
+            self.note_divergence(divergence);
+        }
+        let member = &mut self.members[index];
+        let running = member.running.as_ref().expect("it goes on");
         let work = running.driver.work();
         let observed = member.observe(now, &mut self.agreement, &mut self.model);
         self.violate(observed);
@@ -400,6 +418,14 @@ impl<S: Seams> World<S> {
         if woke {
             self.turn_soon(at);
         }
+    }
+
+    fn note_divergence(&mut self, divergence: Divergence) {
+        self.trace_line(format_args!("{divergence}"));
+        if self.plan.misapplies.is_none() {
+            self.violate(Err(Violation::new(EQUAL_STATE, divergence.to_string())));
+        }
+        self.divergences.push(divergence);
     }
 
     fn wal_failed(&mut self, at: ReplicaId, why: &str) {
