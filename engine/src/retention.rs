@@ -134,9 +134,11 @@ impl Retention {
         self.complete.push(snapshot);
     }
 
-    /// A complete one turned out to be unreadable.
+    /// A complete one turned out to be unreadable. The WAL may be trimmed on its strength: another is due, though
+    /// nothing is written any more.
     pub fn lost(&mut self, slot: Slot) {
         self.complete.retain(|known| known.slot != slot);
+        self.want(slot);
     }
 
     /// Slots below the returned one are needed neither here nor for a peer that is being helped.

@@ -90,6 +90,11 @@ impl Replica {
         fetch: &FetchSnapshot,
         out: &mut Output,
     ) {
+        let stands_for_floor = self.acceptor.trim_floor().previous();
+        if self.retention.newest().slot < stands_for_floor {
+            // What is below the floor is nowhere here any more: neither this peer nor another can be helped.
+            self.retention.want(stands_for_floor);
+        }
         let appended = self.persist.appended_bytes();
         out.parts
             .extend(self.retention.serve(now, from, fetch, appended));
@@ -153,6 +158,7 @@ impl Replica {
                         .snapshot_source(now, &self.config, commit_index, except)
                 });
             if other.is_some() {
+                self.fetches.pause(download.source(), now);
                 self.end_download(out);
                 return self.fetch_if_behind(now, 0, Slot(u64::MAX), out);
             }

@@ -1,8 +1,9 @@
 //! A replica as acceptor and learner, whoever leads.
 
 use synod_engine::ids::{Ballot, Incarnation, ReplicaId, Slot};
-use synod_engine::message::{Accept, Chosen, HeartbeatRole, Message, Record, Value};
+use synod_engine::message::{Accept, Chosen, FetchSnapshot, HeartbeatRole, Message, Record, Value};
 use synod_engine::output::ReadForPeer;
+use synod_engine::seams::SnapshotInfo;
 
 use super::ballot;
 use super::one::{
@@ -381,4 +382,67 @@ fn a_slot_that_can_be_read_nowhere_makes_a_snapshot_due() {
     assert!(!one.replica.snapshot_due());
     one.replica.snapshot_failed();
     assert!(offer(&mut one, 3), "it is asked for again, and tried again");
+}
+
+#[test]
+fn a_snapshot_that_is_lost_below_the_floor_makes_the_next_one_due_and_so_does_who_asks_for_it() {
+    let mut one = with_chosen(5, 0);
+    for slot in [3, 4] {
+        one.replica.snapshot_begun();
+        one.replica.snapshot_taken(snapshot(slot));
+    }
+    one.tick();
+    one.disk();
+    assert_eq!(one.replica.trim_floor(), Slot(4));
+    assert!(!one.replica.snapshot_due());
+    one.replica.snapshot_lost(Slot(3));
+    assert!(!one.replica.snapshot_due(), "a newer one is there");
+    one.replica.snapshot_lost(Slot(4));
+    assert!(one.replica.snapshot_due());
+    // The disk takes none yet, and nothing is written that would make one due later.
+    one.replica.snapshot_begun();
+    one.replica.snapshot_failed();
+    assert!(!one.replica.snapshot_due());
+    let fetch = FetchSnapshot {
+        snapshot: None,
+        offset: 0,
+        bytes: 100,
+    };
+    assert_eq!(one.hear(2, Message::FetchSnapshot(fetch)), []);
+    assert!(one.replica.snapshot_due());
+}
+
+fn snapshot(slot: u64) -> SnapshotInfo {
+    SnapshotInfo {
+        slot: Slot(slot),
+        bytes: 10,
+        checksum: slot,
+    }
+}
+
+#[test]
+fn a_source_that_is_silent_is_given_up_for_the_next_one() {
+    let mut one = One::new(config(3));
+    let mut asked = Vec::new();
+    for _ in 0..40 {
+        for (peer, floor) in [(2, 90), (3, 80)] {
+            let Message::Heartbeat(mut said) =
+                heartbeat(ballot(1, 2), HeartbeatRole::Following, 99)
+            else {
+                unreachable!("it is a heartbeat");
+            };
+            said.trim_floor = Slot(floor);
+            one.hear(peer, Message::Heartbeat(said));
+        }
+        let now = one.now / MS;
+        let sent = one.at(now + 50).tick();
+        let fetches = sent
+            .iter()
+            .filter(|outgoing| matches!(outgoing.message, Message::FetchSnapshot(_)));
+        asked.extend(fetches.map(|outgoing| outgoing.to));
+    }
+    asked.dedup();
+    assert!(asked.len() > 2, "{asked:?}");
+    let (first, second) = (set(&[2]), set(&[3]));
+    assert_eq!(asked[..3], [first, second, first], "{asked:?}");
 }
