@@ -378,7 +378,7 @@ impl<S: Seams> World<S> {
     fn open_sessions(&mut self, to: ReplicaId, token: u64, opens: u64) -> ClientId {
         let connection = self.new_connection(None, to);
         // Half of the crowds have the certificate of the others, and the rest one of three.
-        if token % 2 == 0 {
+        if token.is_multiple_of(2) {
             let owner = Owner(1 + token / 2 % 3);
             let life = self.member(to).life;
             let arrival = Arrival::ClientNamed {
