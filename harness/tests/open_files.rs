@@ -7,6 +7,10 @@ use std::process::{Command, Stdio};
 use common::{Files, directory, one_at_a_time, synod, wait_until};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
+/// Many segments soon, each of which takes a whole batch.
+const SMALL: &str = "[storage]\nsegment_bytes = 65536\n[limits]\nbatch_bytes_max = 32768\n\
+                     request_bytes_max = 32768\ncommand_bytes_max = 24576\n";
+
 /// With both limits, or the soft one only, set by a shell.
 fn below_limit(ulimit: &str) -> Command {
     let mut command = Command::new("sh");
@@ -66,9 +70,7 @@ fn a_replica_never_opens_more_files_than_its_start_asks_for() {
     let _turn = one_at_a_time();
     let directory = directory();
     let files = Files::make(directory.path(), 1);
-    files.configure(
-        "[storage]\nsegment_bytes = 65536\n[limits]\nsnapshot_distance_bytes = 524288\n",
-    );
+    files.configure(&format!("{SMALL}snapshot_distance_bytes = 524288\n"));
     // As low as it is allowed: what it opens for segments, snapshots and a restart has to fit.
     let probe = below_limit("-n 20")
         .args(["replica", "--config"])
@@ -100,7 +102,7 @@ fn a_limit_that_is_met_when_a_segment_is_due_is_waited_for() {
     let _turn = one_at_a_time();
     let directory = directory();
     let files = Files::make(directory.path(), 1);
-    files.configure("[storage]\nsegment_bytes = 65536\n");
+    files.configure(SMALL);
     let replica = files.start(1, true);
     let put = |key: &str| files.client(&["put", key, &"v".repeat(20_000)]);
     assert_eq!(put("first").code, Some(0));
