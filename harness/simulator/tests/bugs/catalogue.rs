@@ -201,16 +201,16 @@ pub const BUGS: &[Bug] = &[
         name: "the wrong session is evicted",
         edits: &[Edit {
             file: "engine/src/sessions.rs",
-            find: "if let Some((_, id)) = self.idle.first().copied() {",
-            replace: "if let Some((_, id)) = self.idle.last().copied() {",
+            find: "let Some(rank) = self.ranks.of(greediest).next() else {",
+            replace: "let Some(rank) = self.ranks.of(greediest).last() else {",
         }],
     },
     Bug {
         name: "each eviction looks at every session",
         edits: &[Edit {
             file: "engine/src/sessions.rs",
-            find: "if let Some((_, id)) = self.idle.first().copied() {",
-            replace: "let searched = self.idle.iter().inspect(|_| self.counters.sessions_emptied += 1);\n        if let Some((_, id)) = searched.min().copied() {",
+            find: "let Some(rank) = self.ranks.of(greediest).next() else {",
+            replace: "let counter = &mut self.counters.sessions_emptied;\n        let Some(rank) = self.ranks.of(greediest).inspect(|_| *counter += 1).min() else {",
         }],
     },
     Bug {
