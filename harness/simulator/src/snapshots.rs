@@ -81,6 +81,11 @@ impl SnapshotDisk {
         self.0.borrow_mut().full = full;
     }
 
+    /// No failure that was still to come comes any more.
+    pub fn sound(&self) {
+        self.0.borrow_mut().failures = 0;
+    }
+
     pub fn fail_next(&self) {
         self.0.borrow_mut().failures += 1;
     }

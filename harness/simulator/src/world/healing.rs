@@ -69,6 +69,7 @@ impl<S: Seams> World<S> {
         member.storms = 0;
         // Nor does a failure strike that its disk was to meet later.
         member.disk.sound();
+        member.snapshots.sound();
         member.paused_until = member.paused_until.min(now);
         let life = member.life;
         self.thaw_disk(replica);
