@@ -11,8 +11,8 @@
 use crate::config::Config;
 use crate::ids::{Ballot, ReplicaId, ReplicaSet, Slot};
 use crate::message::{
-    Accept, Accepted, Chosen, Fetch, FetchSnapshot, Heartbeat, HeartbeatRole, Message, Prepare,
-    Promise, Reject, SnapshotPart, Value,
+    Accept, Accepted, Chosen, Fetch, FetchSnapshot, Heartbeat, HeartbeatRole, Known, Message,
+    Prepare, Promise, Reject, SnapshotPart, Value,
 };
 use crate::snapshot::PART_BYTES_MAX;
 
@@ -92,6 +92,7 @@ impl Admission {
                 slot(*commit_index)
             }
             Message::Promise(promise) => self.promise(promise),
+            Message::Known(Known { commit_index, .. }) => slot(*commit_index),
             Message::Reject(Reject { promised }) => self.ballot(*promised),
             Message::Fetch(Fetch { from, .. }) => slot(*from),
             Message::Chosen(chosen) => self.chosen(chosen),
@@ -114,11 +115,14 @@ impl Admission {
                 self.ballot_of(from, heartbeat.ballot)?;
             }
             // Who promised nothing yet says so.
-            HeartbeatRole::Searching | HeartbeatRole::Readmitting { .. }
+            HeartbeatRole::Searching
+            | HeartbeatRole::Readmitting { .. }
+            | HeartbeatRole::Founding
                 if heartbeat.ballot == Ballot::ZERO => {}
             HeartbeatRole::Following
             | HeartbeatRole::Searching
-            | HeartbeatRole::Readmitting { .. } => self.ballot(heartbeat.ballot)?,
+            | HeartbeatRole::Readmitting { .. }
+            | HeartbeatRole::Founding => self.ballot(heartbeat.ballot)?,
         }
         slot(heartbeat.commit_index)?;
         slot(heartbeat.received)?;

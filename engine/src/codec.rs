@@ -8,7 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::client::{exhausted, take_u8, take_u32, take_u64};
 use crate::ids::{Ballot, Incarnation, ReplicaId, ReplicaSet, Slot};
 use crate::message::{
-    Accept, Accepted, AcceptedValue, Chosen, Fetch, FetchSnapshot, Heartbeat, HeartbeatRole,
+    Accept, Accepted, AcceptedValue, Chosen, Fetch, FetchSnapshot, Heartbeat, HeartbeatRole, Known,
     Message, Prepare, Promise, Reject, SnapshotPart, StateHash, Value,
 };
 use crate::seams::{Frame, Lane, SnapshotInfo};
@@ -27,6 +27,7 @@ const CHOSEN: u8 = 8;
 const FETCH_SNAPSHOT: u8 = 9;
 const SNAPSHOT_PART: u8 = 10;
 const STATE_HASH: u8 = 11;
+const KNOWN: u8 = 12;
 
 /// Why bytes are not a frame of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,6 +54,7 @@ pub fn lane(message: &Message) -> Lane {
         | Message::Heartbeat(_)
         | Message::Fetch(_)
         | Message::FetchSnapshot(_)
+        | Message::Known(_)
         | Message::StateHash(_) => Lane::Control,
     }
 }
@@ -97,6 +99,11 @@ pub fn encode(message: &Message) -> Frame {
             for value in &chosen.values {
                 put_value(&mut head, value);
             }
+        }
+        Message::Known(known) => {
+            head.put_u8(KNOWN);
+            head.put_u8(u8::from(known.took_part));
+            head.put_u64_le(known.commit_index.0);
         }
         Message::FetchSnapshot(fetch) => {
             head.put_u8(FETCH_SNAPSHOT);
@@ -164,6 +171,14 @@ pub fn decode(mut frame: Bytes) -> Result<Message, DecodeError> {
             }
             Message::Chosen(Chosen { from, values })
         }
+        KNOWN => Message::Known(Known {
+            took_part: match take_u8(frame)? {
+                0 => false,
+                1 => true,
+                _ => return Err(DecodeError::Range),
+            },
+            commit_index: take_slot(frame)?,
+        }),
         FETCH_SNAPSHOT => Message::FetchSnapshot(FetchSnapshot {
             snapshot: match take_u8(frame)? {
                 0 => None,
@@ -249,6 +264,7 @@ fn put_heartbeat(head: &mut BytesMut, heartbeat: &Heartbeat) {
         HeartbeatRole::Searching => (2, Incarnation::FOUNDING),
         HeartbeatRole::Standing => (3, Incarnation::FOUNDING),
         HeartbeatRole::Readmitting { incarnation } => (4, incarnation),
+        HeartbeatRole::Founding => (5, Incarnation::FOUNDING),
     };
     head.put_u8(role);
     head.put_u64_le(incarnation.0);
@@ -286,6 +302,7 @@ fn take_role(frame: &mut Bytes) -> Result<HeartbeatRole, DecodeError> {
         (2, Incarnation::FOUNDING) => Ok(HeartbeatRole::Searching),
         (3, Incarnation::FOUNDING) => Ok(HeartbeatRole::Standing),
         (4, incarnation) => Ok(HeartbeatRole::Readmitting { incarnation }),
+        (5, Incarnation::FOUNDING) => Ok(HeartbeatRole::Founding),
         _ => Err(DecodeError::Range),
     }
 }

@@ -77,6 +77,12 @@ impl Election {
         });
     }
 
+    /// Whether a heartbeat of this peer was ever heard by this process: of one that has a vote, for others come no
+    /// further than to the question for it.
+    pub fn has_heard(&self, peer: ReplicaId) -> bool {
+        self.heard[usize::from(peer.0)].is_some()
+    }
+
     /// This replica was not run for so long. Whom it heard shortly before it need not have been silent meanwhile; but
     /// once is enough, or one that sleeps again and again would never notice that somebody is gone.
     pub fn slept(&mut self, gap_ns: u64) {
@@ -211,7 +217,8 @@ impl Election {
                     HeartbeatRole::Leading | HeartbeatRole::Following => true,
                     HeartbeatRole::Standing
                     | HeartbeatRole::Searching
-                    | HeartbeatRole::Readmitting { .. } => false,
+                    | HeartbeatRole::Readmitting { .. }
+                    | HeartbeatRole::Founding => false,
                 }
         })
     }

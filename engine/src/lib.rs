@@ -27,6 +27,7 @@ pub mod machine;
 pub mod members;
 pub mod mending;
 pub mod message;
+pub mod newcomer;
 pub mod output;
 pub mod pace;
 pub mod persist;

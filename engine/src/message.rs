@@ -21,6 +21,7 @@ pub enum Message {
     FetchSnapshot(FetchSnapshot),
     SnapshotPart(SnapshotPart),
     StateHash(StateHash),
+    Known(Known),
 }
 
 /// Phase 1a, once per leader, over every slot above `commit_index`.
@@ -103,6 +104,8 @@ pub enum HeartbeatRole {
     Standing,
     /// Knows of no live leader.
     Searching,
+    /// Has the empty disk of a founding member, and no vote until enough others said that they do not know it.
+    Founding,
     /// Lost its disk, has no vote, and asks the leader to readmit it as what it is now.
     Readmitting { incarnation: Incarnation },
 }
@@ -150,6 +153,15 @@ pub struct StateHash {
     pub machine: u64,
     /// Of the session table.
     pub sessions: u64,
+}
+
+/// The answer to a heartbeat of a replica that says [`HeartbeatRole::Founding`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Whether the sender knows that the asker had a vote before: then its disk is no new one, but lost what it held.
+    pub took_part: bool,
+    /// Every slot up to here is chosen and held by the sender.
+    pub commit_index: Slot,
 }
 
 /// What one replica writes to its WAL. The WAL stores it and interprets none of it but `slot`.

@@ -125,6 +125,7 @@ impl<M: StateMachine> Recovery<M> {
                 wal.append(lsn, &record);
             }
         }
+        replica.arrive(now);
         Ok(Driver::new(replica, self.state, wal, network, snapshots))
     }
 }

@@ -1,5 +1,6 @@
 //! One replica: the roles put together. Events go in, plain data comes out; no IO, clock or randomness inside.
 
+mod arriving;
 mod fetching;
 mod following;
 mod leading;
@@ -23,6 +24,7 @@ use crate::leader::Leader;
 use crate::learner::Learner;
 use crate::mending::Mending;
 use crate::message::{Message, Value};
+use crate::newcomer::Newcomer;
 use crate::output::{Leadership, Output};
 use crate::persist::Persist;
 use crate::retention::Retention;
@@ -39,6 +41,8 @@ pub struct Replica {
     config: Config,
     /// Set while records are missing that this replica may have to answer for.
     mending: Option<Mending>,
+    /// Set while it is not settled whether an empty disk is a new one.
+    newcomer: Option<Newcomer>,
     role: Role,
     acceptor: Acceptor,
     slots: Slots,
@@ -117,6 +121,8 @@ pub struct Counters {
     /// Times that such a slot turned out to be unreadable.
     pub slots_unreadable: u64,
     pub readmissions_proposed: u64,
+    /// Times that a peer with an empty disk was told that it took part before.
+    pub newcomers_refused: u64,
     /// Times that a peer was given a snapshot in place of slots.
     pub snapshots_offered: u64,
     pub downloads_begun: u64,
@@ -169,6 +175,7 @@ impl Replica {
         self.serve_lagging(now, out);
         self.deliver_to_self(now, out);
         self.slots.note_durable(self.persist.durable());
+        self.settle_newcomer(now, out);
         self.send_heartbeat(now, out);
         self.tell_leadership(out);
         self.retain(now, out);
@@ -271,6 +278,7 @@ impl Replica {
             Message::Accept(accept) => self.on_accept(now, from, accept, out),
             Message::Accepted(accepted) => self.on_accepted(now, from, accepted, out),
             Message::Heartbeat(heartbeat) => self.on_heartbeat(now, from, heartbeat, out),
+            Message::Known(known) => self.on_known(from, known),
             Message::Fetch(fetch) => self.on_fetch(now, from, fetch, out),
             Message::Chosen(chosen) => self.on_chosen(now, chosen, out),
             Message::FetchSnapshot(fetch) => self.on_fetch_snapshot(now, from, &fetch, out),
@@ -404,6 +412,7 @@ impl Replica {
         report("slots_recalled", own.slots_recalled);
         report("slots_unreadable", own.slots_unreadable);
         report("readmissions_proposed", own.readmissions_proposed);
+        report("newcomers_refused", own.newcomers_refused);
         report("fetches_sent", own.fetches_sent);
         report("fetches_served", own.fetches_served);
         report("slots_fetched", own.slots_fetched);

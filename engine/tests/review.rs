@@ -51,7 +51,14 @@ impl One {
                 disk.clone(),
                 outbox.clone(),
                 NoSnapshots::default(),
-                OnDisk::default(),
+                // It took part before, so that it has a vote.
+                OnDisk {
+                    promised: Ballot {
+                        round: 0,
+                        replica: ReplicaId(1),
+                    },
+                    ..OnDisk::default()
+                },
             )
             .expect("nothing was trimmed");
         One {

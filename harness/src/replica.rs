@@ -247,6 +247,15 @@ impl<N: Network, M: StateMachine> Replica<N, M> {
                 replica.config().replica
             )));
         }
+        if let Some(witness) = replica.disowned_by() {
+            return Err(usage(format!(
+                "replica {} starts with an empty disk, but replica {} knows that it took part before: what it promised \
+                 is forgotten, and its vote could lose what was chosen; remove this data directory and start the \
+                 replica with --readmit",
+                replica.config().replica.0,
+                witness.0
+            )));
+        }
         Ok(())
     }
 }

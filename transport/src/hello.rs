@@ -9,7 +9,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use synod_engine::ids::{ClusterId, ReplicaId};
 
 /// Raised with every change of the wire format; only equal versions speak to each other.
-pub const PROTOCOL_VERSION: u16 = 4;
+pub const PROTOCOL_VERSION: u16 = 5;
 
 const KIND: u8 = 0x7e;
 const MAGIC: [u8; 4] = *b"SYND";

@@ -33,6 +33,7 @@ fn heartbeat() -> impl Strategy<Value = Heartbeat> {
         Just(HeartbeatRole::Following),
         Just(HeartbeatRole::Searching),
         Just(HeartbeatRole::Standing),
+        Just(HeartbeatRole::Founding),
         any::<u64>().prop_map(|incarnation| HeartbeatRole::Readmitting {
             incarnation: Incarnation(incarnation),
         }),
@@ -99,6 +100,12 @@ fn message() -> impl Strategy<Value = Message> {
         (ballot(), slot())
             .prop_map(|(ballot, through)| Message::Accepted(Accepted { ballot, through })),
         heartbeat().prop_map(Message::Heartbeat),
+        (any::<bool>(), slot()).prop_map(|(took_part, commit_index)| {
+            Message::Known(Known {
+                took_part,
+                commit_index,
+            })
+        }),
         (slot(), slot()).prop_map(|(from, through)| Message::Fetch(Fetch { from, through })),
         (slot(), proptest::collection::vec(value(), 0..5))
             .prop_map(|(from, values)| Message::Chosen(Chosen { from, values })),

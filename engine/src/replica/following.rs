@@ -185,9 +185,16 @@ impl Replica {
         let ballot = heartbeat.ballot;
         let commit_index = heartbeat.commit_index;
         self.see_ballot(ballot);
-        if let HeartbeatRole::Readmitting { incarnation } = heartbeat.role {
+        match heartbeat.role {
             // Neither a vote nor a link that a leader could rely on.
-            return self.readmit(now, from, incarnation, commit_index, out);
+            HeartbeatRole::Readmitting { incarnation } => {
+                return self.readmit(now, from, incarnation, commit_index, out);
+            }
+            HeartbeatRole::Founding => return self.answer_newcomer(from, out),
+            HeartbeatRole::Leading
+            | HeartbeatRole::Following
+            | HeartbeatRole::Standing
+            | HeartbeatRole::Searching => {}
         }
         if let Role::Leader(leader) = &mut self.role {
             leader.on_heartbeat(now, from, &heartbeat, &self.slots, &self.config);
@@ -206,7 +213,8 @@ impl Replica {
             }
             HeartbeatRole::Standing
             | HeartbeatRole::Searching
-            | HeartbeatRole::Readmitting { .. } => {}
+            | HeartbeatRole::Readmitting { .. }
+            | HeartbeatRole::Founding => {}
         }
     }
 
@@ -273,6 +281,7 @@ impl Replica {
                 HeartbeatRole::Leading
             }
             Role::Leader(_) | Role::Candidate(_) => HeartbeatRole::Standing,
+            Role::Follower if self.newcomer.is_some() => HeartbeatRole::Founding,
             Role::Follower if !self.admitted() => HeartbeatRole::Readmitting {
                 incarnation: self.asks_as(),
             },

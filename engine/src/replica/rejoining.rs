@@ -9,11 +9,13 @@ use crate::output::{Output, ReadForPeer};
 use super::{Replica, Role};
 
 impl Replica {
-    /// Whether this replica takes part at all: it never lost its disk, or the cluster readmitted it since.
+    /// Whether this replica takes part at all: it never lost its disk as far as anybody knows, or the cluster readmitted
+    /// it since.
     pub(super) fn admitted(&self) -> bool {
         let own = self.acceptor.incarnation();
         self.slots.members().incarnation(self.config.replica) == own
             && (own == Incarnation::FOUNDING || self.acceptor.promised() > Ballot::ZERO)
+            && self.newcomer.is_none()
     }
 
     /// Whether a later life of this replica was readmitted: this disk is a remnant that must never vote again. Numbers

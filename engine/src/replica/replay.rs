@@ -193,6 +193,7 @@ impl Replay {
             intake: Intake::new(self.config.limits.batch_bytes_max),
             config: self.config,
             mending: self.mending,
+            newcomer: None,
             acceptor: self.acceptor,
             slots: self.slots,
             learner,

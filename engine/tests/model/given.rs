@@ -27,6 +27,7 @@ impl Given {
             Message::Prepare(prepare) => self.used = self.used.max(prepare.ballot),
             Message::Accept(accept) => self.used = self.used.max(accept.ballot),
             Message::Reject(_)
+            | Message::Known(_)
             | Message::Heartbeat(_)
             | Message::Fetch(_)
             | Message::Chosen(_)

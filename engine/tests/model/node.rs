@@ -343,6 +343,7 @@ impl Node {
             Message::Accept(accept) => accept.commit_index,
             Message::Heartbeat(heartbeat) => heartbeat.commit_index,
             Message::Reject(_)
+            | Message::Known(_)
             | Message::Fetch(_)
             | Message::Chosen(_)
             | Message::FetchSnapshot(_)

@@ -280,6 +280,7 @@ impl Universe {
                 unreachable!("nothing is trimmed in so short a history")
             }
             Message::StateHash(_) => unreachable!("the event loop says it, not the core"),
+            Message::Known(_) => unreachable!("nobody loses a disk here"),
         }
     }
 
@@ -345,6 +346,7 @@ impl Universe {
                 refused(heartbeat.ballot) || old && known(heartbeat.commit_index)
             }
             Message::Reject(_)
+            | Message::Known(_)
             | Message::Fetch(_)
             | Message::Chosen(_)
             | Message::FetchSnapshot(_)

@@ -54,6 +54,7 @@ pub fn of_message(message: &Message) -> String {
                 accepted.join(", ")
             )
         }
+        Message::Known(known) => format!("{known:?}"),
         Message::Reject(reject) => format!("Reject (promised {})", reject.promised),
         Message::Accept(accept) => format!(
             "Accept {} {} at {} (commit index {})",

@@ -16,7 +16,7 @@ use synod_engine::ids::{
 use synod_engine::machine::KvMachine;
 use synod_engine::members::Readmission;
 use synod_engine::message::{
-    Accept, Accepted, AcceptedValue, Chosen, Fetch, FetchSnapshot, Heartbeat, HeartbeatRole,
+    Accept, Accepted, AcceptedValue, Chosen, Fetch, FetchSnapshot, Heartbeat, HeartbeatRole, Known,
     Message, Prepare, Promise, Record, Reject, SnapshotPart, StateHash, Value,
 };
 use synod_engine::recovery::{OnDisk, Recovery};
@@ -177,6 +177,13 @@ impl Loop {
 
     /// Leads from here on.
     fn lead(&mut self) {
+        for peer in [2, 3] {
+            let known = Known {
+                took_part: false,
+                commit_index: Slot::ZERO,
+            };
+            self.hear(peer, &Message::Known(known));
+        }
         for peer in [2, 3] {
             self.hear(peer, &heartbeat(Ballot::ZERO, HeartbeatRole::Searching, 0));
         }

@@ -117,7 +117,11 @@ impl Fixture {
                 wal,
                 network,
                 NoSnapshots::default(),
-                OnDisk::default(),
+                OnDisk {
+                    // It took part before, so that it has a vote.
+                    promised: super::ballot(0, 1),
+                    ..OnDisk::default()
+                },
             )
             .expect("nothing was trimmed");
         world.0.borrow_mut().durable = driver.replica().durable().0;

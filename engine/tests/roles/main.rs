@@ -4,6 +4,7 @@
 
 mod acceptor;
 mod admission;
+mod arriving;
 mod batch;
 mod candidate;
 mod config;

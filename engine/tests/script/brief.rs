@@ -26,6 +26,7 @@ pub fn brief(message: &Message) -> String {
                 accepted.join(", ")
             )
         }
+        Message::Known(known) => format!("{known:?}"),
         Message::Reject(reject) => format!("Reject, promised {}", reject.promised),
         Message::Accept(accept) => format!(
             "Accept {} at {} {} (commit {})",

@@ -62,6 +62,7 @@ pub fn message(message: &Message) -> String {
             let (ballot, commit) = (m.ballot, m.commit_index);
             format!("Promise {ballot} commit {commit} [{}]", accepted.join(" "))
         }
+        Message::Known(m) => format!("{m:?}"),
         Message::Reject(m) => format!("Reject, promised {}", m.promised),
         Message::Accept(m) => {
             let value = value(&m.value);

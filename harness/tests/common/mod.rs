@@ -313,6 +313,11 @@ impl Replica {
         rustix::process::Pid::from_child(&self.child)
     }
 
+    /// Waits until it ends by itself; returns the exit code.
+    pub fn ended(mut self) -> Option<i32> {
+        wait(&mut self.child, &["replica"])
+    }
+
     /// SIGTERM; returns the exit code.
     pub fn stop(mut self) -> Option<i32> {
         let id = rustix::process::Pid::from_child(&self.child);

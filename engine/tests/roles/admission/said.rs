@@ -87,7 +87,7 @@ pub struct Said {
 pub fn said() -> impl Strategy<Value = Said> {
     (
         0u8..6,
-        0u8..11,
+        0u8..12,
         ballot_pick(),
         any::<bool>(),
         [number(), number(), number()],
@@ -161,11 +161,12 @@ impl Said {
             }),
             5 => Message::Heartbeat(Heartbeat {
                 ballot,
-                role: match self.word % 5 {
+                role: match self.word % 6 {
                     0 => HeartbeatRole::Leading,
                     1 => HeartbeatRole::Following,
                     2 => HeartbeatRole::Standing,
                     3 => HeartbeatRole::Searching,
+                    4 => HeartbeatRole::Founding,
                     _ => HeartbeatRole::Readmitting {
                         incarnation: Incarnation(third.0),
                     },
@@ -198,6 +199,10 @@ impl Said {
                 slot: first,
                 machine: second.0,
                 sessions: third.0,
+            }),
+            10 => Message::Known(Known {
+                took_part: self.own_ballot,
+                commit_index: first,
             }),
             _ => Message::SnapshotPart(SnapshotPart {
                 snapshot,

@@ -292,6 +292,7 @@ impl Shadow {
             }
             Message::Accept(_)
             | Message::Reject(_)
+            | Message::Known(_)
             | Message::Heartbeat(_)
             | Message::Fetch(_)
             | Message::FetchSnapshot(_)
