@@ -295,6 +295,12 @@ impl Election {
             .map(|(replica, _)| replica)
     }
 
+    /// Whether `peer` says that it hears this replica, so that a question may be answered.
+    pub fn is_heard_by(&self, now: Time, config: &Config, peer: ReplicaId) -> bool {
+        self.fresh(now, config)
+            .any(|(replica, heartbeat)| replica == peer && heartbeat.hears.contains(config.replica))
+    }
+
     /// A replica that holds more, but not all that comes after `commit_index`: it has a snapshot of the rest. Rather
     /// one that does not lead, for that has other things to do.
     pub fn snapshot_source(

@@ -103,7 +103,7 @@ fn disks_and_log_readers_that_stand_still_cost_time_only() {
 fn who_stays_away_beyond_the_trim_floor_comes_back_by_a_snapshot() {
     let _turn = one_at_a_time();
     let out = directory();
-    let faults = ["--faults", "away", "--seconds", "12", "--seed", "3"];
+    let faults = ["--faults", "away", "--seconds", "20", "--seed", "3"];
     let finished = chaos(out.path(), &faults);
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
     let result = finished.json();

@@ -124,7 +124,8 @@ impl Replica {
         }
     }
 
-    /// Sends a question to whoever can best answer it; false if nobody can.
+    /// Sends a question to whoever can best answer it; false if nobody can, or if only somebody could who does not hear
+    /// it while another one that does has a snapshot of what is missing.
     fn ask(&mut self, now: Time, question: Question, out: &mut Output) -> bool {
         let Question {
             from,
@@ -138,6 +139,16 @@ impl Replica {
         let Some(source) = best(except).or_else(|| best(None)) else {
             return false;
         };
+        if from == self.slots.commit_index().next()
+            && !self.election.is_heard_by(now, &self.config, source)
+        {
+            let snapshot = self
+                .election
+                .snapshot_source(now, &self.config, from.previous(), None);
+            if snapshot.is_some_and(|peer| self.election.is_heard_by(now, &self.config, peer)) {
+                return false;
+            }
+        }
         let until = now.plus(self.config.timers.retransmit_ns);
         self.fetches.asked(question, source, until);
         self.counters.fetches_sent += 1;

@@ -446,3 +446,33 @@ fn a_source_that_is_silent_is_given_up_for_the_next_one() {
     let (first, second) = (set(&[2]), set(&[3]));
     assert_eq!(asked[..3], [first, second, first], "{asked:?}");
 }
+
+/// By what the peers say that they hear, and not by silence: one lost packet must not cost a whole snapshot.
+#[test]
+fn who_is_not_heard_by_the_only_one_with_the_slots_takes_a_snapshot_of_another() {
+    let mut one = One::new(config(3));
+    let mut asked = Vec::new();
+    for _ in 0..10 {
+        for (peer, floor, hears) in [(2, 1, set(&[2])), (3, 80, set(&[1, 2, 3]))] {
+            let Message::Heartbeat(mut said) =
+                heartbeat(ballot(1, 2), HeartbeatRole::Following, 99)
+            else {
+                unreachable!("it is a heartbeat");
+            };
+            said.trim_floor = Slot(floor);
+            said.hears = hears;
+            one.hear(peer, Message::Heartbeat(said));
+        }
+        let now = one.now / MS;
+        let sent = one.at(now + 50).tick();
+        let questions = sent.iter().filter(|outgoing| {
+            matches!(
+                outgoing.message,
+                Message::Fetch(_) | Message::FetchSnapshot(_)
+            )
+        });
+        asked.extend(questions.map(|outgoing| outgoing.to));
+    }
+    asked.dedup();
+    assert_eq!(asked, [set(&[3])]);
+}
