@@ -2,6 +2,7 @@
 //! micro-benchmarks run this same code.
 
 mod comparing;
+mod doors;
 mod reporting;
 mod snapshots;
 
@@ -13,7 +14,7 @@ use crate::client::{ClientMessage, Reason, Refused, Request, ServerMessage};
 use crate::codec;
 use crate::divergence::Comparison;
 use crate::ids::{ClientId, CommandNumber, ReplicaId, SessionId, Time};
-use crate::intake::{Admission, Attaching, Closing, Door, Opening};
+use crate::intake::{Admission, Door};
 use crate::message::{Chosen, Message, StateHash};
 use crate::output::{Leadership, Output, ReadForPeer};
 use crate::replica::{Input, Replica};
@@ -250,82 +251,8 @@ impl<W: Wal, N: Network, M: StateMachine, S: SnapshotStore> Driver<W, N, M, S> {
         }
     }
 
-    fn is_expelled(&self, client: ClientId) -> bool {
-        // Nobody sends malformed frames, so that the common case costs one comparison.
-        !self.malformed.is_empty() && self.malformed.get(&client) >= Some(&CLIENT_MALFORMED_MAX)
-    }
-
-    fn note_malformed(&mut self, client: ClientId) {
-        self.counters.frames_malformed += 1;
-        let count = self.malformed.entry(client).or_insert(0);
-        *count += 1;
-        if *count == CLIENT_MALFORMED_MAX {
-            self.counters.clients_expelled += 1;
-            self.network.expel(client);
-        }
-    }
-
     fn serves(&self) -> bool {
         self.serving && self.replica.serves()
-    }
-
-    fn open(&mut self, now: Time, client: ClientId, token: u64) {
-        let owner = self.door.owner(client);
-        let request = Request::open(token, owner);
-        if !self.serves() {
-            self.door.counters.refused_not_leader += 1;
-            self.refuse(client, SessionId::NONE, request.first, Reason::NotLeader);
-            return;
-        }
-        let opening = if self.replica.has_room_for(&request) {
-            self.door.opening(token, client)
-        } else {
-            Opening::Refused
-        };
-        match opening {
-            Opening::New => {
-                for session in self.door.to_touch(owner, &self.state.sessions) {
-                    self.admit(now, Request::touch(session));
-                }
-                self.admit(now, request);
-            }
-            Opening::UnderWay => {}
-            Opening::Refused => {
-                self.refuse_busy(client, SessionId::NONE, request.first);
-            }
-        }
-    }
-
-    fn attach(&mut self, client: ClientId, session: SessionId, token: u64) {
-        let (sessions, applied) = (&self.state.sessions, self.state.applied());
-        let attaching = self.door.attach(client, session, token, sessions, applied);
-        if let Attaching::Refused(reason) = attaching {
-            self.refuse(client, session, CommandNumber(0), reason);
-        }
-    }
-
-    fn close(&mut self, now: Time, client: ClientId, session: SessionId) {
-        let none = CommandNumber(u64::MAX);
-        if !self.serves() {
-            self.door.counters.refused_not_leader += 1;
-            return self.refuse(client, session, none, Reason::NotLeader);
-        }
-        if !self.replica.has_room_for(&Request::close(session, 0)) {
-            return self.refuse_busy(client, session, none);
-        }
-        match self.door.close(client, session, &self.state.sessions) {
-            Closing::New(token) => self.admit(now, Request::close(session, token)),
-            Closing::UnderWay => {}
-            Closing::Refused(reason) => self.refuse(client, session, none, reason),
-        }
-    }
-
-    fn refuse_busy(&mut self, client: ClientId, session: SessionId, expected: CommandNumber) {
-        self.door.counters.refused_busy += 1;
-        let reason = Reason::Busy {
-            retry_after_us: OPEN_RETRY_US,
-        };
-        self.refuse(client, session, expected, reason);
     }
 
     // A profile tells the stages of the command path apart by the names of these functions.

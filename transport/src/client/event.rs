@@ -1,4 +1,4 @@
-//! What a session tells its user, and why it may not go on.
+//! What a session tells its user, why it may not go on, and what it counts.
 
 use synod_engine::client::Replies;
 use synod_engine::ids::{CommandNumber, SessionId};
@@ -53,4 +53,16 @@ pub enum SubmitError {
     TooLong { bytes: usize },
     #[error(transparent)]
     Failed(#[from] SessionFailed),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionCounters {
+    /// Times that nothing came back for too long.
+    pub retries: u64,
+    /// Times that another replica became the target.
+    pub redirects: u64,
+    /// Commands sent more than once.
+    pub resent: u64,
+    pub busy: u64,
+    pub timed_out: u64,
 }

@@ -14,7 +14,7 @@ use synod_engine::seams::Frame;
 use super::routing::Routing;
 use super::runs::{Run, Runs, skip_items};
 
-pub use super::event::{Event, SessionFailed, SubmitError};
+pub use super::event::{Event, SessionCounters, SessionFailed, SubmitError};
 
 /// Commands of one request, encoded. The replica's own limit is the same.
 pub const REQUEST_BYTES_MAX: usize = 512 * 1024;
@@ -37,18 +37,6 @@ pub struct SessionConfig {
     pub retry_after_ns: u64,
     /// A command without a reply is reported after this long.
     pub deadline_ns: u64,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SessionCounters {
-    /// Times that nothing came back for too long.
-    pub retries: u64,
-    /// Times that another replica became the target.
-    pub redirects: u64,
-    /// Commands sent more than once.
-    pub resent: u64,
-    pub busy: u64,
-    pub timed_out: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
