@@ -1,6 +1,5 @@
-//! A bounded share of what `synod simulate` does: the same seeds each time, and a few new ones.
-
-use std::time::{SystemTime, UNIX_EPOCH};
+//! A bounded share of what `synod simulate` does. The seeds are the same each time, so that the gate can't turn red by
+//! chance; new ones are looked for with `synod simulate --first-seed N --seeds N`.
 
 use synod_simulator::faults::{Fault, FaultSet, Strikes};
 use synod_simulator::isolation::isolated;
@@ -9,8 +8,7 @@ use synod_simulator::seams::Honest;
 use synod_simulator::swarm::{Bounds, Plan};
 use synod_simulator::trace::Trace;
 
-const FIXED_SEEDS: u64 = 40;
-const NEW_SEEDS: u64 = 10;
+const FIXED_SEEDS: u64 = 50;
 const VIRTUAL_SECONDS: u64 = 24;
 
 fn bounds(replicas: &[u8], faults: FaultSet) -> Bounds {
@@ -57,18 +55,6 @@ fn fixed_seeds_hold_under_every_fault() {
 fn unusual_sizes_hold() {
     for seed in 1..=12 {
         run(seed, &[1, 2, 4, 9]);
-    }
-}
-
-#[test]
-fn new_seeds_hold_too() {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("the clock is past 1970");
-    let first = now.as_micros() as u64;
-    for seed in first..first + NEW_SEEDS {
-        println!("seed {seed}");
-        run(seed, &[3, 5, 7]);
     }
 }
 
