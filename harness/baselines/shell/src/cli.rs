@@ -195,7 +195,12 @@ fn listen(
     };
     let mut addresses = Vec::new();
     for (peer, address) in peers {
-        let named = || usage(format!("peer {} at {address}: over TCP it needs an IP address", peer.0));
+        let named = || {
+            usage(format!(
+                "peer {} at {address}: over TCP it needs an IP address",
+                peer.0
+            ))
+        };
         addresses.push((peer, address.socket().ok_or_else(named)?));
     }
     let peers = addresses;

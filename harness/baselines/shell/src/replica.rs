@@ -173,9 +173,7 @@ impl<P: Protocol, M: StateMachine> Replica<P, M> {
 
     fn attach(&mut self, client: ClientId, session: SessionId, token: u64) {
         let (sessions, applied) = (&self.state.sessions, self.state.applied());
-        let attaching = self
-            .door
-            .attach(client, session, token, sessions, applied);
+        let attaching = self.door.attach(client, session, token, sessions, applied);
         if let Attaching::Refused(reason) = attaching {
             self.refuse(client, session, CommandNumber(0), reason);
         }

@@ -72,7 +72,11 @@ impl Cluster {
         let identity = Identity::load(&file("ca.pem"), &file("client.pem"), &file("client.key"));
         let config = ClientConfig {
             cluster: CLUSTER,
-            replicas: self.addresses.iter().map(|(id, at)| (*id, (*at).into())).collect(),
+            replicas: self
+                .addresses
+                .iter()
+                .map(|(id, at)| (*id, (*at).into()))
+                .collect(),
             resolver: synod_transport::Resolver::default(),
             identity: identity.expect("the client's certificate"),
             deadline: HANG_GUARD,
