@@ -141,6 +141,11 @@ fn a_running_cluster_takes_in_renewed_added_and_revoked_certificates() {
     let mut replicas: Vec<_> = (1..=3).map(|id| files.start(id, true)).collect();
     let put = files.client(&["put", "colour", "blue"]);
     assert_eq!(put.code, Some(0), "{}", put.stderr);
+    for id in 1..=3 {
+        wait_until("the links come up", || {
+            files.counter(id, "links_up") == Some(2)
+        });
+    }
     let days = |id| files.counter(id, "certificate_expires_s").unwrap_or(0) / 86_400;
     assert!((364..=365).contains(&days(1)), "{}", days(1));
 
