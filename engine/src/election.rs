@@ -133,9 +133,12 @@ impl Election {
         self.stand_at = self.stand_at.max(until);
     }
 
-    /// After leading in vain: the others get the time to notice, to stand, and to win.
+    /// After leading in vain: the others get the time to notice, to stand, and to win, and if the next one leads in vain as
+    /// well, to be given up, too. Otherwise two of that kind would take turns for ever.
     pub fn retire(&mut self, now: Time, config: &Config) {
-        self.give_way(now.plus(config.timers.election_timeout_ns), config);
+        let next_one_ns = 2 * config.timers.disk_stall_ns;
+        let until = now.plus(config.timers.election_timeout_ns.max(next_one_ns));
+        self.give_way(until, config);
     }
 
     /// Whoever may not stand looks again later, lest it wake for nothing.

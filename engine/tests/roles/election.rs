@@ -385,3 +385,23 @@ fn one_that_slept_waits_for_its_leader_as_long_as_before_and_is_due_no_earlier()
     election.slept(gap);
     assert_eq!(election.live_leader(now.plus(gap), &config), None);
 }
+
+/// Otherwise two that are heard and get nothing through would take turns, each eager as soon as the other one gives up.
+#[test]
+fn who_led_in_vain_waits_until_the_next_one_may_have_led_in_vain_too() {
+    let (config, mut election) = heard(0, [searching(), searching()]);
+    election.retire(Time(0), &config);
+    let next_one = 2 * config.timers.disk_stall_ns;
+    let mut at = 0;
+    let mut stands = |at: u64| {
+        for replica in [2, 3] {
+            election.on_heartbeat(Time(at), ReplicaId(replica), searching());
+        }
+        election.should_stand(Time(at), &config, candidacy())
+    };
+    while at < next_one {
+        assert!(!stands(at), "after {} ms", at / MS);
+        at += BEAT;
+    }
+    assert!(stands(next_one + 2 * TIMEOUT));
+}

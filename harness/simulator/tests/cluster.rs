@@ -1,5 +1,7 @@
 //! Hand-made scenarios: crashes, lagging replicas, partial partitions.
 
+mod scenario;
+
 use std::cell::Cell;
 
 use synod_engine::divergence::Verdict;
@@ -10,55 +12,7 @@ use synod_simulator::swarm::{ClientPlan, Misapplies, Plan};
 use synod_simulator::world::World;
 use synod_storage::backend::Fault;
 
-const ELECTION_MS: u64 = 2_000;
-const MS: u64 = 1_000_000;
-
-/// A quiet cluster whose clients each want so many commands done.
-fn loaded(plan: Plan, clients: usize, commands: u64, window: u32) -> World {
-    let mut world = World::new(plan);
-    for index in 0..clients {
-        world.add_client(ClientPlan {
-            window,
-            run: window.min(8),
-            value_bytes: 20,
-            keys: 5,
-            think_ns: MS / 2,
-            retry_after_ns: 400 * MS,
-        });
-        world.clients[index].left = commands;
-    }
-    world
-}
-
-fn all_done(world: &World) -> bool {
-    world.clients.iter().all(|client| client.done())
-}
-
-/// Every replica that runs has applied everything; that its state is equal is checked at each slot.
-fn all_equal(world: &World) -> bool {
-    let through = world.committed_through();
-    world.replicas().all(|replica| {
-        let driver = world.driver(replica);
-        driver.is_none_or(|driver| driver.state().applied() == through)
-    })
-}
-
-fn settles(world: &mut World) -> Result<(), Violation> {
-    world.run_until(60_000, "completion", all_done)?;
-    world.run_until(10_000, "agreement", all_equal)
-}
-
-fn leader(world: &mut World) -> Result<ReplicaId, Violation> {
-    world.run_until(ELECTION_MS, "leader", |world| world.serving().is_some())?;
-    Ok(world.serving().expect("it was just seen"))
-}
-
-/// Runs a scenario with each seed; a violation says which.
-fn with_seeds(seeds: u64, scenario: impl Fn(u64) -> Result<(), Violation>) {
-    for seed in 0..seeds {
-        scenario(seed).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
-    }
-}
+use scenario::*;
 
 #[test]
 fn clusters_of_every_size_commit() {
@@ -213,32 +167,6 @@ fn trap_11_a_leader_whose_disk_hangs_gives_way() {
     });
 }
 
-/// Commands of some hundred bytes, more than a disk that is slow can take.
-fn flooded(mut plan: Plan) -> World {
-    plan.limits.owed_bytes_max = 64 << 10;
-    plan.limits.window_bytes_max = 64 << 10;
-    plan.limits.peer_bytes_max = 32 << 10;
-    plan.limits.cache_bytes_max = 32 << 10;
-    let mut world = World::new(plan);
-    for index in 0..4 {
-        world.add_client(ClientPlan {
-            window: 64,
-            run: 8,
-            value_bytes: 300,
-            keys: 5,
-            think_ns: 10 * MS,
-            retry_after_ns: 400 * MS,
-        });
-        world.clients[index].left = u64::MAX / 2;
-    }
-    world
-}
-
-/// Everyone but the leader.
-fn followers(world: &World, leader: ReplicaId) -> Vec<ReplicaId> {
-    world.replicas().filter(|other| *other != leader).collect()
-}
-
 #[test]
 fn a_followers_disk_that_freezes_costs_it_bounded_memory_and_the_others_nothing() {
     with_seeds(3, |seed| {
@@ -272,99 +200,6 @@ fn a_followers_disk_that_freezes_costs_it_bounded_memory_and_the_others_nothing(
             client.left = 0;
         }
         settles(&mut world)
-    });
-}
-
-fn total(world: &World, counter: &str) -> u64 {
-    let each = world.replicas();
-    each.map(|replica| world.counter(replica, counter)).sum()
-}
-
-#[test]
-fn a_leader_whose_values_get_through_to_nobody_gives_way_once() {
-    with_seeds(5, |seed| {
-        let mut world = flooded(Plan::calm(3, seed));
-        let first = leader(&mut world)?;
-        world.run_ms(500)?;
-        for other in followers(&world, first) {
-            world.links.cut_data(first, other);
-        }
-        let stall_ms = world.plan.timers.disk_stall_ns / MS;
-        world.run_ms(stall_ms + ELECTION_MS)?;
-        let second = world.serving();
-        assert!(second.is_some_and(|second| second != first), "{second:?}");
-        assert_eq!(world.counter(first, "progress_stalls"), 1);
-        let (elections, before) = (total(&world, "elections"), world.operations);
-        world.run_ms(20_000)?;
-        assert_eq!(world.serving(), second);
-        assert_eq!(total(&world, "elections"), elections);
-        assert!(world.operations > before + 1_000);
-        Ok(())
-    });
-}
-
-#[test]
-fn a_leader_whose_disk_holds_all_others_up_hands_over_once() {
-    with_seeds(5, |seed| {
-        let mut world = flooded(Plan::calm(3, seed));
-        let first = leader(&mut world)?;
-        world.run_ms(1_000)?;
-        let before = world.operations;
-        world.run_ms(3_000)?;
-        let usual = world.operations - before;
-        // 50 KB/s, a small part of the load.
-        world.limp(first, 20_000);
-        let stall_ms = world.plan.timers.disk_stall_ns / MS;
-        world.run_ms(2 * stall_ms + ELECTION_MS)?;
-        let second = world.serving();
-        assert!(second.is_some_and(|second| second != first), "{second:?}");
-        let (elections, before) = (total(&world, "elections"), world.operations);
-        world.run_ms(20_000)?;
-        assert_eq!(total(&world, "elections"), elections);
-        assert_eq!(total(&world, "disk_handovers"), 1);
-        let later = (world.operations - before) * 3 / 20;
-        assert!(later * 10 > usual * 8, "{later} after {usual}");
-        Ok(())
-    });
-}
-
-#[test]
-fn a_pause_of_the_whole_machine_changes_no_leader() {
-    with_seeds(10, |seed| {
-        let mut world = loaded(Plan::calm(3, seed), 1, 1_000_000, 16);
-        let first = leader(&mut world)?;
-        world.run_ms(100)?;
-        let elections = total(&world, "elections");
-        for pause_ms in [100, 400, 1_500, 5_000] {
-            let until = world.now + pause_ms * MS;
-            for replica in world.replicas() {
-                world.pause(replica, until);
-            }
-            world.run_ms(pause_ms + 1_000)?;
-            assert_eq!(world.serving(), Some(first), "after {pause_ms} ms");
-        }
-        assert_eq!(total(&world, "elections"), elections);
-        assert!(total(&world, "own_stalls") >= 12);
-        Ok(())
-    });
-}
-
-#[test]
-fn a_leader_alone_that_slept_notices_that_the_others_are_gone() {
-    with_seeds(5, |seed| {
-        let mut world = loaded(Plan::calm(3, seed), 0, 0, 1);
-        let first = leader(&mut world)?;
-        for other in followers(&world, first) {
-            world.crash(other);
-        }
-        // It is run for a moment now and then only.
-        for _ in 0..10 {
-            let until = world.now + 500 * MS;
-            world.pause(first, until);
-            world.run_ms(510)?;
-        }
-        assert_eq!(world.serving(), None);
-        Ok(())
     });
 }
 
