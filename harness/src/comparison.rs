@@ -6,8 +6,10 @@ use crate::environment::Environment;
 use crate::load::load_file::Load;
 use crate::statistics::{Ratio, Spread};
 
-/// Raised when a key changes its meaning or goes away.
-pub const SCHEMA_VERSION: u32 = 1;
+/// Raised when a key changes its meaning or goes away. Of version 1, in which intervals were percentile bootstraps and a
+/// ratio was one of medians, only the runs count: summaries and ratios are made again from them.
+pub const SCHEMA_VERSION: u32 = 2;
+pub const OLDEST_SCHEMA_VERSION: u32 = 1;
 pub const FILE_NAME: &str = "comparison.json";
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

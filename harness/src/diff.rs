@@ -12,13 +12,13 @@ use crate::load::load_file::Load;
 use crate::log::note;
 use crate::output::say;
 use crate::report::format;
-use crate::results::{Collection, Figure, LoadedCell};
-use crate::statistics::holm;
-use judge::{Evidence, Judged};
+use crate::results::{Collection, Figure, LoadedCell, RunResult};
+use crate::statistics::Family;
+use judge::Judged;
 use verdict::Verdict;
 
 /// Of what `--json` prints.
-const SCHEMA_VERSION: u32 = 1;
+const SCHEMA_VERSION: u32 = 2;
 
 pub fn run(arguments: &DiffArguments) -> anyhow::Result<()> {
     let before = Collection::read(&arguments.before)?;
@@ -28,21 +28,21 @@ pub fn run(arguments: &DiffArguments) -> anyhow::Result<()> {
         for note in &collection.notes {
             note!("note: {note}");
         }
-        for problem in failed_runs(collection) {
-            note!("note: {problem}");
-        }
+    }
+    for note in differing_conditions(&before, &after) {
+        note!("note: {note}");
+    }
+    for failed in &diff.failed_runs {
+        note!("note: {failed}");
     }
     if arguments.json {
         say!("{}", serde_json::to_string_pretty(&diff)?)?;
     } else {
         say!("{}", diff.table())?;
     }
-    let regressions: Vec<String> = diff.regressions().collect();
-    anyhow::ensure!(
-        !arguments.fail_on_regression || regressions.is_empty(),
-        "worse, and certainly so: {}",
-        regressions.join("; ")
-    );
+    if arguments.fail_on_regression {
+        diff.judge_gate(arguments.min_runs as usize)?;
+    }
     Ok(())
 }
 
@@ -54,9 +54,30 @@ struct Diff {
     /// Changes below this share do not matter.
     threshold: f64,
     confidence: f64,
+    /// Of each interval, so that all of them hold together at `confidence`.
+    interval_confidence: f64,
     cells: Vec<CellDiff>,
     only_before: Vec<String>,
     only_after: Vec<String>,
+    /// Runs that did not pass their checks, on either side.
+    failed_runs: Vec<FailedRun>,
+}
+
+#[derive(Debug, Serialize)]
+struct FailedRun {
+    side: &'static str,
+    run: String,
+    problems: Vec<String>,
+}
+
+impl std::fmt::Display for FailedRun {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let problems = match &self.problems[..] {
+            [] => "no reason is given".to_owned(),
+            problems => problems.join("; "),
+        };
+        write!(out, "{} ({}) did not pass: {problems}", self.run, self.side)
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -83,11 +104,11 @@ struct FigureDiff {
     after: f64,
     /// 0.1 is 10 % more; absent if it can't be told.
     change: Option<f64>,
+    /// The interval of the change that the verdict was read from.
     low: Option<f64>,
     high: Option<f64>,
-    /// After Holm, over all figures of the diff.
+    /// Of this figure alone, not corrected for the others.
     p: Option<f64>,
-    evidence: &'static str,
     verdict: Verdict,
     words: String,
 }
@@ -120,7 +141,7 @@ impl Diff {
                 only_after.join(" and ")
             )));
         }
-        let figures = judge_together(&pairs, threshold);
+        let (family, figures) = judge_together(&pairs, threshold);
         let cells = names.into_iter().zip(&pairs).zip(figures);
         let cells = cells.map(|((cell, (old, new)), figures)| CellDiff {
             cell,
@@ -134,10 +155,40 @@ impl Diff {
             after: Side::of(after),
             threshold,
             confidence: crate::statistics::CONFIDENCE,
+            interval_confidence: family.confidence(),
             cells: cells.collect(),
             only_before,
             only_after,
+            failed_runs: failed_runs(before, "A")
+                .chain(failed_runs(after, "B"))
+                .collect(),
         })
+    }
+
+    /// For CI: an error says what got worse, or why that can't be told.
+    fn judge_gate(&self, min_runs: usize) -> anyhow::Result<()> {
+        let failed = self.failed_runs.iter().filter(|run| run.side == "B");
+        let failed: Vec<String> = failed.map(FailedRun::to_string).collect();
+        anyhow::ensure!(
+            failed.is_empty(),
+            "a run that failed its checks is a regression: {}",
+            failed.join("; ")
+        );
+        let few = |cell: &&CellDiff| cell.runs_before.min(cell.runs_after) < min_runs;
+        if let Some(cell) = self.cells.iter().find(few) {
+            return Err(usage(format!(
+                "--fail-on-regression needs {min_runs} runs on each side, and {} has {} and {}: repeat the runs, or lower \
+                 --min-runs (2 at least)",
+                cell.cell, cell.runs_before, cell.runs_after
+            )));
+        }
+        let regressions: Vec<String> = self.regressions().collect();
+        anyhow::ensure!(
+            regressions.is_empty(),
+            "certainly worse: {}",
+            regressions.join("; ")
+        );
+        Ok(())
     }
 
     fn regressions(&self) -> impl Iterator<Item = String> {
@@ -179,40 +230,33 @@ impl Diff {
     fn footnote(&self) -> String {
         let figures = || self.cells.iter().flat_map(|cell| &cell.figures);
         let tested = figures().filter(|figure| figure.p.is_some()).count();
-        let mut text = format!(
-            "Certain: at 95 %, for all {tested} tested figures together (Holm), and at least {:.0} %. Changes and 95 % \
-             intervals are of geometric means.\n",
+        format!(
+            "Certain: all {tested} figures together at 95 % (intervals at {:.2} % each, Welch's t on logarithms of runs), and \
+             at least {:.0} %.\nChanges are of geometric means of runs.",
+            self.interval_confidence * 100.0,
             self.threshold * 100.0
-        );
-        let within = Evidence::WithinRuns.label();
-        if figures().any(|figure| figure.evidence == within) {
-            text.push_str(&format!(
-                "One run each: judged by the seconds within each run (block bootstrap), assuming that runs of one \
-                 build differ by {} by themselves (one standard deviation). Repeat the runs, five times each, to \
-                 know instead of assuming.\n",
-                judge::ASSUMED
-            ));
-        }
-        text.trim_end().to_owned()
+        )
     }
 }
 
 /// All figures of all pairs: the more there are, the more each has to show.
-fn judge_together(pairs: &[(&LoadedCell, &LoadedCell)], threshold: f64) -> Vec<Vec<FigureDiff>> {
+fn judge_together(
+    pairs: &[(&LoadedCell, &LoadedCell)],
+    threshold: f64,
+) -> (Family, Vec<Vec<FigureDiff>>) {
     let judged: Vec<Vec<Judged>> = pairs
         .iter()
         .map(|(old, new)| judge::cell(old, new))
         .collect();
-    let probabilities: Vec<f64> = judged.iter().flatten().filter_map(Judged::p).collect();
-    let mut raised = holm(&probabilities).into_iter();
-    let mut finish = |figure: &Judged| {
-        let p = figure.p().and_then(|_| raised.next());
-        FigureDiff::new(figure, p, threshold)
-    };
-    judged
-        .iter()
-        .map(|figures| figures.iter().map(&mut finish).collect())
-        .collect()
+    let told = judged.iter().flatten();
+    let family = Family::of(told.filter(|figure| figure.difference.is_ok()).count());
+    let figures = judged.iter().map(|figures| {
+        let figures = figures.iter();
+        figures
+            .map(|figure| FigureDiff::new(figure, family, threshold))
+            .collect()
+    });
+    (family, figures.collect())
 }
 
 impl Side {
@@ -238,19 +282,19 @@ impl Side {
 }
 
 impl FigureDiff {
-    fn new(judged: &Judged, p: Option<f64>, threshold: f64) -> FigureDiff {
-        let interval = judged.difference.map(|difference| difference.interval());
-        let (verdict, words) = verdict::of(judged, p, interval, threshold);
+    fn new(judged: &Judged, family: Family, threshold: f64) -> FigureDiff {
+        let difference = judged.difference.as_ref().ok();
+        let ratio = difference.map(|difference| family.of_difference(difference));
+        let (verdict, words) = verdict::of(judged, family, threshold);
         FigureDiff {
             figure: judged.figure.key(),
             of: judged.figure,
             before: judged.before,
             after: judged.after,
-            change: judged.difference.map(|difference| difference.change()),
-            low: interval.map(|(low, _)| low),
-            high: interval.map(|(_, high)| high),
-            p,
-            evidence: judged.evidence.label(),
+            change: ratio.map(|ratio| ratio.ratio - 1.0),
+            low: ratio.map(|ratio| ratio.low - 1.0),
+            high: ratio.map(|ratio| ratio.high - 1.0),
+            p: difference.map(|difference| difference.p()),
             verdict,
             words,
         }
@@ -293,10 +337,40 @@ fn keyed(collection: &Collection) -> anyhow::Result<Vec<(String, &LoadedCell)>> 
     Ok(keyed)
 }
 
-fn failed_runs(collection: &Collection) -> impl Iterator<Item = String> {
+fn failed_runs(collection: &Collection, side: &'static str) -> impl Iterator<Item = FailedRun> {
     let runs = collection.cells.iter().flat_map(|loaded| &loaded.runs);
-    runs.filter(|run| !run.result.problems.is_empty())
-        .map(|run| format!("{}: {}", run.path.display(), run.result.problems.join("; ")))
+    runs.filter(|run| !run.result.ok || !run.result.problems.is_empty())
+        .map(move |run| FailedRun {
+            side,
+            run: run.path.display().to_string(),
+            problems: run.result.problems.clone(),
+        })
+}
+
+/// What is not part of a cell's conditions and yet may explain a change.
+fn differing_conditions(before: &Collection, after: &Collection) -> Vec<String> {
+    let told = |collection: &Collection, of: fn(&RunResult) -> String| {
+        let runs = collection.cells.iter().flat_map(|loaded| &loaded.runs);
+        let mut values: Vec<String> = runs.map(|run| of(&run.result)).collect();
+        values.sort();
+        values.dedup();
+        values.join(" and ")
+    };
+    type Told = fn(&RunResult) -> String;
+    let conditions: [(&str, Told); 4] = [
+        ("machine", |run| {
+            format!("{} x {}", run.machine.cores, run.machine.cpu)
+        }),
+        ("kernel", |run| run.machine.kernel.clone()),
+        ("measured seconds", |run| run.seconds.to_string()),
+        ("disk", |run| run.machine.data.filesystem.clone()),
+    ];
+    let differing = conditions.into_iter().filter_map(|(name, of)| {
+        let (a, b) = (told(before, of), told(after, of));
+        (a != b && !a.is_empty() && !b.is_empty())
+            .then(|| format!("the {name} is not the same: A has {a}, B has {b}"))
+    });
+    differing.collect()
 }
 
 #[cfg(test)]

@@ -65,7 +65,7 @@ impl Default for Matrix {
             payload_bytes: vec![128],
             outstanding: Vec::new(),
             rates: Vec::new(),
-            repeat: 3,
+            repeat: 5,
             seconds: 10,
             warmup_s: 2,
             clients: 4,

@@ -8,10 +8,12 @@ mod grouping;
 mod latencies;
 mod run_folder;
 mod run_result;
+mod steadiness;
 pub mod timeline;
 
 pub use collection::{Collection, LoadedCell, Source};
 pub use figure::{Better, Figure};
 pub use latencies::Latencies;
 pub use run_folder::RunFolder;
+pub use run_result::RunResult;
 pub use timeline::{Percentiles, Timeline};

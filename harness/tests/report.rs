@@ -280,16 +280,75 @@ fn diff_of_repeated_runs() {
     assert!((-0.26..-0.14).contains(&change), "{change}");
 }
 
+/// Nobody is let through whose runs lost something, and three copies of one run are one run.
+#[test]
+fn a_failed_run_is_a_regression_and_a_copy_is_no_repeat() {
+    let directory = directory();
+    let mut noise = Noise(11);
+    let mut side = |name: &str| {
+        for repeat in 0..5 {
+            Run::TYPICAL.write(
+                &directory.path().join(name).join(repeat.to_string()),
+                &mut noise,
+            );
+        }
+        directory.path().join(name)
+    };
+    let (before, after) = (side("before"), side("after"));
+    let gate = || run(&["diff", text(&before), text(&after), "--fail-on-regression"]);
+    succeeded(gate());
+
+    let path = after.join("3/result.json");
+    let whole = std::fs::read_to_string(&path).expect("written");
+    let failed = whole.replace("\"ok\": true", "\"ok\": false").replace(
+        "\"problems\": []",
+        "\"problems\": [\"5 acknowledged commands were lost\"]",
+    );
+    assert_ne!(failed, whole);
+    std::fs::write(&path, failed).expect("written");
+    let refused_by_gate = gate();
+    assert_eq!(refused_by_gate.code, Some(1));
+    assert!(
+        refused_by_gate
+            .complaint()
+            .contains("5 acknowledged commands were lost"),
+        "{}",
+        refused_by_gate.stderr
+    );
+    let json = run(&["diff", text(&before), text(&after), "--json"]).json();
+    assert_eq!(json["failed_runs"][0]["side"].as_str(), Some("B"), "{json}");
+    std::fs::write(&path, whole).expect("written");
+
+    for copy in 1..5 {
+        for file in ["result.json", "timeline.csv", "latency.hlog"] {
+            std::fs::copy(
+                after.join("0").join(file),
+                after.join(copy.to_string()).join(file),
+            )
+            .expect("copied");
+        }
+    }
+    let copies = gate();
+    assert_eq!(copies.code, Some(2), "{}", copies.stderr);
+    assert!(copies.stderr.contains("is a copy of"), "{}", copies.stderr);
+}
+
 #[test]
 fn diff_of_single_runs_and_of_strangers() {
     let (peak, kill) = (published("peak"), published("kill"));
     let same = succeeded(run(&["diff", text(&peak), text(&peak)]));
-    assert!(same.contains("no change"), "{same}");
     assert!(
-        same.contains("can't tell: one run each, spread unknown"),
+        same.contains("can't tell: a single run does not tell how much runs scatter"),
         "{same}"
     );
-    assert!(same.contains("block bootstrap"), "{same}");
+    // A gate that can't judge neither passes nor fails.
+    refused(
+        &run(&["diff", text(&peak), text(&peak), "--fail-on-regression"]),
+        &[
+            "--fail-on-regression needs 5 runs on each side",
+            "--min-runs",
+        ],
+    );
     refused(
         &run(&["diff", text(&peak), text(&kill)]),
         &["nothing to compare", "kill leader"],
@@ -337,10 +396,10 @@ fn what_is_no_result_is_named_and_nothing_is_written() {
         refused(&report(), &[file, "cut off"]);
         with(file, &whole);
     }
-    with("comparison.json", b"{\"schema_version\": 2}");
+    with("comparison.json", b"{\"schema_version\": 9}");
     refused(
         &report(),
-        &["comparison.json", "schema_version 2 found, 1 expected"],
+        &["comparison.json", "schema_version 9 found, 2 expected"],
     );
     refused(
         &run(&["diff", text(&folder), text(&folder)]),

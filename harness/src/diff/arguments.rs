@@ -18,10 +18,13 @@ pub struct DiffArguments {
     /// Print one JSON object to stdout instead of a table
     #[arg(long)]
     pub json: bool,
-    /// Exit with 1 if a figure is certainly worse by at least the threshold
+    /// Exit with 1 if a figure is certainly worse by at least the threshold, or if a run of B failed its checks
     #[arg(long)]
     pub fail_on_regression: bool,
-    /// Changes below this do not matter
+    /// How many runs each side needs for --fail-on-regression to judge: of a single run nobody knows the scatter
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1_000), requires = "fail_on_regression")]
+    pub min_runs: u32,
+    /// Changes smaller than this are ignored
     #[arg(long, default_value = "5%", value_name = "PERCENT", value_parser = percent)]
     pub threshold: f64,
 }
@@ -40,5 +43,6 @@ Examples:\n\
 \x20 synod diff results/before results/after                        what moved\n\
 \x20 synod diff before after --fail-on-regression --threshold 10%   for CI\n\
 \n\
-Five runs on each side tell changes apart that matter; of one run each the noise between runs is unknown, so 5 % is\n\
-assumed. Exit codes: 0 done, 1 a certain regression with --fail-on-regression, 2 wrong usage or a bad file.";
+How much runs scatter is learned from the runs of both sides and never assumed, so a single run tells nothing and never\n\
+passes the gate. Where no change was seen, the line says how many runs would find one of the size of the threshold.\n\
+Exit codes: 0 done, 1 a regression with --fail-on-regression, 2 wrong usage, a bad file or too few runs to judge.";

@@ -4,10 +4,10 @@ use serde_json::json;
 
 use super::*;
 use crate::comparison::{Cell, Summary};
-use crate::results::{RunFolder, Timeline};
+use crate::results::RunFolder;
 use crate::statistics::{Generator, Spread};
 
-const TRIALS: u64 = 200;
+const TRIALS: u64 = 100;
 const THRESHOLD: f64 = 0.05;
 
 /// Close to a standard normal variable.
@@ -75,6 +75,7 @@ fn cell(runs: Vec<RunFolder>) -> LoadedCell {
         median: 1.0,
         low: 1.0,
         high: 1.0,
+        coverage: 0.0,
         min: 1.0,
         max: 1.0,
         n: 1,
@@ -114,7 +115,10 @@ fn repeats(count: usize, factor: f64, noise: Noise, generator: &mut Generator) -
 }
 
 fn judged(before: &LoadedCell, after: &LoadedCell) -> Vec<FigureDiff> {
-    judge_together(&[(before, after)], THRESHOLD).pop().unwrap()
+    judge_together(&[(before, after)], THRESHOLD)
+        .1
+        .pop()
+        .unwrap()
 }
 
 /// The share of trials in which `trial` holds, with what repeats those in which it does not.
@@ -170,7 +174,7 @@ fn a_slowdown_of_20_percent_is_found() {
         deviation: 0.05,
         stalls: false,
     };
-    for (count, least) in [(5, 0.95), (4, 0.85)] {
+    for (count, least) in [(6, 0.98), (5, 0.9)] {
         let (found, seeds) = share(|generator| {
             let before = repeats(count, 1.0, noise, generator);
             let after = judged(&before, &repeats(count, 1.0 / 0.8, noise, generator));
@@ -178,22 +182,6 @@ fn a_slowdown_of_20_percent_is_found() {
         });
         assert!(found >= least, "{count} repeats: {found}, {seeds}");
     }
-}
-
-/// The true change lies in the interval as often as it says.
-#[test]
-fn intervals_cover_the_truth() {
-    let noise = Noise {
-        deviation: 0.05,
-        stalls: false,
-    };
-    let (covered, seeds) = share(|generator| {
-        let before = repeats(5, 1.0, noise, generator);
-        let figures = judged(&before, &repeats(5, 1.25, noise, generator));
-        let throughput = &figures[0];
-        (throughput.low.unwrap()..=throughput.high.unwrap()).contains(&-0.2)
-    });
-    assert!((0.91..=0.99).contains(&covered), "{covered}, {seeds}");
 }
 
 #[test]
@@ -219,53 +207,43 @@ fn small_changes_do_not_matter_however_certain() {
     );
 }
 
-/// A run with a timeline of 10 seconds, whose neighbours are alike.
-fn with_timeline(factor: f64, between: f64, generator: &mut Generator) -> LoadedCell {
-    let rate = 60_000.0 / factor * (normal(generator) * between).exp();
-    let mut drift = 0.0;
-    let mut acknowledged = Vec::new();
-    for _ in 0..100 {
-        drift = drift * 0.8 + normal(generator) * 0.06;
-        acknowledged.push((rate * (1.0 + drift).max(0.1)) as u64);
-    }
-    let throughput = acknowledged.iter().sum::<u64>() as f64 / 10.0;
-    let mut run = folder(throughput, [1_400.0, 4_200.0, 7_800.0], 1.6, 520.0);
-    run.timeline = Some(Timeline {
-        interval_ms: 100,
-        acknowledged,
-        seconds: Vec::new(),
-        intervals: Vec::new(),
-    });
-    cell(vec![run])
-}
-
+/// Neither passes nor fails: who has one run does not know what it is worth.
 #[test]
-fn single_runs_are_judged_by_their_seconds() {
-    // At the assumed noise between runs it may be wrong once in twenty, and 200 trials scatter by 1.5 %.
-    for (between, least) in [(0.03, 0.95), (0.04, 0.92)] {
-        let (calm, seeds) = share(|generator| {
-            let before = with_timeline(1.0, between, generator);
-            is_calm_where_told(&judged(&before, &with_timeline(1.0, between, generator)))
-        });
-        assert!(calm >= least, "{between}: {calm}, {seeds}");
-    }
-    let (found, seeds) = share(|generator| {
-        let before = with_timeline(1.0, 0.02, generator);
-        let figures = judged(&before, &with_timeline(1.0 / 0.8, 0.02, generator));
-        verdict(&figures, Figure::Throughput) == Verdict::Worse
-    });
-    assert!(found >= 0.9, "{found}, {seeds}");
+fn a_single_run_on_a_side_tells_nothing() {
+    let noise = Noise {
+        deviation: 0.05,
+        stalls: false,
+    };
     let mut generator = Generator::new(1);
-    let before = with_timeline(1.0, 0.0, &mut generator);
-    let figures = judged(&before, &before);
-    assert_eq!(verdict(&figures, Figure::ReplicaCpu), Verdict::CannotTell);
-    assert_eq!(figures[4].words, "can't tell: one run each, spread unknown");
-    assert_eq!(figures[0].evidence, "within runs");
+    let one = repeats(1, 1.0, noise, &mut generator);
+    let five = repeats(5, 1.25, noise, &mut generator);
+    for (before, after) in [(&one, &one), (&one, &five), (&five, &one)] {
+        let figures = judged(before, after);
+        for figure in &figures {
+            assert_eq!(figure.verdict, Verdict::CannotTell, "{}", figure.words);
+            assert!(figure.words.contains("repeat it"), "{}", figure.words);
+        }
+    }
 }
 
-fn is_calm_where_told(figures: &[FigureDiff]) -> bool {
-    let mut told = figures
-        .iter()
-        .filter(|figure| figure.verdict != Verdict::CannotTell);
-    told.all(|figure| figure.verdict == Verdict::NoChange)
+/// Where nothing was found, the line says what would find it; the verdict and the interval beside it are one.
+#[test]
+fn what_was_not_seen_says_how_many_runs_would_see_it() {
+    let noise = Noise {
+        deviation: 0.15,
+        stalls: false,
+    };
+    let mut generator = Generator::new(2);
+    let before = repeats(5, 1.0, noise, &mut generator);
+    let figures = judged(&before, &repeats(5, 1.05, noise, &mut generator));
+    let throughput = &figures[0];
+    assert_eq!(throughput.verdict, Verdict::NoChange);
+    assert!(throughput.low.unwrap() < 0.0 && throughput.high.unwrap() > 0.0);
+    assert!(
+        throughput
+            .words
+            .contains("runs on each side would find 5.0 %"),
+        "{}",
+        throughput.words
+    );
 }

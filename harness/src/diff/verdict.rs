@@ -4,10 +4,7 @@ use serde::Serialize;
 
 use crate::diff::judge::Judged;
 use crate::results::Better;
-use crate::statistics::CONFIDENCE;
-
-/// From here on "no change" would promise too much without saying how little would have been seen.
-const BLIND: f64 = 0.2;
+use crate::statistics::{Difference, Family, Ratio};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -20,56 +17,66 @@ pub enum Verdict {
     CannotTell,
 }
 
-/// `p` is corrected for all figures that are judged together.
-pub fn of(
-    judged: &Judged,
-    p: Option<f64>,
-    interval: Option<(f64, f64)>,
-    threshold: f64,
-) -> (Verdict, String) {
-    let (Some(difference), Some(p), Some((low, high))) = (judged.difference, p, interval) else {
+/// `family` is that of all figures that are judged together.
+pub fn of(judged: &Judged, family: Family, threshold: f64) -> (Verdict, String) {
+    let difference = match &judged.difference {
+        Ok(difference) => difference,
+        Err(lack) => return (Verdict::CannotTell, format!("can't tell: {}", lack.words())),
+    };
+    let ratio = family.of_difference(difference);
+    let change = ratio.ratio - 1.0;
+    if !ratio.is_decided() {
         return (
-            Verdict::CannotTell,
-            format!("can't tell: {}", judged.evidence.lack()),
+            Verdict::NoChange,
+            undecided(&ratio, difference, family, threshold),
         );
-    };
-    let change = difference.change();
-    // What growth the interval reaches over its middle is the smallest that would have been told from none.
-    let detectable = (1.0 + high) / (1.0 + change) - 1.0;
-    let significant = p < 1.0 - CONFIDENCE && judged.ranks_agree;
-    if significant && change.abs() >= threshold {
-        let (up, down) = judged.figure.words();
-        let (word, near, far) = if change > 0.0 {
-            (up, low, high)
-        } else {
-            (down, -high, -low)
-        };
-        let text = format!(
-            "{word} by {} ({}…{}), {}",
-            percent(change.abs()),
-            bare(near),
-            percent(far),
-            judged.evidence.certainty()
-        );
-        let verdict = match (judged.figure.better(), change > 0.0) {
-            (Better::More, true) | (Better::Less, false) => Verdict::Better,
-            (Better::More, false) | (Better::Less, true) => Verdict::Worse,
-            (Better::Neither, _) => Verdict::Different,
-        };
-        return (verdict, text);
     }
-    let range = format!("{}…{}", signed(low).trim_end_matches(" %"), signed(high));
-    let text = if significant {
-        format!("no change that matters ({range}, certain)")
-    } else if detectable > BLIND {
-        format!(
-            "no change seen ({range}); one of less than {} would not show",
-            percent(detectable)
-        )
+    let (low, high) = (ratio.low - 1.0, ratio.high - 1.0);
+    if change.abs() < threshold {
+        let range = format!("{}…{}", signed(low).trim_end_matches(" %"), signed(high));
+        return (
+            Verdict::NoChange,
+            format!("no change that matters ({range}, certain)"),
+        );
+    }
+    let (up, down) = judged.figure.words();
+    let (word, near, far) = if change > 0.0 {
+        (up, low, high)
     } else {
-        format!("no change ({range})")
+        (down, -high, -low)
     };
-    (Verdict::NoChange, text)
+    let text = format!(
+        "{word} by {} ({}…{}), certain",
+        percent(change.abs()),
+        bare(near),
+        percent(far)
+    );
+    let verdict = match (judged.figure.better(), change > 0.0) {
+        (Better::More, true) | (Better::Less, false) => Verdict::Better,
+        (Better::More, false) | (Better::Less, true) => Verdict::Worse,
+        (Better::Neither, _) => Verdict::Different,
+    };
+    (verdict, text)
+}
+
+/// Whoever reads that no change was seen has to know how large a one may have been missed.
+fn undecided(ratio: &Ratio, difference: &Difference, family: Family, threshold: f64) -> String {
+    let (low, high) = (ratio.low - 1.0, ratio.high - 1.0);
+    let range = format!("{}…{}", signed(low).trim_end_matches(" %"), signed(high));
+    if low > -threshold && high < threshold {
+        return format!("no change ({range})");
+    }
+    // The interval's half width is what would have been told from nothing.
+    let detectable = ratio.high / ratio.ratio - 1.0;
+    let effect = if threshold > 0.0 { threshold } else { 0.05 };
+    let more = match family.runs_to_find(effect, difference) {
+        Some(runs) => format!("{} runs on each side would find {}", runs, percent(effect)),
+        None => format!("runs scatter too much to find {}", percent(effect)),
+    };
+    format!(
+        "no change seen ({range}); a change below {} would go unnoticed; {more}",
+        percent(detectable)
+    )
 }
 
 fn bare(share: f64) -> String {

@@ -116,8 +116,8 @@ Examples:\n\
 \x20 synod compare --fault 'kill leader at 3s'              how long each is silent when its leader is killed\n\
 \x20 synod compare --transport quic,tcp --links 5-region --loss 1 --rate 200   five regions that lose packets\n\
 \n\
-Systems take turns (A B C, B C A, …). Prints medians with 95 % bootstrap intervals and the ratio of Synod to each\n\
-system; writes comparison.json, report.html, plots/*.svg and every run. Runs that were not steady and intervals\n\
+Systems take turns (A B C, B C A, …). Prints medians with intervals and the ratio of Synod to each\n\
+system, all ratios judged together at 95 %; writes comparison.json, report.html, plots/*.svg and every run. Runs that were not steady and intervals\n\
 that are too wide are flagged. Exit codes: 0 all is well, 1 a run failed, 2 wrong usage.";
 
 const SWEEP_EXAMPLES: &str = "\
@@ -127,6 +127,6 @@ Example of a matrix; whatever is left out has the default of `synod compare`:\n\
 \x20 replicas = [1, 3, 5, 7, 9]\n\
 \x20 payload_bytes = [128, 1024]\n\
 \x20 outstanding = [1024]          # and, or instead: rates = [100000]\n\
-\x20 repeat = 3\n\
+\x20 repeat = 5\n\
 \n\
 The same command again goes on where it was interrupted. Exit codes: 0 all is well, 1 a run failed, 2 wrong usage.";

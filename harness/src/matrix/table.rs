@@ -4,15 +4,15 @@ use std::fmt::Write;
 
 use super::Conditions;
 use crate::comparison::{Cell, Comparison};
-use crate::report::format::{count, micros};
+use crate::report::format::{self, count, micros};
 use crate::statistics::{Ratio, Spread};
 
 const HEADINGS: [&str; 8] = [
     "system",
-    "commands/s (95 %)",
-    "synod ÷ it",
+    "commands/s (interval)",
+    "Synod ÷ system",
     "p50",
-    "p99 (95 %)",
+    "p99 (interval)",
     "CPU µs",
     "per sync",
     "gap",
@@ -37,12 +37,38 @@ pub fn table(comparison: &Comparison) -> String {
         writeln!(text, "\nskipped: {}: {}", skipped.system, skipped.why)
             .expect("a string takes every line");
     }
-    text.push_str(
-        "\nMedians of the runs with 95 % bootstrap intervals. synod ÷ it: throughput of Synod over that of the system, \
-         over the\nsame transport where it has it. CPU: of all replicas per command. per sync: commands that one sync \
-         of one replica carried.",
-    );
+    text.push_str(&footnote(comparison));
     text
+}
+
+fn footnote(comparison: &Comparison) -> String {
+    let cells = || comparison.cells.iter();
+    let fewest = cells().map(|cell| cell.summary.throughput_per_s);
+    let fewest = fewest.min_by_key(|spread| spread.n);
+    let medians = match fewest {
+        Some(spread) if spread.n > 1 => format!(
+            "Medians of at least {} runs, and between which runs the true median lies in {:.0} % of cases.",
+            spread.n,
+            (spread.coverage * 100.0).floor()
+        ),
+        _ => "Single runs: how much they scatter is not known.".to_owned(),
+    };
+    let ratios: Vec<Ratio> = cells()
+        .filter_map(|cell| cell.ratio)
+        .map(|ratios| ratios.throughput)
+        .collect();
+    let judged = ratios.iter().find(|ratio| ratio.confidence > 0.0);
+    let decided = match judged {
+        Some(ratio) => format!(
+            " Their intervals hold together at 95 % ({:.2} % each): one that leaves out 1 is a\ndifference.",
+            ratio.confidence * 100.0
+        ),
+        None => String::new(),
+    };
+    format!(
+        "\n{medians}\nSynod ÷ system: throughput of Synod over that of the system (geometric means), over the same transport \
+         where it has it.{decided}\nCPU: of all replicas per command. per sync: commands that one sync of one replica carried."
+    )
 }
 
 fn place(cell: &Cell) -> String {
@@ -100,8 +126,8 @@ fn interval(spread: &Spread, show: fn(f64) -> String) -> String {
     )
 }
 
-fn ratio(ratio: Ratio) -> String {
-    format!("{:.2} ({:.2} – {:.2})", ratio.median, ratio.low, ratio.high)
+fn ratio(of: Ratio) -> String {
+    format!("{} ({})", format::ratio(&of), format::ratio_interval(&of))
 }
 
 /// Columns as wide as their widest text.

@@ -102,7 +102,7 @@ fn read_baseline(path: &Path) -> anyhow::Result<Counted> {
             path.display()
         )));
     };
-    let counted: Counted = file::parse(path, &bytes, SCHEMA_VERSION)?;
+    let counted: Counted = file::parse(path, &bytes, SCHEMA_VERSION..=SCHEMA_VERSION)?;
     if counted.instructions_per_command <= 0.0 {
         return Err(usage(format!(
             "--baseline {}: counts no instructions",

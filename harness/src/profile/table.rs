@@ -136,7 +136,7 @@ impl Profile {
     pub fn read(folder: &Path) -> anyhow::Result<Option<Profile>> {
         let path = folder.join(FILE_NAME);
         match file::read(&path)? {
-            Some(bytes) => file::parse(&path, &bytes, SCHEMA_VERSION).map(Some),
+            Some(bytes) => file::parse(&path, &bytes, SCHEMA_VERSION..=SCHEMA_VERSION).map(Some),
             None => Ok(None),
         }
     }

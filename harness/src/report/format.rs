@@ -69,15 +69,22 @@ pub fn interval(of: Figure, spread: &Spread) -> String {
 }
 
 pub fn ratio(ratio: &Ratio) -> String {
-    format!("{}×", digits(ratio.median))
+    format!("{}×", digits(ratio.ratio))
 }
 
 pub fn ratio_interval(ratio: &Ratio) -> String {
-    if ratio.low < ratio.high {
-        format!("{}…{}", digits(ratio.low), digits(ratio.high))
+    if ratio.confidence > 0.0 {
+        format!("{}…{}", bound(ratio.low), bound(ratio.high))
     } else {
         "no interval".into()
     }
+}
+
+/// Three digits, or more where rounding would hide on which side of 1 the end of an interval lies.
+fn bound(value: f64) -> String {
+    let shown = digits(value);
+    let hides = value != 1.0 && shown.parse::<f64>().is_ok_and(|shown| shown == 1.0);
+    if hides { format!("{value:.4}") } else { shown }
 }
 
 /// What people read as text, as text of HTML or SVG.

@@ -66,18 +66,18 @@ pub fn html(view: &View<'_>, sections: &[Section]) -> anyhow::Result<String> {
     ))
 }
 
-const LEGEND: &str = "<p class=\"note\">Each figure is the median of its runs; below it the 95 % bootstrap interval of \
-the median. Ratios have the baseline above the line: for throughput more than 1 is better for the baseline, for p99 and \
-CPU less than 1 is. A ratio is undecided if its interval holds 1 or if there is none.</p>";
+const LEGEND: &str = "<p class=\"note\">Each figure is the median of its runs; below it the runs between which the true \
+median lies. Ratios have the baseline above the line: for throughput more than 1 is better for the baseline, for p99 and \
+CPU less than 1 is. All intervals of ratios on this page hold together at 95 %. A ratio is undecided if its interval holds \
+1 or if there is none.</p>";
 
 const READING: &str = "<ul>\
 <li>Throughput counts what was acknowledged inside the measured window. Latency is that of the commands that started \
 inside it, in an open loop from their intended start, so a stall is seen by every command that it delayed.</li>\
-<li>Intervals are percentile bootstraps of the median over whole runs. With n runs they can't be wider than from the \
-lowest to the highest run, which covers the true median with probability 1 − 2<sup>1−n</sup>: 75 % with 3 runs, 94 % \
-with 5. One run has no interval.</li>\
-<li>Between equal systems the interval of a ratio leaves out 1 by chance in about one of ten cases with 3 runs each, in \
-one of thirty with 5 (simulated).</li>\
+<li>Runs are the unit of noise, not commands. The interval of a median lies between two of its runs and covers the true \
+median in 75 % of cases with 3 runs, 94 % with 5, at least 95 % from 6 on. One run has no interval.</li>\
+<li>Ratios are of geometric means, judged by Welch's t-test on logarithms; each interval is so wide that all ratios of one \
+comparison together mislead in at most one of twenty comparisons. How much runs scatter is learned from the runs.</li>\
 <li>On a shared machine absolute figures drift by ±20 % within hours. Ratios of interleaved runs, CPU per command and \
 commands per sync are steadier.</li>\
 <li>Replica CPU is that of all replicas together. Commands per sync are those that one sync of one replica made \

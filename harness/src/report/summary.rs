@@ -125,8 +125,8 @@ fn ratio_cells(ratios: Option<&Ratios>) -> String {
 fn ratio_cell(figure: Figure, ratio: &Ratio) -> String {
     let (class, word) = match figure.better() {
         _ if !ratio.is_decided() => ("open", "undecided"),
-        Better::More if ratio.median > 1.0 => ("good", "better"),
-        Better::Less if ratio.median < 1.0 => ("good", "better"),
+        Better::More if ratio.ratio > 1.0 => ("good", "better"),
+        Better::Less if ratio.ratio < 1.0 => ("good", "better"),
         Better::More | Better::Less => ("bad", "worse"),
         Better::Neither => ("open", ""),
     };

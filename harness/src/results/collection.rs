@@ -56,7 +56,8 @@ impl Collection {
         }
         let path = directory.join(comparison::FILE_NAME);
         if let Some(bytes) = file::read(&path)? {
-            let comparison = file::parse(&path, &bytes, comparison::SCHEMA_VERSION)?;
+            let versions = comparison::OLDEST_SCHEMA_VERSION..=comparison::SCHEMA_VERSION;
+            let comparison = file::parse(&path, &bytes, versions)?;
             return Collection::of_comparison(directory, comparison);
         }
         if let Some(other) = run_result::other_experiment(directory)? {
@@ -94,8 +95,9 @@ impl Collection {
         directory: &Path,
         source: Source,
         runs: Vec<RunFolder>,
-        notes: Vec<String>,
+        mut notes: Vec<String>,
     ) -> Collection {
+        let runs = without_copies(runs, &mut notes);
         let (comparison, cells) = grouping::group(directory, runs);
         Collection {
             source,
@@ -122,6 +124,7 @@ impl Collection {
             }
             cells.push(LoadedCell { cell, runs });
         }
+        grouping::judge_again(&mut cells, &comparison.baseline_system);
         if cells.is_empty() {
             return Err(usage(format!(
                 "{}: no cells in it: nothing was compared",
@@ -139,6 +142,22 @@ impl Collection {
             notes,
         })
     }
+}
+
+/// A copy of a run is no repeat of it: it would make the scatter look smaller than it is.
+fn without_copies(runs: Vec<RunFolder>, notes: &mut Vec<String>) -> Vec<RunFolder> {
+    let mut kept: Vec<RunFolder> = Vec::with_capacity(runs.len());
+    for run in runs {
+        match kept.iter().find(|other| run.is_copy_of(other)) {
+            Some(original) => notes.push(format!(
+                "{} is a copy of {} and is not counted",
+                run.path.display(),
+                original.path.display()
+            )),
+            None => kept.push(run),
+        }
+    }
+    kept
 }
 
 /// A comparison names folders below its own and no others.

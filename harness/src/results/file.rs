@@ -1,6 +1,7 @@
 //! Files that somebody else wrote, with the line that says what is wrong with one.
 
 use std::io::ErrorKind;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -32,9 +33,13 @@ struct Versioned {
     schema_version: Option<u32>,
 }
 
-/// Parses JSON whose `schema_version` has to be `expected`; the version is looked at first, since in another one
+/// Parses JSON whose `schema_version` has to be one of `expected`; the version is looked at first, since in another one
 /// anything else may be different.
-pub fn parse<T: DeserializeOwned>(path: &Path, bytes: &[u8], expected: u32) -> anyhow::Result<T> {
+pub fn parse<T: DeserializeOwned>(
+    path: &Path,
+    bytes: &[u8],
+    expected: RangeInclusive<u32>,
+) -> anyhow::Result<T> {
     let refuse = |error: serde_json::Error| {
         if error.is_eof() {
             usage(format!(
@@ -52,10 +57,13 @@ pub fn parse<T: DeserializeOwned>(path: &Path, bytes: &[u8], expected: u32) -> a
     };
     let versioned: Versioned = serde_json::from_slice(bytes).map_err(refuse)?;
     match versioned.schema_version {
-        Some(version) if version == expected => serde_json::from_slice(bytes).map_err(refuse),
+        Some(version) if expected.contains(&version) => {
+            serde_json::from_slice(bytes).map_err(refuse)
+        }
         Some(version) => Err(usage(format!(
-            "{}: schema_version {version} found, {expected} expected: use the build that wrote it, or measure again",
-            path.display()
+            "{}: schema_version {version} found, {} expected: use the build that wrote it, or measure again",
+            path.display(),
+            expected.end()
         ))),
         None => Err(usage(format!(
             "{}: no schema_version in it: not a result of ours",

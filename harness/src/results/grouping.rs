@@ -8,13 +8,14 @@ use crate::results::collection::LoadedCell;
 use crate::results::figure::Figure;
 use crate::results::run_folder::RunFolder;
 use crate::results::run_result::RunResult;
-use crate::statistics::{Ratio, Spread};
+use crate::results::steadiness;
+use crate::statistics::{Difference, Family, Spread};
 
 const BASELINE: &str = "synod";
 /// An interval of the throughput beyond this share of its median to either side decides little.
 const HALF_WIDTH_MAX: f64 = 0.1;
-/// The last third of a steady run is as fast as the first, but for this share.
-const DRIFT_MAX: f64 = 0.15;
+/// A quantile with fewer samples than this beyond it moves by several percent with each of them.
+const SAMPLES_BEYOND_MIN: u64 = 50;
 
 /// `runs` is not empty.
 pub fn group(directory: &Path, runs: Vec<RunFolder>) -> (Comparison, Vec<LoadedCell>) {
@@ -38,7 +39,7 @@ pub fn group(directory: &Path, runs: Vec<RunFolder>) -> (Comparison, Vec<LoadedC
         .map(|runs| cell(directory, runs))
         .collect();
     cells.sort_by_key(|loaded| order(&loaded.cell));
-    set_ratios(&mut cells);
+    set_ratios(&mut cells, BASELINE);
     let comparison = Comparison {
         schema_version: SCHEMA_VERSION,
         kind: Kind::Comparison,
@@ -152,9 +153,28 @@ fn summary(runs: &[RunFolder]) -> Option<Summary> {
     })
 }
 
+/// Summaries, flags and ratios of a comparison's cells again from their runs, so that an older comparison is judged by
+/// the same rule as a new one. A cell of which a run is missing keeps what was written.
+pub fn judge_again(cells: &mut [LoadedCell], baseline: &str) {
+    for loaded in cells.iter_mut() {
+        let complete = !loaded.runs.is_empty() && loaded.runs.len() == loaded.cell.runs.len();
+        if complete && let Some(summary) = summary(&loaded.runs) {
+            loaded.cell.flags = flags(&loaded.runs, &summary);
+            loaded.cell.summary = summary;
+        }
+    }
+    set_ratios(cells, baseline);
+}
+
 fn flags(runs: &[RunFolder], summary: &Summary) -> Vec<String> {
     let mut flags = Vec::new();
-    let unsteady = runs.iter().filter(|run| !is_steady(run)).count();
+    let failed = runs.iter().filter(|run| !run.result.problems.is_empty());
+    let failed = failed.count();
+    if failed > 0 {
+        flags.push(format!("failed ({failed} of {} runs)", runs.len()));
+    }
+    let unsteady = runs.iter().filter(|run| !steadiness::is_steady(run));
+    let unsteady = unsteady.count();
     if unsteady > 0 {
         flags.push(format!("not steady ({unsteady} of {} runs)", runs.len()));
     }
@@ -162,66 +182,72 @@ fn flags(runs: &[RunFolder], summary: &Summary) -> Vec<String> {
     if half_width.is_some_and(|half| half > HALF_WIDTH_MAX) {
         flags.push("interval too wide".into());
     }
+    let fewest = runs.iter().map(|run| run.result.acknowledged).min();
+    for (name, one_in) in [("p99", 100), ("p99.9", 1_000)] {
+        let beyond = fewest.unwrap_or(0) / one_in;
+        if beyond < SAMPLES_BEYOND_MIN {
+            flags.push(format!("{name} rests on {beyond} samples beyond it"));
+        }
+    }
     flags
 }
 
-/// A run with a fault is not meant to be steady.
-fn is_steady(run: &RunFolder) -> bool {
-    let Some(timeline) = &run.timeline else {
-        return true;
-    };
-    let seconds = timeline.per_second();
-    if !run.result.faults.is_empty() || seconds.len() < 6 {
-        return true;
-    }
-    let third = seconds.len() / 3;
-    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
-    let (first, last) = (
-        mean(&seconds[..third]),
-        mean(&seconds[seconds.len() - third..]),
-    );
-    (last - first).abs() <= DRIFT_MAX * first.max(last)
-}
-
 /// Fills in what the baseline is compared with: the cell of the same conditions, over the same transport if it has it.
-fn set_ratios(cells: &mut [LoadedCell]) {
-    for index in 0..cells.len() {
-        let this = &cells[index];
-        if this.cell.system == BASELINE {
+/// All ratios of the comparison are one family: each interval is as wide as that demands.
+fn set_ratios(cells: &mut [LoadedCell], baseline: &str) {
+    let pairs: Vec<(usize, usize)> = (0..cells.len())
+        .filter(|index| cells[*index].cell.system != baseline)
+        .filter_map(|index| Some((index, counterpart(cells, index, baseline)?)))
+        .collect();
+    let known: &[LoadedCell] = cells;
+    let told = pairs.iter().flat_map(|(index, other)| {
+        RATIOS.map(|figure| {
+            let (over, under) = (
+                figures(known, *other, figure),
+                figures(known, *index, figure),
+            );
+            Difference::between(&under, &over)
+        })
+    });
+    let family = Family::of(told.flatten().count());
+    for (index, other) in pairs {
+        let of = |figure| {
+            let (over, under) = (figures(cells, other, figure), figures(cells, index, figure));
+            family.ratio_or_estimate(&over, &under)
+        };
+        let ratios = of(Figure::Throughput).zip(of(Figure::P99));
+        let ratios = ratios.map(|(throughput, p99)| Ratios {
+            throughput,
+            p99,
+            cpu: of(Figure::ReplicaCpu),
+        });
+        if cells[index].runs.is_empty() || cells[other].runs.is_empty() {
             continue;
         }
-        let alike = |other: &&LoadedCell| {
-            let (a, b) = (&this.cell, &other.cell);
-            b.system == BASELINE
-                && (a.replicas, a.payload_bytes, a.load) == (b.replicas, b.payload_bytes, b.load)
-                && this.faults() == other.faults()
-        };
-        let found = cells.iter().filter(alike);
-        let Some(baseline) = found.max_by_key(|other| other.cell.transport == this.cell.transport)
-        else {
-            continue;
-        };
-        let ratio = ratios(&baseline.runs, &this.runs);
-        let equality = equality(&baseline.runs[0].result, &this.runs[0].result);
-        cells[index].cell.ratio = ratio;
+        let equality = equality(&cells[other].runs[0].result, &cells[index].runs[0].result);
+        cells[index].cell.ratio = ratios;
         cells[index].cell.equality = equality;
     }
 }
 
-fn ratios(baseline: &[RunFolder], other: &[RunFolder]) -> Option<Ratios> {
-    let of = |figure: Figure| {
-        let told = |runs: &[RunFolder]| -> Vec<f64> {
-            runs.iter()
-                .filter_map(|run| figure.of_run(&run.result))
-                .collect()
-        };
-        Ratio::of(&told(baseline), &told(other))
+const RATIOS: [Figure; 3] = [Figure::Throughput, Figure::P99, Figure::ReplicaCpu];
+
+fn counterpart(cells: &[LoadedCell], index: usize, baseline: &str) -> Option<usize> {
+    let this = &cells[index];
+    let alike = |other: &usize| {
+        let other = &cells[*other];
+        let (a, b) = (&this.cell, &other.cell);
+        b.system == baseline
+            && (a.replicas, a.payload_bytes, a.load) == (b.replicas, b.payload_bytes, b.load)
+            && this.faults() == other.faults()
     };
-    Some(Ratios {
-        throughput: of(Figure::Throughput)?,
-        p99: of(Figure::P99)?,
-        cpu: of(Figure::ReplicaCpu),
-    })
+    let found = (0..cells.len()).filter(alike);
+    found.max_by_key(|other| cells[*other].cell.transport == this.cell.transport)
+}
+
+fn figures(cells: &[LoadedCell], index: usize, figure: Figure) -> Vec<f64> {
+    let runs = cells[index].runs.iter();
+    runs.filter_map(|run| figure.of_run(&run.result)).collect()
 }
 
 /// What was the same for a system as for the baseline, and what was not.

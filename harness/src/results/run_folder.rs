@@ -21,7 +21,7 @@ impl RunFolder {
         let Some(bytes) = file::read(&result_path)? else {
             return Ok(None);
         };
-        let result = file::parse(&result_path, &bytes, SCHEMA_VERSION)?;
+        let result = file::parse(&result_path, &bytes, SCHEMA_VERSION..=SCHEMA_VERSION)?;
         let timeline_path = path.join("timeline.csv");
         let timeline = match file::read(&timeline_path)? {
             Some(bytes) => Some(Timeline::parse(&timeline_path, &bytes)?),
@@ -38,6 +38,30 @@ impl RunFolder {
             timeline,
             latencies,
         }))
+    }
+
+    /// The same run under another path: no two runs agree in all of these.
+    pub fn is_copy_of(&self, other: &RunFolder) -> bool {
+        let told = |run: &RunFolder| {
+            let result = &run.result;
+            let latency = result.latency_us;
+            (
+                (
+                    result.unix_time_s,
+                    result.acknowledged,
+                    result.system.clone(),
+                ),
+                [
+                    result.throughput_per_s,
+                    latency.p50,
+                    latency.p99,
+                    latency.p999,
+                    latency.max,
+                    result.replica_cpu_us_per_command,
+                ],
+            )
+        };
+        told(self) == told(other)
     }
 
     /// The name that the run was given, or that of its folder.
