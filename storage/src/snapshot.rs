@@ -10,6 +10,7 @@
 
 pub mod file;
 pub mod format;
+mod listing;
 mod reader;
 mod writer;
 
@@ -31,6 +32,7 @@ use file::SnapshotFile;
 pub use file::{Body, Owner, SnapshotError};
 use format::{CHUNK_BODY, CHUNK_BYTES, CHUNK_HEAD};
 pub use format::{PREFIX, slot_of_name};
+pub use listing::{Listed, Refused, list};
 use reader::{ReadDone, ReadJob, Reader};
 use writer::{Attempt, Job, News, Outcome, Writer};
 
@@ -457,28 +459,6 @@ impl<D: Disk> SnapshotStore for Snapshots<D> {
         report("snapshot_reads", counts.reads);
         report("snapshot_reads_refused", counts.reads_refused);
     }
-}
-
-/// Snapshots and where each came from.
-pub type Listed = Vec<(SnapshotInfo, Origin)>;
-
-/// Files that no start would use, and why.
-pub type Refused = Vec<(Slot, SnapshotError)>;
-
-/// The snapshots of a directory, oldest first, by their headers and footers; and why the other files are none of them.
-pub fn list<D: Disk>(disk: &D, owner: Owner) -> Result<(Listed, Refused), OpenError> {
-    let files = disk
-        .list()
-        .map_err(OpenError::io("listing", disk.path("")))?;
-    let (mut complete, mut refused) = (Vec::new(), Vec::new());
-    for slot in files.iter().filter_map(|(name, _)| slot_of_name(name)) {
-        match SnapshotFile::open(disk, owner, slot) {
-            Ok(file) => complete.push((file.info(), file.origin())),
-            Err(error) => refused.push((slot, error)),
-        }
-    }
-    complete.sort_by_key(|(info, _)| info.slot);
-    Ok((complete, refused))
 }
 
 type Workers = (Worker<Job, Outcome>, Worker<ReadJob, ReadDone>);
